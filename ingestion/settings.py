@@ -1,0 +1,89 @@
+"""Settings of ingestion: where the state, the lake and the broker are, and how the collector rotates.
+
+Read from environment variables with the prefixes named on each class; defaults
+are the embedded platform on one machine. Settings of models live in
+`ml.settings`; environments and their composition in
+`petwellness_orchestration.settings`.
+"""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class StateSettings(BaseSettings):
+    """The state folder of one platform instance (`PETWELLNESS_HOME`)."""
+
+    model_config = SettingsConfigDict(env_prefix="PETWELLNESS_", frozen=True)
+
+    home: Path = Field(default=Path(".petwellness"), description="Folder of all local state.")
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def warehouse_path(self) -> Path:
+        return self.home / "warehouse.duckdb"
+
+    @property
+    def published_dir(self) -> Path:
+        return self.home / "published"
+
+    @property
+    def broker_card_path(self) -> Path:
+        """Where a running embedded broker says how to reach it."""
+        return self.home / "broker.json"
+
+    @property
+    def truth_dir(self) -> Path:
+        return self.home / "truth"
+
+
+class LakeSettings(BaseSettings):
+    """Where landed files live (`PETWELLNESS_LAKE_*`).
+
+    `url` is a folder (`/path` or `file:///path`) or `s3://bucket/prefix`; empty
+    means `lake` in the state folder. Without keys, S3 uses the usual chain of
+    credentials (environment, profile, instance role).
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PETWELLNESS_LAKE_", frozen=True)
+
+    url: str = ""
+    endpoint_url: str | None = None
+    region: str | None = None
+    access_key_id: str | None = None
+    secret_access_key: SecretStr | None = None
+
+    def resolved_url(self, home: Path) -> str:
+        return self.url or str(home / "lake")
+
+
+class BrokerSettings(BaseSettings):
+    """The Kafka cluster (`PETWELLNESS_KAFKA_*`); empty bootstrap servers mean the embedded broker."""
+
+    model_config = SettingsConfigDict(env_prefix="PETWELLNESS_KAFKA_", frozen=True)
+
+    bootstrap_servers: str = ""
+    group_id: str = "petwellness-collector"
+    security_protocol: str = "PLAINTEXT"
+    sasl_mechanism: str | None = None
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ssl_ca_location: str | None = None
+    connect_timeout_s: float = Field(default=20.0, gt=0, le=30)
+
+
+class CollectorSettings(BaseSettings):
+    """When the collector closes a range, and what it refuses (`PETWELLNESS_COLLECTOR_*`)."""
+
+    model_config = SettingsConfigDict(env_prefix="PETWELLNESS_COLLECTOR_", frozen=True)
+
+    rotate_rows: int = Field(default=500_000, gt=0)
+    rotate_bytes: int = Field(default=128 * 1024 * 1024, gt=0, description="Message bytes per range.")
+    rotate_age_s: float = Field(default=60.0, gt=0)
+    max_message_bytes: int = Field(default=64 * 1024, gt=0)
+    consent_max_age_s: float = Field(default=24 * 3600, gt=0)

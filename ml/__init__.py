@@ -1,0 +1,1 @@
+"""Datasets, training, gates, registry and scoring. Knows neither Dagster nor `ingestion`."""
