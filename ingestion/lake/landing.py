@@ -1,0 +1,422 @@
+"""The landing protocol: claim, rejects, main object, manifest; and recovery from wherever it stopped.
+
+Knows ranges and Arrow tables, not Kafka: consuming, decoding and committing live
+in `ingestion.collector`, extracts in `extract`. Every step is a create-only put,
+so whoever comes second adopts what the first one stored.
+"""
+
+import contextlib
+import hashlib
+import io
+from collections.abc import Collection, Iterable
+from datetime import UTC, date, datetime
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ingestion.contracts.columns import (
+    ENVELOPE,
+    REJECT_SCHEMA,
+    TELEMETRY_FEED,
+    TELEMETRY_SCHEMA,
+    record_schema,
+)
+from ingestion.lake import layout
+from ingestion.lake.store import ObjectExistsError, ObjectMissingError, ObjectStore
+
+FOOTER_KEY = b"petwellness"
+SCHEMA_VERSION = 1
+COMPRESSION = "zstd"
+
+_FILLED_HERE = {field.name for field in ENVELOPE} - {"kafka_offset", "arrival_ts"}
+
+
+class LandingError(Exception):
+    """Base of what the landing protocol raises besides the store's own errors."""
+
+
+class LandingLawError(LandingError):
+    """rows + rejected + consent_dropped + offset_gaps differs from end - start."""
+
+
+class ClaimChainError(LandingError):
+    """The claims of a partition do not follow one another."""
+
+
+class LandingSchemaError(LandingError):
+    """A table lacks a column its feed's contract names, or holds one that cannot be cast to it."""
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """The frozen bounds of a range `[start, end)` and everything needed to land it the same way again.
+
+    `decoder` is `name@version`; `gap_reason` marks a hole that the log itself has
+    (nothing to replay); the three extract fields are null for streams.
+    """
+
+    stream_id: str
+    partition: int
+    start: int
+    end: int
+    feed: str
+    source_system: str
+    decoder: str
+    claimed_at: datetime
+    claimed_by: str
+    consent_snapshot_id: str | None = None
+    gap_reason: str | None = None
+    extract_id: str | None = None
+    complete: bool | None = None
+    extracted_at: datetime | None = None
+
+    @property
+    def range_key(self) -> layout.RangeKey:
+        return self.stream_id, self.partition, self.start
+
+    @property
+    def landing_key(self) -> str:
+        return layout.landing_key(
+            self.feed, self.claimed_at, self.stream_id, self.partition, self.start, self.end
+        )
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What one landed range holds, derived from the stored main object.
+
+    `source_file` is the main object's key, `bytes` and `sha256` are of that
+    object, `ingested_at` is the claim's time, times are naive UTC.
+    """
+
+    stream_id: str
+    partition: int
+    start: int
+    end: int
+    feed: str
+    source_system: str
+    source_file: str
+    rows: int
+    rejected_by_reason: dict[str, int]
+    consent_dropped: int
+    offset_gaps: int
+    rows_by_event_date: dict[str, int]
+    min_event_ts: datetime | None
+    max_event_ts: datetime | None
+    min_arrival_ts: datetime | None
+    max_arrival_ts: datetime | None
+    ingested_at: datetime
+    bytes: int
+    sha256: str
+    schema_version: int
+    decoder: str
+    consent_snapshot_id: str | None
+    gap_reason: str | None
+    reject_object: str | None
+    extract_id: str | None
+    complete: bool | None
+    extracted_at: datetime | None
+
+    @property
+    def range_key(self) -> layout.RangeKey:
+        return self.stream_id, self.partition, self.start
+
+    @property
+    def rejected(self) -> int:
+        """Number of rejected messages, whatever the reason."""
+        return sum(self.rejected_by_reason.values())
+
+
+class _Footer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the main object's footer carries under FOOTER_KEY."""
+
+    claim: Claim
+    schema_version: int
+    rejected_by_reason: dict[str, int]
+    consent_dropped: int
+    offset_gaps: int
+    rows_by_event_date: dict[str, int]
+    reject_object: str | None
+
+
+def utc_now() -> datetime:
+    """The present as naive UTC microseconds."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def feed_schema(feed: str) -> pa.Schema:
+    """Schema of a feed's landing files. Raises KeyError for an unknown feed."""
+    return TELEMETRY_SCHEMA if feed == TELEMETRY_FEED else record_schema(feed)
+
+
+def claim_range(store: ObjectStore, claim: Claim) -> Claim:
+    """Freeze a range; returns the claim in force, which is another's if that one came first.
+
+    Compare with `==`: a claim that differs from the given one has to be replayed
+    with its own bounds, decoder and consent snapshot.
+    """
+    key = layout.claim_key(*claim.range_key)
+    try:
+        store.put_new(key, msgspec.json.encode(claim))
+    except ObjectExistsError:
+        return read_claim(store, claim.range_key)
+    return claim
+
+
+def read_claim(store: ObjectStore, range_key: layout.RangeKey) -> Claim:
+    """The stored claim of a range. Raises ObjectMissingError."""
+    return msgspec.json.decode(store.get(layout.claim_key(*range_key)), type=Claim)
+
+
+def land_range(
+    store: ObjectStore,
+    claim: Claim,
+    table: pa.Table,
+    rejects: pa.Table | None = None,
+    *,
+    consent_dropped: int = 0,
+    offset_gaps: int = 0,
+) -> Manifest:
+    """Store a claimed range: rejects, then the main object, then the manifest.
+
+    `table` holds `kafka_offset`, `arrival_ts`, the feed's typed columns and
+    `payload`; the rest of the envelope comes from the claim. `rejects` follows
+    REJECT_SCHEMA. If the range's main object is already there, it stays and the
+    manifest describes that one.
+
+    Raises LandingLawError before anything is stored if the counts do not add up,
+    LandingSchemaError if a column is missing or does not fit.
+    """
+    rejected_by_reason = _count_by(rejects["reason"]) if rejects is not None else {}
+    _check_law(claim, table.num_rows, sum(rejected_by_reason.values()), consent_dropped, offset_gaps)
+    whole = with_envelope(table, claim)
+    reject_object = _put_rejects(store, claim, rejects) if rejects is not None and rejects.num_rows else None
+    footer = _Footer(
+        claim=claim,
+        schema_version=SCHEMA_VERSION,
+        rejected_by_reason=rejected_by_reason,
+        consent_dropped=consent_dropped,
+        offset_gaps=offset_gaps,
+        rows_by_event_date=_rows_by_event_date(whole),
+        reject_object=reject_object,
+    )
+    data = parquet_bytes(whole, {FOOTER_KEY: msgspec.json.encode(footer)})
+    with contextlib.suppress(ObjectExistsError):  # Then that object is the range.
+        store.put_new(claim.landing_key, data)
+    return _put_manifest(store, claim.landing_key)
+
+
+def recover_range(store: ObjectStore, claim: Claim) -> Manifest | None:
+    """Finish a claimed range from what is stored; None if its main object has yet to be written."""
+    with contextlib.suppress(ObjectMissingError):
+        return read_manifest(store, claim.range_key)
+    with contextlib.suppress(ObjectMissingError):
+        return _put_manifest(store, claim.landing_key)
+    return None
+
+
+def read_manifest(store: ObjectStore, range_key: layout.RangeKey) -> Manifest:
+    """The stored manifest of a range. Raises ObjectMissingError."""
+    return msgspec.json.decode(store.get(layout.manifest_key(*range_key)), type=Manifest)
+
+
+def list_manifests(store: ObjectStore, known: Collection[layout.RangeKey] = frozenset()) -> list[Manifest]:
+    """Every manifest whose range is not in `known`: one listing, then parallel reads of the unknown."""
+    unknown = [info.key for info in store.list(layout.MANIFESTS) if layout.range_of(info.key) not in known]
+    decoder = msgspec.json.Decoder(Manifest)
+    return [decoder.decode(data) for data in store.get_many(unknown)]
+
+
+def list_claims(store: ObjectStore) -> list[Claim]:
+    """Every claim of every stream, in key order. For reconciliation."""
+    decoder = msgspec.json.Decoder(Claim)
+    return [decoder.decode(data) for data in store.get_many([info.key for info in store.list(layout.CLAIMS)])]
+
+
+def chain_end(store: ObjectStore, stream_id: str, partition: int) -> int | None:
+    """Where a partition's claim chain ends, i.e. where the next claim starts; None without any claim.
+
+    A claim is only ever placed at the end of the one before, so the last one tells;
+    `verify_chain` is the full check.
+    """
+    last = max((info.key for info in store.list(layout.claims_prefix(stream_id, partition))), default=None)
+    return None if last is None else read_claim(store, layout.range_of(last)).end
+
+
+def open_claims(store: ObjectStore, stream_id: str, partition: int) -> list[Claim]:
+    """Claims of a partition that have no manifest yet, in order: what recovery has to finish."""
+    finished = {
+        layout.range_of(info.key) for info in store.list(layout.manifests_prefix(stream_id, partition))
+    }
+    starts = [layout.range_of(info.key) for info in store.list(layout.claims_prefix(stream_id, partition))]
+    return [read_claim(store, range_key) for range_key in starts if range_key not in finished]
+
+
+def verify_chain(claims: Iterable[Claim]) -> None:
+    """Raise ClaimChainError unless each partition's claims follow one another without hole or overlap."""
+    previous: dict[tuple[str, int], Claim] = {}
+    for claim in sorted(claims, key=lambda claim: claim.range_key):
+        partition = (claim.stream_id, claim.partition)
+        before = previous.get(partition)
+        if before is not None and before.end != claim.start:
+            raise ClaimChainError(
+                f"{claim.stream_id} partition {claim.partition}: a claim ends at {before.end}, "
+                f"the next starts at {claim.start}"
+            )
+        previous[partition] = claim
+
+
+def verify_law(manifest: Manifest) -> None:
+    """Raise LandingLawError unless every offset of the range is a row, a reject, a consent drop or a gap."""
+    _check_law(manifest, manifest.rows, manifest.rejected, manifest.consent_dropped, manifest.offset_gaps)
+
+
+def parquet_bytes(table: pa.Table, metadata: dict[bytes, bytes] | None = None) -> bytes:
+    """A table as one zstd Parquet file; `metadata` is added to the footer."""
+    sink = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(metadata), sink, compression=COMPRESSION, store_schema=True)
+    return sink.getvalue()
+
+
+def _check_law(
+    bounds: Claim | Manifest, rows: int, rejected: int, consent_dropped: int, offset_gaps: int
+) -> None:
+    found = rows + rejected + consent_dropped + offset_gaps
+    if found != bounds.end - bounds.start or min(rows, rejected, consent_dropped, offset_gaps) < 0:
+        raise LandingLawError(
+            f"{bounds.stream_id} partition {bounds.partition} [{bounds.start}, {bounds.end}): "
+            f"{rows} rows + {rejected} rejected + {consent_dropped} dropped for consent + "
+            f"{offset_gaps} offset gaps = {found}, not {bounds.end - bounds.start}"
+        )
+
+
+def with_envelope(table: pa.Table, claim: Claim) -> pa.Table:
+    """A range's table in its feed's schema, the envelope filled in from the claim.
+
+    Raises LandingSchemaError naming the first column that is missing, null where it
+    must not be, unknown, or of a type that does not fit.
+    """
+    constants = {
+        "stream_id": claim.stream_id,
+        "kafka_partition": claim.partition,
+        "ingested_at": claim.claimed_at,
+        "source_system": claim.source_system,
+        "source_file": claim.landing_key,
+    }
+    schema = feed_schema(claim.feed)
+    columns = []
+    for field in schema:
+        if field.name in constants:
+            columns.append(pa.repeat(pa.scalar(constants[field.name], field.type), table.num_rows))
+            continue
+        if field.name not in table.column_names:
+            raise LandingSchemaError(f"{claim.feed}: column '{field.name}' is missing from {claim.stream_id}")
+        try:
+            column = table[field.name].cast(field.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise LandingSchemaError(
+                f"{claim.feed}: column '{field.name}' of {claim.stream_id} is {table[field.name].type}, "
+                f"which does not fit {field.type}"
+            ) from error
+        if not field.nullable and column.null_count:
+            raise LandingSchemaError(
+                f"{claim.feed}: required column '{field.name}' of {claim.stream_id} is null "
+                f"in {column.null_count} rows"
+            )
+        columns.append(column)
+    unknown = set(table.column_names) - set(schema.names)
+    if unknown:
+        raise LandingSchemaError(
+            f"{claim.feed}: {claim.stream_id} has columns its contract does not name: {sorted(unknown)}"
+        )
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _put_rejects(store: ObjectStore, claim: Claim, rejects: pa.Table) -> str:
+    data = parquet_bytes(rejects.cast(REJECT_SCHEMA))
+    key = layout.reject_key(claim.feed, *claim.range_key, hashlib.sha256(data).hexdigest())
+    with contextlib.suppress(ObjectExistsError):  # The name is the content's hash: the same rejects.
+        store.put_new(key, data)
+    return key
+
+
+def _put_manifest(store: ObjectStore, source_file: str) -> Manifest:
+    manifest = derive_manifest(source_file, store.get(source_file))
+    try:
+        store.put_new(layout.manifest_key(*manifest.range_key), msgspec.json.encode(manifest))
+    except ObjectExistsError:
+        return read_manifest(store, manifest.range_key)
+    return manifest
+
+
+def derive_manifest(source_file: str, data: bytes) -> Manifest:
+    """The manifest of a stored main object, from its bytes alone.
+
+    Raises LandingError for an object that does not carry this platform's footer.
+    """
+    metadata = pq.read_metadata(pa.BufferReader(data))
+    raw = (metadata.metadata or {}).get(FOOTER_KEY)
+    if raw is None:
+        raise LandingError(f"{source_file} has no '{FOOTER_KEY.decode()}' footer: nothing of this platform's")
+    footer = msgspec.json.decode(raw, type=_Footer)
+    claim = footer.claim
+    min_event_ts, max_event_ts = _column_bounds(metadata, "event_ts")
+    min_arrival_ts, max_arrival_ts = _column_bounds(metadata, "arrival_ts")
+    manifest = Manifest(
+        stream_id=claim.stream_id,
+        partition=claim.partition,
+        start=claim.start,
+        end=claim.end,
+        feed=claim.feed,
+        source_system=claim.source_system,
+        source_file=source_file,
+        rows=metadata.num_rows,
+        rejected_by_reason=footer.rejected_by_reason,
+        consent_dropped=footer.consent_dropped,
+        offset_gaps=footer.offset_gaps,
+        rows_by_event_date=footer.rows_by_event_date,
+        min_event_ts=min_event_ts,
+        max_event_ts=max_event_ts,
+        min_arrival_ts=min_arrival_ts,
+        max_arrival_ts=max_arrival_ts,
+        ingested_at=claim.claimed_at,
+        bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        schema_version=footer.schema_version,
+        decoder=claim.decoder,
+        consent_snapshot_id=claim.consent_snapshot_id,
+        gap_reason=claim.gap_reason,
+        reject_object=footer.reject_object,
+        extract_id=claim.extract_id,
+        complete=claim.complete,
+        extracted_at=claim.extracted_at,
+    )
+    verify_law(manifest)
+    return manifest
+
+
+def _column_bounds(metadata: Any, name: str) -> tuple[datetime | None, datetime | None]:
+    index = next((i for i in range(metadata.num_columns) if metadata.schema.column(i).name == name), None)
+    if index is None:
+        return None, None
+    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+    statistics = [group.column(index).statistics for group in groups if group.num_rows]
+    if not statistics:
+        return None, None
+    return min(s.min for s in statistics), max(s.max for s in statistics)
+
+
+def _rows_by_event_date(table: pa.Table) -> dict[str, int]:
+    if "event_ts" not in table.column_names:
+        return {}
+    return _count_by(pc.cast(pc.floor_temporal(table["event_ts"], unit="day"), pa.date32()))
+
+
+def _count_by(column: pa.ChunkedArray) -> dict[str, int]:
+    counted = pc.value_counts(column).to_pylist()
+
+    def text(value: date | str) -> str:
+        return value if isinstance(value, str) else value.isoformat()
+
+    return dict(sorted((text(item["values"]), item["counts"]) for item in counted))
