@@ -1,0 +1,393 @@
+"""From warehouse tables to training sets and feature matrices; no model is fitted here.
+
+The functions that decide anything are pure (Arrow tables in, arrays out); the `read_*` functions at
+the end only select. Two moments matter for every row: `end_ts`, when the prediction would have been
+made, and `as_of`, when the model is trained. Features of a row rest on records with
+arrival_ts <= end_ts (`ml.computed_features` guarantees it), its label on records with
+arrival_ts <= as_of, and a label exists only once its whole horizon lies before `as_of`. Nothing that
+arrived after `as_of` is read at all.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ml.errors import DatasetError, FeatureVersionError
+
+if TYPE_CHECKING:
+    import duckdb
+
+Floats = NDArray[np.float64]
+Strings = NDArray[np.object_]
+Times = NDArray[np.datetime64]
+
+DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True)
+class FeatureMatrix:
+    """One row per (pet_id, end_ts), ordered by both; one column per feature, NaN where there is none."""
+
+    pet_ids: Strings
+    end_ts: Times
+    values: Floats
+    versions: dict[str, str]
+    """feature_name -> feature_version, in column order (sorted by name)."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Feature names in column order."""
+        return tuple(self.versions)
+
+    def rows(self, keep: NDArray[Any]) -> "FeatureMatrix":
+        """The rows that a mask or index array selects."""
+        return FeatureMatrix(self.pet_ids[keep], self.end_ts[keep], self.values[keep], self.versions)
+
+    def content_hash(self) -> str:
+        """First 16 hex digits of a SHA-256 over keys and values, to six significant digits.
+
+        Rounded so that engines whose last bits of a ratio differ agree on the hash.
+        """
+        digest = hashlib.sha256(json.dumps(self.versions).encode())
+        for pet_id, end_ts, row in zip(self.pet_ids, self.end_ts, self.values, strict=True):
+            digest.update(f"{pet_id}|{end_ts}|{'|'.join(f'{value:.6g}' for value in row)}\n".encode())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Labelled pet-days of households that share their data, as known at `as_of`."""
+
+    features: FeatureMatrix
+    owner_ids: Strings
+    """Household of each row at `as_of`: the group that folds must not split."""
+    days_since_visit: Floats
+    """Days from the last completed visit known at end_ts to end_ts; NaN where none was known."""
+    labels: NDArray[np.int8]
+    """1 where an unplanned visit was completed in (end_ts, end_ts + horizon_days]."""
+    as_of: datetime
+    horizon_days: int
+    excluded: dict[str, int]
+    """Pet-days left out, by reason: horizon_open, no_features, no_owner, no_consent, label_unknown."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def content_hash(self) -> str:
+        """Hash of everything a fit or an evaluation sees; see `FeatureMatrix.content_hash`."""
+        digest = hashlib.sha256(self.features.content_hash().encode())
+        for owner_id, recency, label in zip(self.owner_ids, self.days_since_visit, self.labels, strict=True):
+            digest.update(f"{owner_id}|{recency:.6g}|{label}\n".encode())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class NotApplicable:
+    """Training or a check has nothing to work on: neither a pass nor a failure."""
+
+    reason: str
+
+
+def pivot_features(table: pa.Table, versions: Mapping[str, str] | None = None) -> FeatureMatrix:
+    """Long `ml.computed_features` rows (pet_id, feature_name, end_ts, value, feature_version) made wide.
+
+    `versions` asks for exactly these features at these versions, as a trained model does. Without it
+    every feature is taken at its newest version; other versions are ignored.
+    Raises FeatureVersionError when an asked-for feature is there, but only at another version, and
+    DatasetError when one (pet_id, end_ts, feature_name, feature_version) has two rows.
+    """
+    names = _strings(table, "feature_name")
+    row_versions = _strings(table, "feature_version")
+    present = sorted(set(zip(names, row_versions, strict=True)))
+    if versions is None:
+        chosen = _newest_versions(present)
+    else:
+        chosen = {name: versions[name] for name in sorted(versions)}
+        _refuse_other_versions(chosen, present)
+
+    column_of = {pair: column for column, pair in enumerate(chosen.items())}
+    columns = np.array([column_of.get(pair, -1) for pair in zip(names, row_versions, strict=True)], dtype=int)
+    keep = columns >= 0
+    pet_ids, end_ts = _strings(table, "pet_id")[keep], _times(table, "end_ts")[keep]
+    cell_values = _floats(table, "value")[keep]
+
+    pets, pet_codes = np.unique(pet_ids, return_inverse=True)
+    ends, end_codes = np.unique(end_ts, return_inverse=True)
+    keys, row_codes = np.unique(pet_codes * max(len(ends), 1) + end_codes, return_inverse=True)
+    cells = row_codes * max(len(chosen), 1) + columns[keep]
+    if len(np.unique(cells)) != len(cells):
+        raise DatasetError(
+            "ml.computed_features has more than one row for a (pet_id, end_ts, feature_name, "
+            "feature_version); rebuild the feature days concerned"
+        )
+    values = np.full((len(keys), len(chosen)), np.nan)
+    values[row_codes, columns[keep]] = cell_values
+    pet_rows, end_rows = np.divmod(keys, max(len(ends), 1))
+    return FeatureMatrix(pets[pet_rows], ends[end_rows], values, chosen)
+
+
+def known_rows(keys: Strings, valid_from: Times, arrival_ts: Times, known_at: np.datetime64) -> NDArray[Any]:
+    """Indices of each key's latest version among the versions that had arrived by `known_at`.
+
+    This is what the history would call current had it been built at `known_at`. Ordered by key.
+    """
+    arrived = np.flatnonzero(arrival_ts <= known_at)
+    if len(arrived) == 0:
+        return arrived
+    codes = np.unique(keys[arrived], return_inverse=True)[1]
+    order = np.lexsort((arrival_ts[arrived], valid_from[arrived], codes))
+    last_of_key = np.append(np.diff(codes[order]) != 0, True)
+    return arrived[order[last_of_key]]
+
+
+def build_training_set(
+    features: pa.Table,
+    visits: pa.Table,
+    pets: pa.Table,
+    owners: pa.Table,
+    *,
+    as_of: datetime,
+    horizon_days: int,
+) -> TrainingSet:
+    """The training set of a model trained at `as_of` (UTC, naive).
+
+    `features` is `ml.computed_features`; `visits`, `pets` and `owners` are versions of the cur
+    histories with valid_from, arrival_ts and is_deleted (columns as the `read_*` functions select
+    them). A label is 1 when a visit with is_unplanned true and status completed has
+    visit_ts in (end_ts, end_ts + horizon]; it is unknown, and the row left out, when the only
+    completed visits there do not say whether they were planned. A pet-day is left out when its pet has
+    no owner, or its owner's consent flag `share_research` is false (or the owner's record is deleted).
+    A flag that was never set is no refusal.
+    """
+    moment = np.datetime64(as_of, "us")
+    horizon = np.timedelta64(horizon_days * DAY_US, "us")
+    known_features = features.filter(pa.array(_times(features, "end_ts") <= moment))
+    matrix = pivot_features(known_features)
+    excluded: dict[str, int] = {}
+
+    def leave_out(reason: str, rows: NDArray[np.bool_]) -> None:
+        nonlocal matrix
+        excluded[reason] = int(rows.sum())
+        matrix = matrix.rows(~rows)
+
+    leave_out("horizon_open", matrix.end_ts + horizon > moment)
+    leave_out("no_features", _all_missing(matrix))
+    owner_of = _owner_by_pet(pets, moment)
+    leave_out("no_owner", np.array([pet_id not in owner_of for pet_id in matrix.pet_ids], dtype=bool))
+    sharing = _sharing_owners(owners, moment)
+    leave_out("no_consent", np.array([owner_of[pet_id] not in sharing for pet_id in matrix.pet_ids], bool))
+    labels = _labels(matrix, visits, moment, horizon)
+    leave_out("label_unknown", labels < 0)
+
+    return TrainingSet(
+        features=matrix,
+        owner_ids=np.array([owner_of[pet_id] for pet_id in matrix.pet_ids], dtype=object),
+        days_since_visit=_days_since_visit(matrix, visits),
+        labels=labels[labels >= 0],
+        as_of=as_of,
+        horizon_days=horizon_days,
+        excluded=excluded,
+    )
+
+
+def _all_missing(matrix: FeatureMatrix) -> NDArray[np.bool_]:
+    return np.isnan(matrix.values).all(axis=1)
+
+
+def _newest_versions(present: Sequence[tuple[str, str]]) -> dict[str, str]:
+    newest: dict[str, str] = {}
+    for name, version in present:
+        if name not in newest or _version_order(version) > _version_order(newest[name]):
+            newest[name] = version
+    return newest
+
+
+def _version_order(version: str) -> tuple[tuple[int, ...], str]:
+    """`v10` is newer than `v9`, `1.10` than `1.9`."""
+    numbers = "".join(character if character.isdigit() else " " for character in version).split()
+    return tuple(int(number) for number in numbers), version
+
+
+def _refuse_other_versions(asked: Mapping[str, str], present: Sequence[tuple[str, str]]) -> None:
+    there: dict[str, set[str]] = {}
+    for name, version in present:
+        there.setdefault(name, set()).add(version)
+    for name, version in asked.items():
+        if name in there and version not in there[name]:
+            raise FeatureVersionError(
+                f"feature '{name}' is at version {', '.join(sorted(there[name]))} in ml.computed_features, "
+                f"but the model was trained on version {version}; train again"
+            )
+
+
+def _owner_by_pet(pets: pa.Table, moment: np.datetime64) -> dict[str, str]:
+    pet_ids, owner_ids = _strings(pets, "pet_id"), _strings(pets, "owner_id")
+    deleted = _booleans(pets, "is_deleted")
+    current = known_rows(pet_ids, _times(pets, "valid_from"), _times(pets, "arrival_ts"), moment)
+    return {pet_ids[i]: owner_ids[i] for i in current if deleted[i] is not True and owner_ids[i] is not None}
+
+
+def _sharing_owners(owners: pa.Table, moment: np.datetime64) -> set[str]:
+    owner_ids, flags = _strings(owners, "owner_id"), _strings(owners, "consent_flags")
+    deleted = _booleans(owners, "is_deleted")
+    current = known_rows(owner_ids, _times(owners, "valid_from"), _times(owners, "arrival_ts"), moment)
+    return {owner_ids[i] for i in current if deleted[i] is not True and shares_research(flags[i])}
+
+
+def shares_research(consent_flags: str | None) -> bool:
+    """False when the JSON of `consent_flags` refuses `share_research`.
+
+    Raises DatasetError when the text is not a JSON object of {"flag": {"value": bool, ...}}: consent
+    that cannot be read must not count as given.
+    """
+    if consent_flags is None:
+        return True
+    try:
+        flags = json.loads(consent_flags)
+        if flags is None or "share_research" not in flags:
+            return True
+        value = flags["share_research"]["value"]
+    except (ValueError, TypeError, KeyError):
+        value = None
+    if not isinstance(value, bool):
+        raise DatasetError(
+            "cur.owners.consent_flags is not a JSON object like "
+            '{"share_research": {"value": true, "at": "..."}}; fix the owners extract'
+        )
+    return value
+
+
+def _labels(
+    matrix: FeatureMatrix, visits: pa.Table, moment: np.datetime64, horizon: np.timedelta64
+) -> NDArray[np.int8]:
+    """1 unplanned visit in the horizon, 0 none, -1 a completed visit of unknown kind and no unplanned one."""
+    unplanned = _booleans(visits, "is_unplanned")
+    unplanned_ts: dict[str, list[np.datetime64]] = {}
+    unknown_ts: dict[str, list[np.datetime64]] = {}
+    visit_ts, pet_ids = _times(visits, "visit_ts"), _strings(visits, "pet_id")
+    for i in _completed(visits, moment):
+        if unplanned[i] is None:
+            unknown_ts.setdefault(pet_ids[i], []).append(visit_ts[i])
+        elif unplanned[i]:
+            unplanned_ts.setdefault(pet_ids[i], []).append(visit_ts[i])
+
+    labels = np.zeros(len(matrix.pet_ids), dtype=np.int8)
+    for by_pet, label in ((unknown_ts, -1), (unplanned_ts, 1)):
+        for pet_id, rows in _rows_by_pet(matrix.pet_ids):
+            times = np.sort(np.array(by_pet.get(pet_id, []), dtype="datetime64[us]"))
+            ends = matrix.end_ts[rows]
+            after = np.searchsorted(times, ends, side="right")
+            until = np.searchsorted(times, ends + horizon, side="right")
+            labels[rows] = np.where(until > after, label, labels[rows])
+    return labels
+
+
+def _days_since_visit(matrix: FeatureMatrix, visits: pa.Table) -> Floats:
+    """Per row: what was known at its end_ts, not at training time."""
+    visit_ts, pet_ids = _times(visits, "visit_ts"), _strings(visits, "pet_id")
+    days = np.full(len(matrix.pet_ids), np.nan)
+    for end in np.unique(matrix.end_ts):
+        last: dict[str, np.datetime64] = {}
+        for i in _completed(visits, end):
+            if visit_ts[i] <= end and (pet_ids[i] not in last or visit_ts[i] > last[pet_ids[i]]):
+                last[pet_ids[i]] = visit_ts[i]
+        for row in np.flatnonzero(matrix.end_ts == end):
+            if matrix.pet_ids[row] in last:
+                days[row] = (end - last[matrix.pet_ids[row]]) / np.timedelta64(DAY_US, "us")
+    return days
+
+
+def _completed(visits: pa.Table, known_at: np.datetime64) -> NDArray[Any]:
+    """Indices of the visits that, at `known_at`, were known as completed and not deleted."""
+    current = known_rows(
+        _strings(visits, "visit_id"), _times(visits, "valid_from"), _times(visits, "arrival_ts"), known_at
+    )
+    status, deleted = _strings(visits, "status"), _booleans(visits, "is_deleted")
+    return np.array([i for i in current if status[i] == "completed" and deleted[i] is not True], dtype=int)
+
+
+def _rows_by_pet(pet_ids: Strings) -> list[tuple[str, slice]]:
+    """Slices of a matrix ordered by pet_id."""
+    pets, starts = np.unique(pet_ids, return_index=True)
+    bounds = [*starts.tolist(), len(pet_ids)]
+    return [(pet_id, slice(bounds[i], bounds[i + 1])) for i, pet_id in enumerate(pets)]
+
+
+def _strings(table: pa.Table, column: str) -> Strings:
+    return np.array(table[column].to_pylist(), dtype=object)
+
+
+def _booleans(table: pa.Table, column: str) -> NDArray[np.object_]:
+    return np.array(table[column].to_pylist(), dtype=object)
+
+
+def _times(table: pa.Table, column: str) -> Times:
+    return table[column].cast(pa.timestamp("us")).to_numpy().astype("datetime64[us]")
+
+
+def _floats(table: pa.Table, column: str) -> Floats:
+    return table[column].cast(pa.float64()).to_numpy().astype(np.float64)
+
+
+def read_training_set(
+    con: "duckdb.DuckDBPyConnection", *, as_of: datetime, horizon_days: int
+) -> TrainingSet:
+    """`build_training_set` over the warehouse behind `con`.
+
+    Raises DatasetError when a table or column is missing.
+    """
+    return build_training_set(
+        read_features(con, until=as_of),
+        _select(
+            con,
+            "select visit_id, pet_id, visit_ts, status, is_unplanned, is_deleted, valid_from, arrival_ts "
+            "from cur.clinic_visits where arrival_ts <= ?",
+            [as_of],
+        ),
+        _select(
+            con,
+            "select pet_id, owner_id, is_deleted, valid_from, arrival_ts "
+            "from cur.pets where arrival_ts <= ?",
+            [as_of],
+        ),
+        _select(
+            con,
+            "select owner_id, cast(consent_flags as varchar) as consent_flags, is_deleted, valid_from, "
+            "arrival_ts from cur.owners where arrival_ts <= ?",
+            [as_of],
+        ),
+        as_of=as_of,
+        horizon_days=horizon_days,
+    )
+
+
+def read_features(
+    con: "duckdb.DuckDBPyConnection", *, until: datetime | None = None, end_ts: Sequence[datetime] = ()
+) -> pa.Table:
+    """Long feature rows up to `until`, or of exactly the days that end at the moments `end_ts`."""
+    columns = "pet_id, feature_name, end_ts, cast(value as double) as value, feature_version"
+    if until is not None:
+        return _select(con, f"select {columns} from ml.computed_features where end_ts <= ?", [until])
+    ends = ", ".join(f"timestamp '{moment:%Y-%m-%d %H:%M:%S}'" for moment in end_ts) or "null"
+    return _select(con, f"select {columns} from ml.computed_features where end_ts in ({ends})", [])
+
+
+def day_end(day: Any) -> datetime:
+    """`end_ts` of a date: midnight UTC at which the day is over."""
+    return datetime(day.year, day.month, day.day) + timedelta(days=1)
+
+
+def _select(con: "duckdb.DuckDBPyConnection", sql: str, parameters: list[Any]) -> pa.Table:
+    import duckdb
+
+    try:
+        return con.execute(sql, parameters).to_arrow_table()
+    except (duckdb.CatalogException, duckdb.BinderException) as error:
+        raise DatasetError(f"{error}; build the cur and ml models first (dbt build)") from error
