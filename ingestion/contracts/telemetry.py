@@ -1,0 +1,296 @@
+"""The telemetry event contract: the strict reference every faster decoder must agree with.
+
+`parse_event` reads the contract's own JSON form (decoder `collar-v1`),
+`validate_event` checks what any vendor decoder returns, `check_clock` compares
+with the time of receipt. Columns and their types are in `columns`; decoding in
+bulk is in `ingestion.collector.decode`; duplicates are the warehouse's business.
+"""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any, NoReturn
+
+import pyarrow as pa
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError
+
+from ingestion.contracts.columns import TELEMETRY_FIELDS
+
+COLLAR_DECODER = "collar-v1"
+COLLAR_DECODER_VERSION = "1"
+SCHEMA_VERSIONS = frozenset({1})
+
+# Order in which a message is examined; the first rule it breaks is its reason.
+REJECT_REASONS = (
+    "empty",
+    "oversized",
+    "encoding",
+    "malformed",
+    "version",
+    "missing",
+    "type",
+    "timestamp",
+    "precision",
+    "range",
+    "clock",
+)
+
+MAX_MESSAGE_BYTES = 64 * 1024
+# Opening brackets in a message, which bounds its nesting without parsing.
+MAX_BRACKETS = 64
+MAX_TEXT_CHARS = 256
+MAX_AGE = timedelta(days=400)
+MAX_AHEAD = timedelta(hours=24)
+
+# Physical bounds, inclusive; a measure without an entry is bounded by its column's precision.
+BOUNDS: dict[str, tuple[int, int | None]] = {
+    "step_count": (0, None),
+    "lick_count": (0, None),
+    "gps_lat": (-90, 90),
+    "gps_long": (-180, 180),
+    "battery_pct": (0, 100),
+    "pulse_bpm": (0, None),
+    "respiration_rpm": (0, None),
+    "weight_kg": (0, None),
+    "quality_score": (0, 1),
+}
+MAX_INT = 2**31 - 1
+
+TYPES: dict[str, pa.DataType] = {field.name: field.type for field in TELEMETRY_FIELDS}
+REQUIRED = frozenset(field.name for field in TELEMETRY_FIELDS if not field.nullable)
+
+_TIMESTAMP = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})", re.ASCII)
+_BLANK = b" \t\r\n"
+
+
+class RejectError(Exception):
+    """No event: `reason` from REJECT_REASONS; `detail` names the field, never a value."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        if reason not in REJECT_REASONS:
+            raise ValueError(f"unknown reject reason '{reason}'; known: {', '.join(REJECT_REASONS)}")
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+def _fail(reason: str, detail: str) -> NoReturn:
+    raise PydanticCustomError(reason, "{detail}", {"detail": detail})  # type: ignore[arg-type]
+
+
+def _bounded(name: str, value: Decimal | int) -> None:
+    low, high = BOUNDS.get(name, (None, None))
+    if (low is not None and value < low) or (high is not None and value > high):
+        _fail("range", f"{name} is outside its bounds")
+
+
+def _measure(name: str) -> BeforeValidator:
+    """A number that its decimal column holds without rounding."""
+    precision, scale = TYPES[name].precision, TYPES[name].scale
+    unit = Decimal(1).scaleb(-scale)
+    limit = Decimal(10) ** (precision - scale)
+
+    def check(value: Any) -> Decimal | None:
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | Decimal):
+            _fail("type", f"{name} is not a number")
+        if isinstance(value, Decimal) and not value.is_finite():
+            _fail("type", f"{name} is not a finite number")
+        if not -limit < value < limit:
+            _fail("range", f"{name} does not fit its column")
+        number = Decimal(value)
+        if number.adjusted() < -scale and number != 0:
+            _fail("precision", f"{name} has more than {scale} decimals")
+        # A plain quantize fails on more digits than the decimal context carries.
+        digits = number.as_tuple()
+        surplus = -int(digits.exponent) - scale
+        if surplus > 0 and any(digits.digits[max(0, len(digits.digits) - surplus) :]):
+            _fail("precision", f"{name} has more than {scale} decimals")
+        _bounded(name, number)
+        return number.quantize(unit)
+
+    return BeforeValidator(check)
+
+
+def _count(name: str) -> BeforeValidator:
+    """A JSON integer (no fraction, no exponent) that fits 32 bits."""
+
+    def check(value: Any) -> int | None:
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int):
+            _fail("type", f"{name} is not an integer")
+        if abs(value) > MAX_INT:
+            _fail("range", f"{name} does not fit its column")
+        _bounded(name, value)
+        return value
+
+    return BeforeValidator(check)
+
+
+def _text(name: str) -> BeforeValidator:
+    def check(value: Any) -> str | None:
+        if value is None or (value == "" and name in REQUIRED):
+            if name in REQUIRED:
+                _fail("missing", f"{name} is required")
+            return None
+        if not isinstance(value, str):
+            _fail("type", f"{name} is not a string")
+        if len(value) > MAX_TEXT_CHARS:
+            _fail("range", f"{name} is longer than {MAX_TEXT_CHARS} characters")
+        if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
+            _fail("encoding", f"{name} holds characters that are no text")
+        return value
+
+    return BeforeValidator(check)
+
+
+def _moment(value: Any) -> datetime:
+    """RFC 3339 with a zone and at most microseconds, or a decoder's datetime (naive means UTC)."""
+    if value is None:
+        _fail("missing", "event_ts is required")
+    if isinstance(value, str):
+        match = _TIMESTAMP.fullmatch(value)
+        if not match:
+            _fail("timestamp", "event_ts is no RFC 3339 time with a zone")
+        if len(match[1] or "") > 7:
+            _fail("precision", "event_ts has more than 6 decimals")
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            _fail("timestamp", "event_ts is no time that exists")
+    if not isinstance(value, datetime):
+        _fail("type", "event_ts is not a string")
+    try:
+        return value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)
+    except OverflowError:
+        _fail("timestamp", "event_ts is no time that exists")
+
+
+class TelemetryEvent(BaseModel):
+    """One collar event, version 1. Times are naive UTC, measures exact decimals, unknown fields ignored."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+    device_id: Annotated[str, _text("device_id")]
+    event_ts: Annotated[datetime, BeforeValidator(_moment)]
+    event_id: Annotated[str, _text("event_id")]
+    accel_x_g: Annotated[Decimal | None, _measure("accel_x_g")] = None
+    accel_y_g: Annotated[Decimal | None, _measure("accel_y_g")] = None
+    accel_z_g: Annotated[Decimal | None, _measure("accel_z_g")] = None
+    step_count: Annotated[int | None, _count("step_count")] = None
+    lick_count: Annotated[int | None, _count("lick_count")] = None
+    gps_lat: Annotated[Decimal | None, _measure("gps_lat")] = None
+    gps_long: Annotated[Decimal | None, _measure("gps_long")] = None
+    battery_pct: Annotated[Decimal | None, _measure("battery_pct")] = None
+    pulse_bpm: Annotated[Decimal | None, _measure("pulse_bpm")] = None
+    body_temp_c: Annotated[Decimal | None, _measure("body_temp_c")] = None
+    respiration_rpm: Annotated[Decimal | None, _measure("respiration_rpm")] = None
+    weight_kg: Annotated[Decimal | None, _measure("weight_kg")] = None
+    firmware_version: Annotated[str | None, _text("firmware_version")] = None
+    sensor_id: Annotated[str | None, _text("sensor_id")] = None
+    quality_score: Annotated[Decimal | None, _measure("quality_score")] = None
+    capture_clinic_id: Annotated[str | None, _text("capture_clinic_id")] = None
+    schema_version: Annotated[int | None, _count("schema_version")] = None
+
+
+def validate_event(event: dict[str, Any]) -> dict[str, Any]:
+    """The contract's fields of an event in python values (int, Decimal, str, datetime), checked.
+
+    Every contract field is in the result, absent ones as None. Raises RejectError.
+    """
+    version = event.get("schema_version")
+    if type(version) is int and version not in SCHEMA_VERSIONS:
+        raise RejectError("version", "schema_version is unknown")
+    try:
+        checked = TelemetryEvent.model_validate(event)
+    except ValidationError as error:
+        rejects = [_reject_of(found) for found in error.errors()]
+        raise min(rejects, key=lambda reject: REJECT_REASONS.index(reject.reason)) from None
+    return {name: getattr(checked, name) for name in TYPES}
+
+
+def _reject_of(error: Any) -> RejectError:
+    if error["type"] == "missing":
+        return RejectError("missing", f"{error['loc'][0]} is required")
+    return RejectError(error["type"], error["ctx"]["detail"])
+
+
+def parse_event(payload: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> dict[str, Any]:
+    """One message in the contract's JSON form as checked python values. Raises RejectError.
+
+    Numbers are taken from their text, exactly. Unknown fields are allowed and ignored.
+    """
+    return validate_event(parse_object(payload, max_bytes))
+
+
+def parse_object(payload: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> dict[str, Any]:
+    """The JSON object that a message is: exact numbers, no repeated contract field. Raises RejectError."""
+    text = check_text(payload, max_bytes)
+    if text.count("{") + text.count("[") > MAX_BRACKETS:
+        raise RejectError("malformed", f"more than {MAX_BRACKETS} objects and lists")
+    try:
+        parsed = json.loads(
+            text,
+            parse_float=_parse_float,
+            parse_int=_parse_int,
+            parse_constant=_reject_constant,
+            object_pairs_hook=_Object,
+        )
+    except ValueError:
+        raise RejectError("malformed", "not one JSON document") from None
+    if not isinstance(parsed, _Object):
+        raise RejectError("malformed", "not a JSON object")
+    names = [name for name, _ in parsed.pairs if name in TYPES]
+    if len(names) > len(set(names)):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise RejectError("malformed", f"{repeated} appears more than once")
+    return dict(parsed.pairs)
+
+
+def check_text(payload: bytes | None, max_bytes: int = MAX_MESSAGE_BYTES) -> str:
+    """The text of a message; any decoder of text formats starts here. Raises RejectError."""
+    if payload is None or not payload.strip(_BLANK):
+        raise RejectError("empty", "the message has no content")
+    if len(payload) > max_bytes:
+        raise RejectError("oversized", f"the message is larger than {max_bytes} bytes")
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        raise RejectError("encoding", "the message is not UTF-8") from None
+
+
+def check_clock(event_ts: datetime, arrival_ts: datetime) -> None:
+    """Raise RejectError if an event (naive UTC) is older than 400 days or more than 24 h ahead at receipt."""
+    if event_ts < arrival_ts - MAX_AGE:
+        raise RejectError("clock", f"event_ts is more than {MAX_AGE.days} days before the receipt")
+    if event_ts > arrival_ts + MAX_AHEAD:
+        raise RejectError("clock", "event_ts is more than 24 h after the receipt")
+
+
+class _Object:
+    """A JSON object with its members in order, repeats included."""
+
+    __slots__ = ("pairs",)
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        self.pairs = pairs
+
+
+def _parse_int(text: str) -> int:
+    # Python refuses to convert thousands of digits; anything this long is out of every column's range.
+    return int(text) if len(text) < 40 else 10**40 if text[0] != "-" else -(10**40)
+
+
+def _parse_float(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # An exponent beyond even the decimal module: judged by range or precision.
+        return Decimal("1e-999999") if "-" in text[1:] else Decimal("1e999999")
+
+
+def _reject_constant(name: str) -> NoReturn:
+    raise RejectError("malformed", "NaN and Infinity are no JSON numbers")
