@@ -30,12 +30,19 @@ def build_extract(
     files: Sequence[SourceFile],
     complete: bool,
     extracted_at: datetime,
+    states_rows: bool = True,
 ) -> tuple[RecordExtract, list[Problem]]:
-    """The extract of the drafts that keep the feed's contract, and a set-aside problem for each other one."""
+    """The extract of the drafts that keep the feed's contract, and a problem for each other one.
+
+    `states_rows` is true for the one feed of a source whose records stand for the
+    file's rows: there a fault sets the row aside. In the other feeds (the owner of a
+    dog's row) the row's own record stands, and the fault is reported without.
+    """
     good, faults = validate_records(feed, (draft.record for draft in drafts))
     problems = [
-        Problem(drafts[fault.row].file, drafts[fault.row].line, fault.reason, f"{feed}: {fault.detail}")
+        Problem(draft.file, draft.line, fault.reason, f"{feed}: {fault.detail}", set_aside=states_rows)
         for fault in faults
+        for draft in (drafts[fault.row],)
     ]
     extract = RecordExtract(
         source=source,

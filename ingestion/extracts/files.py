@@ -115,5 +115,3 @@ def extract_id(feed: str, extracted_at: datetime, files: Sequence[SourceFile]) -
     for file in files:
         digest.update(file.sha256.encode())
     return f"{extracted_at:%Y%m%d}-{digest.hexdigest()[:16]}"
-
-

@@ -25,7 +25,8 @@ class MissingColumnError(SourceError):
         self.file = file
         self.columns = columns
         names = ", ".join(f"'{name}'" for name in columns)
-        super().__init__(f"{file} lacks the column{'s' if len(columns) > 1 else ''} {names}; nothing was loaded")
+        plural = "s" if len(columns) > 1 else ""
+        super().__init__(f"{file} lacks the column{plural} {names}; nothing was loaded")
 
 
 class SourceFormatError(SourceError):
@@ -39,7 +40,8 @@ class Problem:
     `file` is relative to the data folder. `row` is the line a text editor shows
     (the header is line 1), for Parquet the row from 1. `reason` is a short stable
     code, `detail` says what is wrong without personal data. With `set_aside` the
-    row makes no record; otherwise its record is kept without the part that is wrong.
+    row makes no record of the feed that states it; otherwise that record is kept
+    without the part that is wrong.
     """
 
     file: str
@@ -71,11 +73,12 @@ class RecordExtract:
 class SourceRead:
     """All that reading one source gave.
 
-    `rows_read` counts the rows of each file that states records; each of them is
-    behind a record or a problem that is set aside. `lookup_rows_read` counts rows of
-    files that only complete other records.
+    `row_feed` is the feed whose records stand for rows. `rows_read` counts the rows of
+    each file; each of them is a record of `row_feed` or one problem that is set aside.
+    `lookup_rows_read` counts rows of files that only complete other records.
     """
 
+    row_feed: str
     extracts: list[RecordExtract]
     problems: list[Problem]
     rows_read: Mapping[str, int]

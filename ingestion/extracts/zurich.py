@@ -41,6 +41,7 @@ from ingestion.extracts.files import CsvRow, SourceFile, find_sources, read_csv,
 from ingestion.extracts.model import Problem, RecordExtract, SourceFormatError, SourceRead
 
 SOURCE = "zurich-registry"
+ROW_FEED = "pets"
 SNAPSHOTS = "registry/zurich_*_hundehalter.csv"
 BREED_TYPES = "registry/zurich_zuordnungstabelle_hunderasse_hundetyp.csv"
 
@@ -76,7 +77,7 @@ def read_registry(data_dir: Path) -> SourceRead:
         extracts += snapshot.extracts
         problems += snapshot.problems
         rows_read |= snapshot.rows_read
-    return SourceRead(extracts, problems, rows_read, {types_file.name: lookup_rows})
+    return SourceRead(ROW_FEED, extracts, problems, rows_read, {types_file.name: lookup_rows})
 
 
 def read_breed_types(file: SourceFile) -> tuple[dict[str, str], int, list[Problem]]:
@@ -122,11 +123,17 @@ def read_snapshot(file: SourceFile, types_file: SourceFile, breed_types: Mapping
         ("pets", pet_drafts, [file, types_file]),
     ):
         extract, faults = build_extract(
-            SOURCE, feed, drafts, files=files, complete=True, extracted_at=extracted_at
+            SOURCE,
+            feed,
+            drafts,
+            files=files,
+            complete=True,
+            extracted_at=extracted_at,
+            states_rows=feed == ROW_FEED,
         )
         extracts.append(extract)
         problems += faults
-    return SourceRead(extracts, problems, {file.name: table.rows_read})
+    return SourceRead(ROW_FEED, extracts, problems, {file.name: table.rows_read})
 
 
 def snapshot_moment(name: str) -> datetime:
