@@ -87,3 +87,7 @@ class CollectorSettings(BaseSettings):
     rotate_age_s: float = Field(default=60.0, gt=0)
     max_message_bytes: int = Field(default=64 * 1024, gt=0)
     consent_max_age_s: float = Field(default=24 * 3600, gt=0)
+    as_service: bool = Field(
+        default=False,
+        description="Collectors run beside the graph; the drain asset then reports what landed.",
+    )

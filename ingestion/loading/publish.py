@@ -1,0 +1,202 @@
+"""The published copy: what analysts, dashboards and `petwellness query` read.
+
+Immutable Parquet files and a small DuckDB file of views over them, replaced in
+one rename at the end of a run, so that readers never meet a writer's lock and
+never see half a run. Only tables and columns the caller names are published.
+`published.json` names the files in force with a fingerprint of their content;
+what has not changed is not written again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    import duckdb
+
+PUBLISHED_SCHEMAS = ("cur", "anl", "ml")
+DATABASE_NAME = "petwellness.duckdb"
+CATALOGUE_NAME = "published.json"
+
+# The part of a table that is not kept by day, and of one without rows.
+WHOLE = "all"
+
+
+class Part(TypedDict):
+    """One day of a table (or all of it): its files relative to the folder, its content's fingerprint."""
+
+    files: list[str]
+    fingerprint: str
+
+
+Catalogue = dict[str, dict[str, Part]]
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """One table to publish: its columns for readers, and its day column when kept by day."""
+
+    schema: str
+    name: str
+    columns: tuple[str, ...]
+    day_column: str | None = None
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+    @property
+    def select(self) -> str:
+        columns = ", ".join(f'"{column}"' for column in self.columns)
+        return f'select {columns} from "{self.schema}"."{self.name}"'
+
+
+@dataclass(frozen=True)
+class PublishReport:
+    """What a publication did: the version in force, its tables and files, what was written anew."""
+
+    version: int
+    tables: int
+    files: int
+    files_written: int
+    days_changed: int
+
+    @property
+    def changed(self) -> bool:
+        return self.days_changed > 0
+
+
+def publish(
+    con: duckdb.DuckDBPyConnection,
+    folder: Path,
+    tables: Iterable[PublishedTable],
+    progress: Callable[[str], None] = lambda _: None,
+) -> PublishReport:
+    """Write what changed of `tables` as Parquet under `folder` and switch readers to it.
+
+    Tables that are not mentioned stay as they are. When nothing changed nothing
+    is written and the version stays.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    before = read_catalogue(folder)
+    previous: Catalogue = before.get("tables", {})
+    version = _next_version(folder, before.get("version", 0))
+    catalogue = dict(previous)
+    files_written = days_changed = 0
+    for table in tables:
+        old = previous.get(table.full_name, {})
+        fingerprints = _fingerprints(con, table)
+        changed = sorted(part for part, value in fingerprints.items() if _fingerprint(old, part) != value)
+        written = _export(con, folder, table, version, changed) if changed else {}
+        catalogue[table.full_name] = {
+            part: Part(files=written[part], fingerprint=value) if part in written else old[part]
+            for part, value in sorted(fingerprints.items())
+        }
+        files_written += sum(len(files) for files in written.values())
+        days_changed += len(changed) + len(old.keys() - fingerprints.keys())
+        if changed:
+            progress(f"published {table.full_name}: {len(changed)} parts")
+    if days_changed:
+        _switch(folder, catalogue, version)
+        # Readers may still hold the database of the version before this one.
+        _remove_unreferenced(folder, [catalogue, previous])
+    files = sum(len(part["files"]) for parts in catalogue.values() for part in parts.values())
+    in_force = version if days_changed else before.get("version", 0)
+    return PublishReport(in_force, len(catalogue), files, files_written, days_changed)
+
+
+def read_catalogue(folder: Path) -> dict:
+    """The catalogue in force: `version` and `tables` (table -> part -> Part); {} when none."""
+    path = folder / CATALOGUE_NAME
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _next_version(folder: Path, in_force: int) -> int:
+    """A number no folder has: a publication that died may have switched readers to its files."""
+    used = [int(path.name[1:]) for path in (folder / "tables").glob("*/v*")]
+    return max([in_force, *used]) + 1
+
+
+def _fingerprint(parts: dict[str, Part], part: str) -> str | None:
+    return parts[part]["fingerprint"] if part in parts else None
+
+
+def _fingerprints(con: duckdb.DuckDBPyConnection, table: PublishedTable) -> dict[str, str]:
+    """Fingerprint of each day's rows (of all rows for a table not kept by day), whatever their order."""
+    day = f'cast("{table.day_column}" as varchar)' if table.day_column else f"'{WHOLE}'"
+    shape = ",".join(table.columns)
+    rows = con.execute(
+        f"select {day} as part, count(*), sum(hash(published))::varchar from ({table.select}) as published"
+        " group by part"
+    ).fetchall()
+    found = {part: f"{count}-{total}-{shape}" for part, count, total in rows}
+    # A table without rows still needs one file, from which its view knows the columns.
+    return found or {WHOLE: f"0-{shape}"}
+
+
+def _export(
+    con: duckdb.DuckDBPyConnection, folder: Path, table: PublishedTable, version: int, parts: list[str]
+) -> dict[str, list[str]]:
+    """Write the named parts of one table; returns their files (relative to `folder`)."""
+    relative = Path("tables") / table.full_name / f"v{version:06}"
+    target = folder / relative
+    if table.day_column is None or parts == [WHOLE]:
+        target.mkdir(parents=True)
+        con.execute(f"copy ({table.select}) to '{target}/{WHOLE}.parquet' (format parquet, compression zstd)")
+        return {WHOLE: [str(relative / f"{WHOLE}.parquet")]}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    days = ", ".join(f"date '{day}'" for day in parts)
+    con.execute(
+        f'copy ({table.select} where "{table.day_column}" in ({days})) to \'{target}\''
+        f" (format parquet, compression zstd, partition_by ({table.day_column}), write_partition_columns true)"
+    )
+    files: dict[str, list[str]] = {}
+    for path in sorted(target.rglob("*.parquet")):
+        files.setdefault(path.parent.name.split("=", 1)[1], []).append(str(path.relative_to(folder)))
+    return files
+
+
+def _switch(folder: Path, catalogue: Catalogue, version: int) -> None:
+    """Build the database of views beside the one in force and rename it over; then the catalogue."""
+    import duckdb
+
+    fresh = folder / f".{DATABASE_NAME}.{version}"
+    fresh.unlink(missing_ok=True)
+    con = duckdb.connect(str(fresh))
+    try:
+        for schema in sorted({name.split(".")[0] for name in catalogue}):
+            con.execute(f'create schema if not exists "{schema}"')
+        for name, parts in catalogue.items():
+            schema, table = name.split(".")
+            paths = [str(folder / file) for part in parts.values() for file in part["files"]]
+            listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+            con.execute(
+                f'create view "{schema}"."{table}" as'
+                f" select * from read_parquet([{listed}], hive_partitioning = false)"
+            )
+    finally:
+        con.close()
+    os.replace(fresh, folder / DATABASE_NAME)
+    fresh_catalogue = folder / f".{CATALOGUE_NAME}.{version}"
+    fresh_catalogue.write_text(json.dumps({"version": version, "tables": catalogue}, indent=1))
+    os.replace(fresh_catalogue, folder / CATALOGUE_NAME)
+
+
+def _remove_unreferenced(folder: Path, catalogues: list[Catalogue]) -> None:
+    """Delete the version folders that none of `catalogues` refers to."""
+    used = {
+        Path(file).parts[:3]
+        for catalogue in catalogues
+        for parts in catalogue.values()
+        for part in parts.values()
+        for file in part["files"]
+    }
+    for version_dir in (folder / "tables").glob("*/v*"):
+        if version_dir.relative_to(folder).parts not in used:
+            shutil.rmtree(version_dir)

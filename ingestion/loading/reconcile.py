@@ -1,0 +1,177 @@
+"""Claims, manifests, ledger and raw tables held against each other, range by range.
+
+The law of the landing protocol: in every range rows + manifest.rejected + dropped by
+consent + offset gaps = end - start; claims follow each other without a hole;
+every claim has its manifest, every manifest its ledger entry, every ledger
+entry its rows, each offset once. Nothing is repaired here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from ingestion.lake.landing import Claim, Manifest
+
+from ingestion.contracts.columns import RECORD_FEEDS, TELEMETRY_FEED
+from ingestion.lake.layout import RangeKey
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One broken rule: which range (stream, partition, start offset), which rule, what was seen."""
+
+    range_key: RangeKey
+    rule: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class RawRange:
+    """Ledger entry of a range and what its raw table holds of it."""
+
+    end: int
+    ledger_rows: int
+    table_rows: int
+    distinct_offsets: int
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """Totals over all ranges and every finding; `passed` when there is none."""
+
+    claims: int
+    manifests: int
+    ledger_ranges: int
+    raw_rows: int
+    pending: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def passed(self) -> bool:
+        return not self.findings
+
+
+def reconcile(
+    claims: Iterable[Claim],
+    manifests: Iterable[Manifest],
+    raw_ranges: dict[RangeKey, RawRange],
+    orphan_rows: int,
+    settled_before: datetime | None = None,
+) -> Reconciliation:
+    """Compare the four records of the same ranges.
+
+    `raw_ranges` comes from `read_raw_ranges`, as does `orphan_rows`, the raw
+    rows of no ledger entry. Where collectors land beside the load, ranges
+    claimed at or after `settled_before` (naive UTC) may still be on their way
+    and count as `pending`; None means that everything has to be there.
+    """
+    claims, manifests = list(claims), list(manifests)
+    pending = _pending(claims, raw_ranges, settled_before)
+    ends = {c.range_key: c.end for c in claims if c.range_key not in pending}
+    by_key = {m.range_key: m for m in manifests if m.range_key not in pending}
+    findings = [
+        *chain_findings(ends),
+        *(finding for m in by_key.values() for finding in law_findings(m)),
+        *(Finding(key, "claim without manifest", "the range was claimed and is not finished")
+          for key in sorted(ends.keys() - by_key.keys())),
+        *(Finding(key, "manifest without claim", by_key[key].source_file)
+          for key in sorted(by_key.keys() - ends.keys())),
+        *(Finding(key, "manifest not loaded", by_key[key].source_file)
+          for key in sorted(by_key.keys() - raw_ranges.keys())),
+        *(Finding(key, "ledger without manifest", "loaded from a range the lake does not know")
+          for key in sorted(raw_ranges.keys() - by_key.keys())),
+    ]
+    for key in sorted(by_key.keys() & raw_ranges.keys()):
+        findings.extend(row_findings(key, by_key[key], raw_ranges[key]))
+    if orphan_rows:
+        findings.append(Finding(("", 0, 0), "raw rows outside the ledger", f"{orphan_rows} rows"))
+    return Reconciliation(
+        claims=len(ends),
+        manifests=len(by_key),
+        ledger_ranges=len(raw_ranges),
+        raw_rows=sum(r.table_rows for r in raw_ranges.values()),
+        pending=len(pending),
+        findings=tuple(findings),
+    )
+
+
+def _pending(
+    claims: list[Claim], raw_ranges: dict[RangeKey, RawRange], settled_before: datetime | None
+) -> set[RangeKey]:
+    if settled_before is None:
+        return set()
+    return {
+        c.range_key for c in claims if c.claimed_at >= settled_before and c.range_key not in raw_ranges
+    }
+
+
+def chain_findings(ends: dict[RangeKey, int]) -> list[Finding]:
+    """Claims of a partition that leave a hole or overlap."""
+    findings = []
+    previous: tuple[str, int, int] | None = None
+    for key in sorted(ends):
+        stream_id, partition, start = key
+        if previous is not None and previous[:2] == (stream_id, partition) and previous[2] != start:
+            findings.append(Finding(key, "claims not contiguous", f"previous claim ends at {previous[2]}"))
+        previous = (stream_id, partition, ends[key])
+    return findings
+
+
+def law_findings(manifest: Manifest) -> list[Finding]:
+    """rows + rejected + consent_dropped + offset_gaps = end - start, or why not."""
+    total = manifest.rows + manifest.rejected + manifest.consent_dropped + manifest.offset_gaps
+    if total == manifest.end - manifest.start:
+        return []
+    detail = (
+        f"rows {manifest.rows} + rejected {manifest.rejected} + consent_dropped {manifest.consent_dropped}"
+        f" + offset_gaps {manifest.offset_gaps} is not {manifest.end} - {manifest.start}"
+    )
+    return [Finding(manifest.range_key, "law of the range", detail)]
+
+
+def row_findings(key: RangeKey, manifest: Manifest, raw: RawRange) -> list[Finding]:
+    """Where manifest, ledger and table disagree on one range."""
+    findings = []
+    if raw.end != manifest.end:
+        findings.append(Finding(key, "range end", f"ledger {raw.end}, manifest {manifest.end}"))
+    if not raw.ledger_rows == raw.table_rows == manifest.rows:
+        detail = f"manifest {manifest.rows}, ledger {raw.ledger_rows}, table {raw.table_rows}"
+        findings.append(Finding(key, "rows", detail))
+    if raw.distinct_offsets != raw.table_rows:
+        detail = f"{raw.table_rows} rows, {raw.distinct_offsets} offsets"
+        findings.append(Finding(key, "offset twice", detail))
+    return findings
+
+
+def read_raw_ranges(con: duckdb.DuckDBPyConnection) -> tuple[dict[RangeKey, RawRange], int]:
+    """Every ledger entry with what its table holds of it, and the rows of no ledger entry."""
+    counts = " union all ".join(
+        f"select '{feed}' as feed, stream_id, kafka_partition, source_file, count(*) as row_count,"
+        " count(distinct kafka_offset) as offset_count,"
+        " min(kafka_offset) as min_offset, max(kafka_offset) as max_offset"
+        f" from raw.{feed} group by all"
+        for feed in (TELEMETRY_FEED, *RECORD_FEEDS)
+    )
+    rows = con.execute(
+        f"""
+        with table_files as ({counts})
+        select
+            l.stream_id, l.kafka_partition, l.start_offset, l.end_offset, l.row_count as ledger_rows,
+            coalesce(sum(f.row_count), 0)::bigint as table_rows,
+            coalesce(sum(f.offset_count), 0)::bigint as offset_count
+        from raw.load_history as l
+        full outer join table_files as f
+            on f.feed = l.feed and f.stream_id = l.stream_id
+            and f.kafka_partition = l.kafka_partition
+            and f.min_offset >= l.start_offset and f.max_offset < l.end_offset
+        group by all
+        """
+    ).fetchall()
+    ranges = {(r[0], r[1], r[2]): RawRange(r[3], r[4], r[5], r[6]) for r in rows if r[0] is not None}
+    return ranges, sum(r[5] for r in rows if r[0] is None)

@@ -1,0 +1,27 @@
+"""The code location: every definition under `defs/`, with one policy map over them."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from petwellness_orchestration.freshness import apply_freshness
+from petwellness_orchestration.resources import PlatformResource, RecordSourceResource
+
+RESOURCES = {"platform": PlatformResource(), "record_source": RecordSourceResource()}
+
+
+def build_definitions(resource_overrides: dict[str, object] | None = None) -> dg.Definitions:
+    """The whole graph; tests pass resources of their own."""
+    found = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+    defs = dg.Definitions.merge(
+        found,
+        dg.Definitions(
+            resources={**RESOURCES, **(resource_overrides or {})}, executor=dg.in_process_executor
+        ),
+    )
+    return apply_freshness(defs)
+
+
+@dg.definitions
+def definitions() -> dg.Definitions:
+    return build_definitions()

@@ -1,0 +1,1 @@
+"""Into the lake: record extracts, consent snapshot, collector drain."""

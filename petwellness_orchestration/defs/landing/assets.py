@@ -1,0 +1,114 @@
+"""Assets of the lake: what the sources offer, landed by the protocol. The protocol itself is `ingestion.lake`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from ingestion.contracts.columns import RECORD_FEEDS, TELEMETRY_FEED
+from petwellness_orchestration import names
+from petwellness_orchestration.resources import PlatformResource, RecordSourceResource
+
+collar_events = dg.AssetSpec(
+    names.COLLAR_EVENTS,
+    group_name="source",
+    kinds={"kafka"},
+    owners=[names.DATA_OWNER],
+    description="Telemetry topics: collar events (contract JSON) and vendors' formats, keyed by device.",
+)
+
+clinic_records = dg.AssetSpec(
+    names.CLINIC_RECORDS,
+    group_name="source",
+    owners=[names.DATA_OWNER],
+    description="Clinic system and registries: owners, pets, devices, assignments, visits, appointments.",
+)
+
+
+@dg.multi_asset(
+    name="record_extracts",
+    specs=[
+        dg.AssetSpec(
+            names.landing_key(feed),
+            deps=[names.CLINIC_RECORDS],
+            group_name="landing",
+            kinds={"parquet"},
+            owners=[names.DATA_OWNER],
+            description=f"Extracts of {feed} in the lake: change records, one immutable file per extract.",
+        )
+        for feed in RECORD_FEEDS
+    ],
+)
+def record_extracts(
+    context: dg.AssetExecutionContext, platform: PlatformResource, record_source: RecordSourceResource
+) -> Iterator[dg.MaterializeResult]:
+    """Land what the record sources offer; an extract landed before is left as it is."""
+    from ingestion.lake.extract import land_extract
+    from petwellness_orchestration.sources import write_problems
+
+    settings = platform.settings()
+    store = platform.store()
+    extracts, problems = record_source.read(settings)
+    problems_path = write_problems(settings.state.home, problems)
+    rows = dict.fromkeys(RECORD_FEEDS, 0)
+    files = dict.fromkeys(RECORD_FEEDS, 0)
+    for extract in extracts:
+        manifest = land_extract(
+            store,
+            source=extract.source,
+            feed=extract.feed,
+            extract_id=extract.extract_id,
+            table=extract.table,
+            complete=extract.complete,
+            extracted_at=extract.extracted_at,
+        )
+        rows[extract.feed] += manifest.rows
+        files[extract.feed] += 1
+    if problems:
+        context.log.warning(f"{len(problems)} source rows did not fit; see {problems_path}")
+    for feed in RECORD_FEEDS:
+        yield dg.MaterializeResult(
+            names.landing_key(feed),
+            metadata={
+                "rows": rows[feed],
+                "files": files[feed],
+                "source_problems": len(problems),
+                "problems_file": dg.MetadataValue.path(str(problems_path)),
+            },
+        )
+
+
+@dg.asset(
+    key=names.CONSENT_SNAPSHOT,
+    deps=[names.landing_key(feed) for feed in ("owners", "pets", "device_assignments")],
+    group_name="landing",
+    kinds={"json"},
+    owners=[names.DATA_OWNER],
+    description="Devices whose household opted out of analytics, with from and to; named in every claim.",
+)
+def consent_snapshot(platform: PlatformResource) -> dg.MaterializeResult:
+    """Build the snapshot of opted-out devices from the landed records."""
+    from ingestion.collector.consent import build_consent_snapshot
+    from ingestion.lake.landing import utc_now
+
+    snapshot = build_consent_snapshot(platform.store(), utc_now())
+    return dg.MaterializeResult(
+        metadata={"snapshot_id": snapshot.snapshot_id, "opted_out_intervals": len(snapshot.opted_out)}
+    )
+
+
+@dg.asset(
+    key=names.landing_key(TELEMETRY_FEED),
+    deps=[names.COLLAR_EVENTS, names.CONSENT_SNAPSHOT],
+    group_name="landing",
+    kinds={"kafka", "parquet"},
+    owners=[names.DATA_OWNER],
+    description="Telemetry ranges in the lake: one immutable Parquet file per claimed range of offsets.",
+)
+def telemetry_landing(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
+    """Drain the topics to the present through the landing protocol."""
+    from petwellness_orchestration.sources import drain_metadata, drain_telemetry
+
+    report = drain_telemetry(platform.settings(), platform.store(), context.log.info)
+    return dg.MaterializeResult(metadata=drain_metadata(report))

@@ -1,0 +1,1 @@
+"""Training, gate, promotion and scoring of the visit risk model."""

@@ -1,0 +1,113 @@
+"""Jobs and when they start: the nightly run, the refresh after a landing, alerts on failure."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from petwellness_orchestration import names
+from petwellness_orchestration.defs.warehouse.partitions import DIRTY_TAGS, EVENT_DAYS
+from petwellness_orchestration.settings import OperationsSettings, load_settings
+
+_OPERATIONS = OperationsSettings()
+_SCHEDULE_STATUS = (
+    dg.DefaultScheduleStatus.RUNNING if _OPERATIONS.automation else dg.DefaultScheduleStatus.STOPPED
+)
+_SENSOR_STATUS = dg.DefaultSensorStatus.RUNNING if _OPERATIONS.automation else dg.DefaultSensorStatus.STOPPED
+
+# The default fleet's whole history takes under two minutes; five hours leave room
+# for a day of 50,000 collars, a retry and a person before 8 AM.
+NIGHTLY_CRON = "0 3 * * *"
+LANDING_INTERVAL_S = 30
+
+everything = dg.define_asset_job(
+    "everything",
+    selection=dg.AssetSelection.all(include_sources=False),
+    partitions_def=EVENT_DAYS,
+    tags=DIRTY_TAGS,
+    description="The whole graph once: land, load, build, check, train, score, publish. All dirty days in one run.",
+)
+
+refresh = dg.define_asset_job(
+    "refresh",
+    selection=dg.AssetSelection.groups("raw", "stg", "cur", "anl", "ml", "published")
+    - dg.AssetSelection.assets(
+        names.VISIT_RISK_MODEL, names.VISIT_RISK_CHAMPION, names.VISIT_RISK_SCORES, names.PUBLISHED_SCORES
+    ),
+    partitions_def=EVENT_DAYS,
+    tags=DIRTY_TAGS,
+    description="What landed since the last run, into raw and on to the published tables; no training.",
+)
+
+
+@dg.schedule(
+    job=everything,
+    cron_schedule=NIGHTLY_CRON,
+    execution_timezone=_OPERATIONS.timezone,
+    default_status=_SCHEDULE_STATUS,
+    description="Every night, so that data is ready by 8 AM local time.",
+)
+def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """One run for the day that has ended, and every day that became dirty."""
+    day = latest_ended_day(context.scheduled_execution_time.timestamp())
+    return dg.RunRequest(run_key=f"nightly-{day}", partition_key=day)
+
+
+@dg.sensor(
+    job=refresh,
+    minimum_interval_seconds=LANDING_INTERVAL_S,
+    default_status=_SENSOR_STATUS,
+    description="Requests a refresh when new ranges have landed; one at a time.",
+)
+def landing_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Compare the lake's manifests with those seen at the last request."""
+    from ingestion.lake.layout import MANIFESTS
+    from ingestion.lake.store import open_store
+
+    settings = load_settings()
+    keys = sorted(info.key for info in open_store(settings.lake, settings.state.home).list(MANIFESTS))
+    if not keys:
+        return dg.SkipReason("nothing has landed yet")
+    cursor = landing_cursor(keys)
+    if cursor == context.cursor:
+        return dg.SkipReason("nothing new has landed")
+    active = context.instance.get_run_records(
+        dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED]), limit=1
+    )
+    if active:
+        return dg.SkipReason("a run is under way; what landed waits for the next tick")
+    context.update_cursor(cursor)
+    return dg.RunRequest(run_key=cursor, partition_key=EVENT_DAYS.get_last_partition_key())
+
+
+def landing_cursor(manifest_keys: list[str]) -> str:
+    """Short name of a set of manifests: how many, and a digest of their names."""
+    import hashlib
+
+    digest = hashlib.sha256("\n".join(manifest_keys).encode()).hexdigest()[:16]
+    return f"{len(manifest_keys)}-{digest}"
+
+
+def latest_ended_day(timestamp_s: float) -> str:
+    """The last UTC day that has ended at a Unix time, as a partition key."""
+    from datetime import UTC, datetime, timedelta
+
+    return (datetime.fromtimestamp(timestamp_s, UTC) - timedelta(days=1)).date().isoformat()
+
+
+@dg.run_failure_sensor(
+    name="failure_alert",
+    default_status=_SENSOR_STATUS,
+    monitor_all_code_locations=True,
+    description="Says which run failed and why: to the log, and to a webhook where one is set.",
+)
+def failure_alert(context: dg.RunFailureSensorContext) -> None:
+    """Alert on a failed run; a webhook that does not answer raises, so that the tick shows it."""
+    from petwellness_orchestration.alerts import failure_message, post_webhook
+
+    message = failure_message(
+        context.dagster_run.job_name, context.dagster_run.run_id, context.failure_event.message or ""
+    )
+    context.log.error(message)
+    url = load_settings().operations.alert_webhook_url
+    if url:
+        post_webhook(url, message)

@@ -1,0 +1,1 @@
+"""Checks beyond dbt tests: thresholds, heartbeat, counts across layers."""

@@ -1,0 +1,1 @@
+"""Lake into `raw`, and the reconciliation of both."""

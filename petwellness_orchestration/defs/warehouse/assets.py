@@ -1,0 +1,173 @@
+"""dbt models as assets and the copy that readers see. SQL lives in `dbt_project`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import dbt_assets
+from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
+
+from petwellness_orchestration import names
+from petwellness_orchestration.defs.warehouse.dbt_run import DbtFailedError, run_dbt
+from petwellness_orchestration.defs.warehouse.manifest import read_manifest
+from petwellness_orchestration.defs.warehouse.partitions import days_to_build
+from petwellness_orchestration.defs.warehouse.translator import WarehouseTranslator, is_daily, table_name
+from petwellness_orchestration.resources import PlatformResource
+
+TRANSLATOR = WarehouseTranslator()
+
+# The first failures say what is wrong; the rest is in dbt's log.
+FAILURES_SHOWN = 5
+
+
+@dbt_assets(
+    manifest=read_manifest(),
+    name="warehouse",
+    dagster_dbt_translator=TRANSLATOR,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    pool=names.WAREHOUSE_POOL,
+)
+def warehouse(context: dg.AssetExecutionContext, platform: PlatformResource) -> Iterator[Any]:
+    """Build the selected models for the days this run is about, then test them."""
+    from ingestion.loading import duckdb_raw
+
+    settings = platform.settings()
+    with platform.warehouse() as con:
+        load_seq = duckdb_raw.latest_load_seq(con)
+        mark = duckdb_raw.build_mark(con, duckdb_raw.WAREHOUSE_MARK)
+        dirty = duckdb_raw.dirty_days(con, mark)
+        as_of_ts = duckdb_raw.data_time(con)
+    days = days_to_build(context.run.tags, context.partition_keys, dirty)
+    context.log.info(f"building {len(days)} event days: {_span(days)}")
+    run = run_dbt(
+        settings,
+        ["build", "--exclude-resource-type", "unit_test", *_selection(context)],
+        dbt_variables(days, as_of_ts),
+        _target_path(settings.state.home, context.run_id),
+        progress=context.log.info,
+    )
+    with platform.warehouse() as con:
+        yield from _asset_events(context, run.events, con, days)
+        if not run.succeeded:
+            shown = "; ".join(run.failures[:FAILURES_SHOWN])
+            raise DbtFailedError(f"dbt build failed: {run.error or ''} {shown}".strip())
+        if days == tuple(dirty) and not context.is_subset:
+            duckdb_raw.set_build_mark(con, duckdb_raw.WAREHOUSE_MARK, load_seq)
+
+
+def dbt_variables(days: tuple[date, ...], as_of_ts: datetime) -> dict[str, Any]:
+    """dbt variables of one build: the event days to rebuild and the data's own present."""
+    return {"dirty_days": [day.isoformat() for day in days], "as_of_ts": f"{as_of_ts:%Y-%m-%d %H:%M:%S}"}
+
+
+def _selection(context: dg.AssetExecutionContext) -> list[str]:
+    """Arguments that restrict dbt to the assets this run selected; none for all of them."""
+    if not context.is_subset:
+        return []
+    selected = {
+        props["name"]
+        for props in read_manifest()["nodes"].values()
+        if props["resource_type"] in ("model", "seed")
+        and TRANSLATOR.get_asset_key(props) in context.selected_asset_keys
+    }
+    return ["--select", *sorted(selected)]
+
+
+def _asset_events(
+    context: dg.AssetExecutionContext,
+    events: list[Mapping[str, Any]],
+    con: Any,
+    days: tuple[date, ...],
+) -> Iterator[Any]:
+    """dbt's result events as Dagster's, with row counts, and one materialization per extra day."""
+    manifest = read_manifest()
+    for event in events:
+        message = DbtCoreCliEventMessage(raw_event=dict(event), event_history_metadata={})
+        props = manifest["nodes"].get(event["data"]["node_info"]["unique_id"], {})
+        if props.get("resource_type") not in ("model", "seed") or props["config"]["materialized"] == "view":
+            yield from message.to_default_asset_events(manifest, TRANSLATOR, context)
+            continue
+        for asset_event in message.to_default_asset_events(manifest, TRANSLATOR, context):
+            if isinstance(asset_event, dg.Output):
+                rows = _row_count(con, props)
+                yield asset_event.with_metadata({**asset_event.metadata, "dagster/row_count": rows})
+            else:
+                yield asset_event
+        if is_daily(props) and event["data"]["status"] == "success":
+            _log_days(context, TRANSLATOR.get_asset_key(props), _rows_by_day(con, props, days))
+
+
+def _log_days(context: dg.AssetExecutionContext, key: dg.AssetKey, rows_by_day: Mapping[date, int]) -> None:
+    """Status of each rebuilt day; the run's own partitions get theirs with the output."""
+    for day, rows in rows_by_day.items():
+        if day.isoformat() not in context.partition_keys:
+            context.log_event(
+                dg.AssetMaterialization(key, partition=day.isoformat(), metadata={"rows": rows})
+            )
+
+
+def _row_count(con: Any, props: Mapping[str, Any]) -> int:
+    return int(con.execute(f'select count(*) from "{props["schema"]}"."{table_name(props)}"').fetchone()[0])
+
+
+def _rows_by_day(con: Any, props: Mapping[str, Any], days: tuple[date, ...]) -> dict[date, int]:
+    column = props["config"]["meta"].get("day_column", "event_date")
+    rows = con.execute(
+        f'select {column}::date, count(*) from "{props["schema"]}"."{table_name(props)}"'
+        f" where {column}::date = any(?) group by all order by 1",
+        [list(days)],
+    ).fetchall()
+    return dict(rows)
+
+
+def _target_path(home: Path, run_id: str) -> Path:
+    return home / "dbt" / run_id
+
+
+def _span(days: tuple[date, ...]) -> str:
+    return f"{days[0]} to {days[-1]}" if days else "none"
+
+
+@dg.asset(
+    key=names.PUBLISHED_TABLES,
+    deps=[
+        TRANSLATOR.get_asset_key(props)
+        for props in read_manifest()["nodes"].values()
+        if props["resource_type"] == "model" and props["schema"] in ("cur", "anl", "ml")
+    ],
+    group_name="published",
+    kinds={"parquet", "duckdb"},
+    owners=[names.DATA_OWNER],
+    pool=names.WAREHOUSE_POOL,
+    description="Immutable Parquet of cur, anl and ml without personal data, and a database of views over it.",
+)
+def published_warehouse_tables(
+    context: dg.AssetExecutionContext, platform: PlatformResource
+) -> dg.MaterializeResult:
+    """Write the days whose content changed since the last publication and switch readers to them."""
+    from ingestion.loading import duckdb_raw
+    from ingestion.loading.publish import publish
+    from petwellness_orchestration.published import published_tables
+
+    with platform.warehouse() as con:
+        built = duckdb_raw.build_mark(con, duckdb_raw.WAREHOUSE_MARK)
+        report = publish(
+            con,
+            platform.settings().state.published_dir,
+            published_tables(read_manifest()),
+            progress=context.log.info,
+        )
+        duckdb_raw.set_build_mark(con, duckdb_raw.PUBLISHED_MARK, built)
+    return dg.MaterializeResult(
+        metadata={
+            "version": report.version,
+            "tables": report.tables,
+            "files": report.files,
+            "files_written": report.files_written,
+            "days_changed": report.days_changed,
+        }
+    )

@@ -1,0 +1,40 @@
+"""How a dbt node becomes an asset: key, group, kinds, owners, partitions. Nothing runs here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DagsterDbtTranslator
+
+from petwellness_orchestration import names
+from petwellness_orchestration.defs.warehouse.partitions import EVENT_DAYS
+
+DAILY_TAG = "daily"
+
+
+def is_daily(props: Mapping[str, Any]) -> bool:
+    """Whether a model is kept by event date (its dbt tag says so)."""
+    return DAILY_TAG in props.get("tags", [])
+
+
+def table_name(props: Mapping[str, Any]) -> str:
+    """Name of a node's table: dbt's alias, since node names have to differ between schemas."""
+    return props.get("alias") or props["name"]
+
+
+class WarehouseTranslator(DagsterDbtTranslator):
+    """Keys are (schema, table), as analysts know them."""
+
+    def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
+        return dg.AssetKey([dbt_resource_props["schema"], table_name(dbt_resource_props)])
+
+    def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
+        return dbt_resource_props["schema"]
+
+    def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> Sequence[str] | None:
+        return [names.CLINICAL_OWNER if dbt_resource_props["schema"] == "ml" else names.DATA_OWNER]
+
+    def get_partitions_def(self, dbt_resource_props: Mapping[str, Any]) -> dg.PartitionsDefinition | None:
+        return EVENT_DAYS if is_daily(dbt_resource_props) else None

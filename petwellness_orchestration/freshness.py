@@ -1,0 +1,41 @@
+"""How old each asset may become: one map, applied to the whole graph."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import dagster as dg
+
+from petwellness_orchestration.settings import OperationsSettings
+
+# The nightly run has to be through by 8 AM local time; it may start up to five hours earlier.
+READY_BY_CRON = "0 8 * * *"
+NIGHTLY_WINDOW = timedelta(hours=5)
+
+# By group: groups of the nightly run share its deadline, landing has to keep up within the day.
+NIGHTLY_GROUPS = frozenset({"raw", "stg", "cur", "anl", "ml", "published"})
+LANDING_WINDOW = timedelta(hours=25)
+
+
+def policy_for(group: str | None) -> dg.FreshnessPolicy | None:
+    """The freshness policy of a group; None for sources, which others keep."""
+    if group in NIGHTLY_GROUPS:
+        return dg.FreshnessPolicy.cron(
+            deadline_cron=READY_BY_CRON,
+            lower_bound_delta=NIGHTLY_WINDOW,
+            timezone=OperationsSettings().timezone,
+        )
+    if group == "landing":
+        return dg.FreshnessPolicy.time_window(fail_window=LANDING_WINDOW)
+    return None
+
+
+def apply_freshness(defs: dg.Definitions) -> dg.Definitions:
+    """Give every asset the policy of its group."""
+    return defs.map_asset_specs(
+        func=lambda spec: (
+            spec.replace_attributes(freshness_policy=policy)
+            if (policy := policy_for(spec.group_name)) is not None
+            else spec
+        )
+    )

@@ -1,0 +1,35 @@
+"""Names that several definitions share: asset keys, groups, the pool, owners."""
+
+import dagster as dg
+
+from ingestion.contracts.columns import RECORD_FEEDS, TELEMETRY_FEED
+
+# DuckDB takes one writing process, so everything that opens its file shares a pool.
+WAREHOUSE_POOL = "duckdb"
+
+DATA_OWNER = "team:data-platform"
+CLINICAL_OWNER = "team:clinical-data-science"
+
+GROUPS = ("source", "landing", "raw", "stg", "cur", "anl", "ml", "published")
+
+COLLAR_EVENTS = dg.AssetKey(["source", "collar_events"])
+CLINIC_RECORDS = dg.AssetKey(["source", "clinic_records"])
+CONSENT_SNAPSHOT = dg.AssetKey(["landing", "consent_snapshot"])
+LOAD_HISTORY = dg.AssetKey(["raw", "load_history"])
+EXTRACTS = dg.AssetKey(["raw", "extracts"])
+VISIT_RISK_MODEL = dg.AssetKey(["ml", "visit_risk_model"])
+VISIT_RISK_CHAMPION = dg.AssetKey(["ml", "visit_risk_champion"])
+VISIT_RISK_SCORES = dg.AssetKey(["anl", "visit_risk_scores"])
+PUBLISHED_TABLES = dg.AssetKey(["published", "warehouse_tables"])
+PUBLISHED_SCORES = dg.AssetKey(["published", "visit_risk_scores"])
+
+
+def landing_key(feed: str) -> dg.AssetKey:
+    return dg.AssetKey(["landing", feed])
+
+
+def raw_key(feed: str) -> dg.AssetKey:
+    return dg.AssetKey(["raw", feed])
+
+
+FEEDS = (TELEMETRY_FEED, *RECORD_FEEDS)

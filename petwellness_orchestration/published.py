@@ -1,0 +1,42 @@
+"""Which tables and columns readers get, from the dbt manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ingestion.loading.publish import PUBLISHED_SCHEMAS, PublishedTable
+
+PII_META = "pii"
+
+
+def published_tables(manifest: Mapping[str, Any]) -> list[PublishedTable]:
+    """Every model of the readers' schemas without its personal columns, in name order."""
+    models = [
+        props
+        for props in manifest["nodes"].values()
+        if props["resource_type"] == "model" and props["schema"] in PUBLISHED_SCHEMAS
+    ]
+    tables = [
+        PublishedTable(
+            schema=props["schema"],
+            name=props["alias"],
+            columns=tuple(name for name, column in props["columns"].items() if not is_pii(column)),
+            day_column=day_column(props),
+        )
+        for props in models
+    ]
+    return sorted(tables, key=lambda table: table.full_name)
+
+
+def is_pii(column: Mapping[str, Any]) -> bool:
+    """Whether a column is tagged as personal data in its YAML."""
+    meta = {**column.get("meta", {}), **column.get("config", {}).get("meta", {})}
+    return bool(meta.get(PII_META))
+
+
+def day_column(props: Mapping[str, Any]) -> str | None:
+    """The column by which a daily model is kept; None for a table built whole."""
+    if "daily" not in props.get("tags", []):
+        return None
+    return props["config"]["meta"].get("day_column", "event_date")

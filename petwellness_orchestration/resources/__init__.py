@@ -1,0 +1,54 @@
+"""Thin Dagster resources over `ingestion` and `ml`: each opens what an asset needs and nothing more.
+
+Settings are read when a run uses a resource, never when definitions load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from petwellness_orchestration.settings import PlatformSettings, load_settings
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from ingestion.extracts.model import Problem, RecordExtract
+    from ingestion.lake.store import ObjectStore
+
+
+class PlatformResource(dg.ConfigurableResource):
+    """The platform's settings, and the lake and warehouse they name."""
+
+    def settings(self) -> PlatformSettings:
+        return load_settings()
+
+    def store(self) -> ObjectStore:
+        """The lake. Raises StoreUnreachableError naming the address and the setting."""
+        from ingestion.lake.store import open_store
+
+        settings = self.settings()
+        store = open_store(settings.lake, settings.state.home)
+        store.check()
+        return store
+
+    @contextmanager
+    def warehouse(self, store: ObjectStore | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The warehouse, writable; pass the lake where SQL reads landed files."""
+        from ingestion.loading.duckdb_raw import open_warehouse
+
+        with open_warehouse(self.settings().state.warehouse_path, store) as con:
+            yield con
+
+
+class RecordSourceResource(dg.ConfigurableResource):
+    """Where record extracts come from: real files when `PETWELLNESS_DATA` is set, else the fleet."""
+
+    def read(self, settings: PlatformSettings) -> tuple[list[RecordExtract], list[Problem]]:
+        """All extracts the source offers now, and what in it does not fit."""
+        from petwellness_orchestration.sources import read_records
+
+        return read_records(settings)

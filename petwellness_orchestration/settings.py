@@ -1,0 +1,118 @@
+"""One settings object for the whole platform, composed of what `ingestion` and `ml` own.
+
+Environments are an exhaustive map: an unknown name is an error. Nothing here
+reads anything but environment variables.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ingestion.settings import BrokerSettings, CollectorSettings, LakeSettings, StateSettings
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+DBT_PROJECT_DIR = PROJECT_ROOT / "dbt_project"
+
+
+class UnknownEnvironmentError(ValueError):
+    """PETWELLNESS_ENVIRONMENT names no environment; the message lists those there are."""
+
+
+class SourceSettings(BaseSettings):
+    """Where records and telemetry come from (`PETWELLNESS_DATA`, `PETWELLNESS_FLEET_SEED`, ...).
+
+    With `data` the real files of that folder are the source and nothing stands
+    in for them; without it the simulated fleet is.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PETWELLNESS_", frozen=True)
+
+    data: Path | None = Field(default=None, description="Folder of real source files.")
+    fleet_seed: int = 7
+    fleet_collars: int = Field(default=120, ge=1)
+    fleet_households: int = Field(default=100, ge=1)
+    fleet_clinics: int = Field(default=6, ge=1)
+    fleet_days: int = Field(default=14, ge=1)
+    fleet_start: date = date(2026, 6, 1)
+
+
+class OperationsSettings(BaseSettings):
+    """When runs start and who hears of failures (`PETWELLNESS_*`)."""
+
+    model_config = SettingsConfigDict(env_prefix="PETWELLNESS_", frozen=True)
+
+    environment: str = "embedded"
+    automation: bool = Field(default=False, description="Schedules and sensors start switched on.")
+    timezone: str = Field(default="Europe/Zurich", description="Local time of schedules.")
+    first_event_date: date = Field(default=date(2017, 1, 1), description="First daily partition (UTC).")
+    alert_webhook_url: str | None = Field(default=None, description="Failures are posted here as JSON.")
+    heartbeat_min_ratio: float = Field(default=0.8, gt=0, le=1)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What differs between environments besides settings: the dbt target."""
+
+    name: str
+    dbt_target: str
+
+
+ENVIRONMENTS = {"embedded": Environment("embedded", dbt_target="embedded")}
+
+
+@dataclass(frozen=True)
+class PlatformSettings:
+    """Everything a command or a run needs to know."""
+
+    environment: Environment
+    state: StateSettings
+    lake: LakeSettings
+    broker: BrokerSettings
+    collector: CollectorSettings
+    source: SourceSettings
+    operations: OperationsSettings
+
+    @property
+    def is_broker_embedded(self) -> bool:
+        return not self.broker.bootstrap_servers
+
+
+# The embedded broker keeps about 5 MB a partition and its producer waits at 4 MB
+# of messages not yet landed, so ranges have to close well before that.
+EMBEDDED_ROTATE_BYTES = 2_000_000
+
+
+def load_settings() -> PlatformSettings:
+    """Settings from the environment variables of this process.
+
+    Raises UnknownEnvironmentError, and pydantic's ValidationError naming the
+    variable for a value out of range.
+    """
+    operations = OperationsSettings()
+    if operations.environment not in ENVIRONMENTS:
+        raise UnknownEnvironmentError(
+            f"PETWELLNESS_ENVIRONMENT='{operations.environment}' is not known;"
+            f" choose one of: {', '.join(sorted(ENVIRONMENTS))}"
+        )
+    broker = BrokerSettings()
+    return PlatformSettings(
+        environment=ENVIRONMENTS[operations.environment],
+        state=StateSettings(),
+        lake=LakeSettings(),
+        broker=broker,
+        collector=_collector_settings(broker),
+        source=SourceSettings(),
+        operations=operations,
+    )
+
+
+def _collector_settings(broker: BrokerSettings) -> CollectorSettings:
+    if broker.bootstrap_servers or "PETWELLNESS_COLLECTOR_ROTATE_BYTES" in os.environ:
+        return CollectorSettings()
+    return CollectorSettings(rotate_bytes=EMBEDDED_ROTATE_BYTES)
