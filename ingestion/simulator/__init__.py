@@ -1,0 +1,14 @@
+"""A fleet of collars, pets, households and clinics whose every fault and illness is known.
+
+`FleetConfig` says how large and how faulty, `Fleet` makes the records, the
+telemetry and the truth from it. Nothing here talks to a broker, a lake or a
+warehouse: publishing and landing are the caller's.
+"""
+
+from ingestion.simulator.config import FleetConfig
+from ingestion.simulator.fleet import Fleet
+from ingestion.simulator.records import RecordExtract
+from ingestion.simulator.telemetry import MessageBatch, WaveBatches
+from ingestion.simulator.truth import write_truth
+
+__all__ = ["Fleet", "FleetConfig", "MessageBatch", "RecordExtract", "WaveBatches", "write_truth"]

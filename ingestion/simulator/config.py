@@ -1,0 +1,103 @@
+"""What a simulated fleet is made of: sizes, period, fault and illness rates.
+
+No behaviour lives here beyond validation and the fingerprint that names the
+fleet's waves and extracts.
+"""
+
+import hashlib
+import json
+from datetime import date, datetime, timedelta
+
+from pydantic import BaseModel, ConfigDict, Field
+
+# Raise it with every change of the bytes that a configuration produces.
+SIMULATOR_VERSION = 1
+
+
+class FleetConfig(BaseModel):
+    """Sizes, period and rates of a fleet; the same values give the same bytes.
+
+    Message fault rates are shares of the messages due and exclude one another
+    (a message carries at most one planted fault). Episode rates are expected
+    episodes per device-day.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = Field(default=20260601, ge=0, lt=2**63)
+    collars: int = Field(default=120, ge=1, le=200_000)
+    households: int = Field(default=100, ge=1)
+    clinics: int = Field(default=6, ge=1, le=999)
+    days: int = Field(default=14, ge=1, le=366)
+    start: date = date(2026, 6, 1)
+    events_per_minute: int = Field(default=1, ge=1, le=10)
+
+    duplicates: float = Field(
+        default=0.003, ge=0.0, le=0.2, description="Sent again unchanged, up to 6 h later."
+    )
+    conflicts: float = Field(
+        default=0.0001, ge=0.0, le=0.2, description="Same event_id again, other content."
+    )
+    late: float = Field(default=0.005, ge=0.0, le=0.2, description="Arrives 1 to 48 h after the event.")
+    out_of_order: float = Field(
+        default=0.005, ge=0.0, le=0.2, description="Overtaken by 2 to 10 later events."
+    )
+    malformed: float = Field(
+        default=0.0005, ge=0.0, le=0.2, description="Breaks the contract in one known way."
+    )
+    gaps_per_device_day: float = Field(default=0.03, ge=0.0, le=1.0, description="Silent for 0.5 to 10 h.")
+    clock_jumps_per_device_day: float = Field(
+        default=0.02, ge=0.0, le=1.0, description="Clock off by 1 to 20 minutes for 1 to 6 h; accepted."
+    )
+    clock_breaks_per_device_day: float = Field(
+        default=0.01,
+        ge=0.0,
+        le=1.0,
+        description="Clock off by years or days ahead for 5 to 40 min; rejected.",
+    )
+
+    illness: float = Field(default=0.42, ge=0.0, le=1.0, description="Share of pets with an unplanned visit.")
+    silent_illness: float = Field(
+        default=0.10, ge=0.0, le=1.0, description="Share of pets ill without a visit."
+    )
+    lazy_days: float = Field(
+        default=0.05, ge=0.0, le=1.0, description="Share of pet-days of low activity, healthy."
+    )
+    no_show: float = Field(
+        default=0.12, ge=0.0, le=1.0, description="Share of planned visits that are missed."
+    )
+    consent_changes: float = Field(
+        default=0.10, ge=0.0, le=1.0, description="Share of households that change a flag in the period."
+    )
+    analytics_opt_out: float = Field(
+        default=0.04,
+        ge=0.0,
+        le=1.0,
+        description="Share of households that withdraw `analytics` in the period.",
+    )
+
+    @property
+    def start_ts(self) -> datetime:
+        return datetime(self.start.year, self.start.month, self.start.day)
+
+    @property
+    def end_ts(self) -> datetime:
+        return self.start_ts + timedelta(days=self.days)
+
+    @property
+    def slots_per_day(self) -> int:
+        """Messages a device owes in a day."""
+        return 1440 * self.events_per_minute
+
+    @property
+    def period_ms(self) -> int:
+        return 60_000 // self.events_per_minute
+
+    def fingerprint(self) -> str:
+        """16 hex digits that stand for this configuration and simulator version; names waves and extracts."""
+        body = json.dumps(
+            {"simulator_version": SIMULATOR_VERSION, **self.model_dump(mode="json")},
+            sort_keys=True,
+            separators=(",", ":"),
+        )
+        return hashlib.sha256(body.encode()).hexdigest()[:16]

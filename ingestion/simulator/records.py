@@ -1,0 +1,146 @@
+"""Record extracts of the fleet: the world's mutations as change records in Arrow tables.
+
+An extract before the period states everything, then one per day and feed
+carries what became known since the one before; a feed without changes has no
+extract that day. Landing them is `ingestion.lake.extract`.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+
+from ingestion.contracts.columns import RECORD_FEEDS
+from ingestion.contracts.records import RECORD_KEYS, canonical_json, records_table
+from ingestion.simulator.config import FleetConfig
+from ingestion.simulator.world import INITIAL, Mutation, World
+
+SOURCE = "clinic-crm"
+_JSON_COLUMNS = ("consent_flags", "diagnosis_codes")
+
+
+@dataclass(frozen=True)
+class RecordExtract:
+    """One extract of one feed.
+
+    `table` has `business_key, op, changed_at`, the feed's typed columns and
+    `payload`; `complete` says that what it lacks does not exist.
+    """
+
+    feed: str
+    extract_id: str
+    table: pa.Table
+    complete: bool
+    extracted_at: datetime
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change record: the full row after the change (only the key after a deletion)."""
+
+    feed: str
+    key: str
+    op: str
+    changed_at: datetime
+    delivery: int
+    row: dict[str, Any]
+
+
+def changes(world: World) -> list[Change]:
+    """Every change the extracts deliver, by feed, key and time of change, repeats not included.
+
+    Of what happened before the period only the last state of each record is delivered.
+    """
+    by_key: dict[tuple[str, str], list[Mutation]] = defaultdict(list)
+    for mutation in world.mutations:
+        by_key[mutation.feed, mutation.key].append(mutation)
+    found: list[Change] = []
+    for (feed, key), mutations in sorted(by_key.items()):
+        state: dict[str, Any] = {}
+        initial: Change | None = None
+        later: list[Change] = []
+        for mutation in sorted(mutations, key=lambda item: item.changed_at):
+            if mutation.patch is None:
+                change = _change(mutation, "delete", {RECORD_KEYS[feed]: key})
+            else:
+                state = {**state, **mutation.patch}
+                change = _change(mutation, "upsert", state)
+            if mutation.delivery == INITIAL:
+                initial = change
+            else:
+                later.append(change)
+        found.extend([initial, *later] if initial else later)
+    return found
+
+
+def _change(mutation: Mutation, op: str, row: dict[str, Any]) -> Change:
+    return Change(mutation.feed, mutation.key, op, mutation.changed_at, mutation.delivery, row)
+
+
+def repeats(config: FleetConfig, delivered: list[Change]) -> list[Change]:
+    """Initial records of one owner and one pet that the extract of the middle day brings again, unchanged."""
+    return [
+        Change(first.feed, first.key, first.op, first.changed_at, config.days // 2, first.row)
+        for feed in ("owners", "pets")
+        for first in [next(c for c in delivered if c.feed == feed and c.delivery == INITIAL)]
+    ]
+
+
+def record_extracts(config: FleetConfig, delivered: list[Change]) -> list[RecordExtract]:
+    """All extracts in the order of their moments, feeds in the order of the contract."""
+    by_extract: dict[tuple[int, str], list[Change]] = defaultdict(list)
+    for change in [*delivered, *repeats(config, delivered)]:
+        by_extract[change.delivery, change.feed].append(change)
+    extracts = []
+    for delivery in range(INITIAL, config.days):
+        for feed in RECORD_FEEDS:
+            rows = by_extract.get((delivery, feed))
+            if rows:
+                extracts.append(_extract(config, feed, delivery, rows))
+    return extracts
+
+
+def extracted_at(config: FleetConfig, delivery: int) -> datetime:
+    """Midnight at the end of the day; the start of day 0 for the initial extract."""
+    return config.start_ts + timedelta(days=delivery + 1)
+
+
+def _extract(config: FleetConfig, feed: str, delivery: int, rows: list[Change]) -> RecordExtract:
+    rows = sorted(rows, key=lambda change: (change.changed_at, change.key))
+    name = "initial" if delivery == INITIAL else f"day-{delivery:03d}"
+    return RecordExtract(
+        feed=feed,
+        extract_id=f"{config.fingerprint()}-{name}",
+        table=records_table(feed, [_row(change) for change in rows]),
+        complete=delivery == INITIAL,
+        extracted_at=extracted_at(config, delivery),
+    )
+
+
+def _row(change: Change) -> dict[str, Any]:
+    """A change as the columns of its feed's contract; the payload is the source's own record."""
+    source = {name: _plain(value) for name, value in change.row.items()}
+    typed = {
+        name: canonical_json(value) if name in _JSON_COLUMNS and value is not None else value
+        for name, value in change.row.items()
+    }
+    return typed | {
+        "business_key": change.key,
+        "op": change.op,
+        "changed_at": change.changed_at,
+        "payload": canonical_json(source),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON can hold: times as ISO 8601 with Z, decimals as numbers."""
+    if isinstance(value, datetime):
+        return value.isoformat() + "Z"
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return float(value)
+    return value

@@ -1,0 +1,340 @@
+"""What was planted in a fleet, as counts and tables that every layer can be checked against.
+
+Counts come from planning every wave again without contents, which costs a
+tenth of making the messages; nothing has to be remembered while waves are
+published. How the faults come about is in `telemetry` and `timeline`.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ingestion.simulator.config import SIMULATOR_VERSION, FleetConfig
+from ingestion.simulator.faults import CONFLICT, DUPLICATE, LATE, MALFORMATIONS, OUT_OF_ORDER
+from ingestion.simulator.randomness import I64
+from ingestion.simulator.records import Change, repeats
+from ingestion.simulator.telemetry import Plan, Planner
+from ingestion.simulator.timeline import DAY_MS, HOUR_MS, Timeline, from_ms, to_ms
+from ingestion.simulator.world import World
+
+_PLAN_ROWS = 200_000
+_EPOCH = date(1970, 1, 1)
+# The contract's window of device clocks around the time of receipt.
+_CLOCK_MAX_AGE_MS = 400 * DAY_MS
+_CLOCK_MAX_AHEAD_MS = 24 * HOUR_MS
+
+
+@dataclass
+class WaveTruth:
+    """Counts of one wave, or of all of them.
+
+    messages = sum of rejected + valid; valid = consent_dropped + landed;
+    landed = distinct + duplicates + conflicts. `late` and `out_of_order` count
+    landed messages with that planted fault, `clock_shifted` landed messages of
+    a clock that is off by minutes, `unassigned` distinct events of collars that
+    nobody wears.
+    """
+
+    messages: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    malformations: dict[str, int] = field(default_factory=dict)
+    valid: int = 0
+    consent_dropped: int = 0
+    landed: int = 0
+    distinct: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
+    late: int = 0
+    out_of_order: int = 0
+    clock_shifted: int = 0
+    unassigned: int = 0
+
+    def add(self, other: "WaveTruth") -> None:
+        for name, value in asdict(other).items():
+            if isinstance(value, dict):
+                getattr(self, name).update(Counter(getattr(self, name)) + Counter(value))
+            else:
+                setattr(self, name, getattr(self, name) + value)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Everything planted in a fleet.
+
+    `tables` (names are file names of `write_truth`):
+
+    - `events_per_device_day`: device_id, event_date, events (distinct landed ones, conflicts apart)
+    - `assignments`: assignment_id, device_id, pet_id, assigned_from, assigned_to
+    - `gaps`: device_id, from_ts, to_ts, missing_events
+    - `clock_episodes`: device_id, from_ts, to_ts, offset_s
+    - `opt_outs`: owner_id, from_ts, to_ts; `opt_out_drops`: device_id, events dropped
+    - `illnesses`: pet_id, kind, severity, onset_ts, until_ts, visit_id
+    - `lazy_days`: pet_id, day; `no_shows`: visit_id
+    - `histories`: feed, business_key, versions (SCD type 2 rows, deletions included), is_deleted at the end
+    - `late_records`: feed, business_key, changed_at, delivered on day (changed before the day began)
+    """
+
+    fingerprint: str
+    total: WaveTruth
+    waves: list[WaveTruth]
+    world: dict[str, Any]
+    tables: dict[str, pa.Table]
+
+
+def find_truth(world: World, timeline: Timeline, planner: Planner, delivered: list[Change]) -> Truth:
+    """Recompute what was planted."""
+    config = world.config
+    tally = _Tally(config, timeline)
+    waves = []
+    for day in range(config.days):
+        wave = WaveTruth()
+        for plan in planner.wave(day, _PLAN_ROWS):
+            wave.add(tally.count(plan, planner.malformation(plan)))
+        waves.append(wave)
+    total = WaveTruth()
+    for wave in waves:
+        total.add(wave)
+    return Truth(
+        fingerprint=config.fingerprint(),
+        total=total,
+        waves=waves,
+        world=_stories(world, delivered),
+        tables={
+            "events_per_device_day": tally.events_table(world.device_ids),
+            "gaps": _gaps(world, timeline),
+            "clock_episodes": _clock_episodes(world, timeline),
+            "opt_out_drops": tally.drops_table(world.device_ids),
+            **_world_tables(world),
+            "histories": histories(delivered),
+            "late_records": _late_records(config, delivered),
+        },
+    )
+
+
+class _Tally:
+    """Counts plans; keeps the events per device and day over all of them."""
+
+    def __init__(self, config: FleetConfig, timeline: Timeline) -> None:
+        self._timeline = timeline
+        self._first_day = to_ms(config.start_ts) // DAY_MS - 1
+        # Clocks off by minutes reach one day beyond the period on either side.
+        self._events = np.zeros((config.collars, config.days + 2), dtype=np.int64)
+        self._drops = np.zeros(config.collars, dtype=np.int64)
+
+    def count(self, plan: Plan, malformation: I64) -> WaveTruth:
+        broken = malformation >= 0
+        clock = ~broken & (
+            (plan.event_ms < plan.arrival_ms - _CLOCK_MAX_AGE_MS)
+            | (plan.event_ms > plan.arrival_ms + _CLOCK_MAX_AHEAD_MS)
+        )
+        valid = ~broken & ~clock
+        # The consent in force, and the pet, are those at the event's time as the device stated it.
+        segments = self._timeline.segments
+        segment = segments.find(plan.device, plan.event_ms)
+        dropped = valid & segments.opted_out[segment]
+        landed = valid & ~dropped
+        again, conflict = plan.kind == DUPLICATE, plan.kind == CONFLICT
+        distinct = landed & ~self._copies(plan)
+        np.add.at(
+            self._events,
+            (plan.device[distinct], plan.event_ms[distinct] // DAY_MS - self._first_day),
+            1,
+        )
+        np.add.at(self._drops, plan.device[dropped], 1)
+        kinds = Counter(MALFORMATIONS[i].name for i in malformation[broken].tolist())
+        reasons = Counter(MALFORMATIONS[i].reason for i in malformation[broken].tolist())
+        if clock.any():
+            reasons["clock"] += int(clock.sum())
+        return WaveTruth(
+            messages=len(plan),
+            rejected=dict(reasons),
+            malformations=dict(kinds),
+            valid=int(valid.sum()),
+            consent_dropped=int(dropped.sum()),
+            landed=int(landed.sum()),
+            distinct=int(distinct.sum()),
+            duplicates=int((landed & again).sum()),
+            conflicts=int((landed & conflict).sum()),
+            late=int((landed & (plan.kind == LATE)).sum()),
+            out_of_order=int((landed & (plan.kind == OUT_OF_ORDER)).sum()),
+            clock_shifted=int((landed & (plan.event_ms != plan.true_ms)).sum()),
+            unassigned=int((distinct & (segments.pet[segment] < 0)).sum()),
+        )
+
+    @staticmethod
+    def _copies(plan: Plan) -> np.ndarray:
+        return (plan.kind == DUPLICATE) | (plan.kind == CONFLICT)
+
+    def events_table(self, device_ids: list[str]) -> pa.Table:
+        device, day = np.nonzero(self._events)
+        return pa.table(
+            {
+                "device_id": [device_ids[i] for i in device.tolist()],
+                "event_date": pa.array(
+                    [_EPOCH + timedelta(days=int(d) + self._first_day) for d in day], pa.date32()
+                ),
+                "events": self._events[device, day],
+            }
+        )
+
+    def drops_table(self, device_ids: list[str]) -> pa.Table:
+        device = np.flatnonzero(self._drops)
+        return pa.table(
+            {"device_id": [device_ids[i] for i in device.tolist()], "events": self._drops[device]}
+        )
+
+
+def _stories(world: World, delivered: list[Change]) -> dict[str, Any]:
+    """Named counts and the ids that play a part."""
+    devices = world.device_ids
+    return {
+        "owners": len(world.owner_ids),
+        "pets": len(world.pets),
+        "clinics": len(world.clinic_ids),
+        "devices": len(devices),
+        "shared_device": None if world.shared_device is None else devices[world.shared_device],
+        "moved_devices": [devices[device] for device in world.moved_devices],
+        "retired_devices": [devices[device] for device in world.retired_at],
+        "deleted_owners": world.deleted_owners,
+        "returned_owners": world.returned_owners,
+        "moved_owners": world.moved_owners,
+        "rehomed_pets": world.rehomed_pets,
+        "pets_with_unplanned_visit": len({i.pet for i in world.illnesses if i.visit_id}),
+        "pets_ill_without_visit": len({i.pet for i in world.illnesses if not i.visit_id}),
+        "no_shows": len(world.no_shows),
+        "repeated_records": [f"{change.feed}/{change.key}" for change in repeats(world.config, delivered)],
+        "records": dict(Counter(change.feed for change in delivered)),
+    }
+
+
+def _times(values: Iterable[datetime | None]) -> pa.Array:
+    return pa.array(list(values), pa.timestamp("us"))
+
+
+def _gaps(world: World, timeline: Timeline) -> pa.Table:
+    gaps, config = timeline.gaps, world.config
+    return pa.table(
+        {
+            "device_id": [world.device_ids[device] for device in gaps.device.tolist()],
+            "from_ts": _times(from_ms(ms) for ms in gaps.start_ms),
+            "to_ts": _times(from_ms(ms) for ms in gaps.end_ms),
+            "missing_events": (gaps.end_ms - gaps.start_ms) // config.period_ms,
+        }
+    )
+
+
+def _clock_episodes(world: World, timeline: Timeline) -> pa.Table:
+    clocks = timeline.clocks
+    return pa.table(
+        {
+            "device_id": [world.device_ids[device] for device in clocks.device.tolist()],
+            "from_ts": _times(from_ms(ms) for ms in clocks.start_ms),
+            "to_ts": _times(from_ms(ms) for ms in clocks.end_ms),
+            "offset_s": clocks.value / 1000,
+        }
+    )
+
+
+def _world_tables(world: World) -> dict[str, pa.Table]:
+    worn = list(world.assignments.items())
+    pets, devices = world.pets, world.device_ids
+    return {
+        "assignments": pa.table(
+            {
+                "assignment_id": [key for key, _ in worn],
+                "device_id": [devices[wear.subject] for _, wear in worn],
+                "pet_id": [pets[wear.target].pet_id for _, wear in worn],
+                "assigned_from": _times(wear.start for _, wear in worn),
+                "assigned_to": _times(wear.end for _, wear in worn),
+            }
+        ),
+        "opt_outs": pa.table(
+            {
+                "owner_id": [world.owner_ids[out.subject] for out in world.opt_outs],
+                "from_ts": _times(out.start for out in world.opt_outs),
+                "to_ts": _times(out.end for out in world.opt_outs),
+            }
+        ),
+        "illnesses": pa.table(
+            {
+                "pet_id": [pets[illness.pet].pet_id for illness in world.illnesses],
+                "kind": [illness.kind for illness in world.illnesses],
+                "severity": [illness.severity for illness in world.illnesses],
+                "onset_ts": _times(illness.onset for illness in world.illnesses),
+                "until_ts": _times(illness.until for illness in world.illnesses),
+                "visit_id": pa.array([illness.visit_id for illness in world.illnesses], pa.string()),
+            }
+        ),
+        "lazy_days": pa.table(
+            {
+                "pet_id": pa.array([pets[pet].pet_id for pet, _ in world.lazy_days], pa.string()),
+                "day": pa.array(
+                    [world.config.start + timedelta(days=day) for _, day in world.lazy_days], pa.date32()
+                ),
+            }
+        ),
+        "no_shows": pa.table({"visit_id": pa.array(world.no_shows, pa.string())}),
+    }
+
+
+def histories(delivered: list[Change]) -> pa.Table:
+    """SCD type 2 versions each record ends with.
+
+    A version begins where a record, in order of `changed_at`, differs from the
+    one before: other columns, a deletion or a return.
+    """
+    versions: Counter[tuple[str, str]] = Counter()
+    last: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
+    for change in sorted(delivered, key=lambda c: (c.feed, c.key, c.changed_at, c.delivery)):
+        key, state = (change.feed, change.key), (change.op, change.row)
+        if last.get(key) != state:
+            versions[key] += 1
+            last[key] = state
+    return pa.table(
+        {
+            "feed": [feed for feed, _ in versions],
+            "business_key": [key for _, key in versions],
+            "versions": list(versions.values()),
+            "is_deleted": [last[key][0] == "delete" for key in versions],
+        }
+    )
+
+
+def _late_records(config: FleetConfig, delivered: list[Change]) -> pa.Table:
+    late = [
+        c
+        for c in delivered
+        if c.changed_at < config.start_ts + timedelta(days=c.delivery) and c.delivery >= 0
+    ]
+    return pa.table(
+        {
+            "feed": pa.array([change.feed for change in late], pa.string()),
+            "business_key": pa.array([change.key for change in late], pa.string()),
+            "changed_at": _times(change.changed_at for change in late),
+            "delivered_day": pa.array([change.delivery for change in late], pa.int32()),
+        }
+    )
+
+
+def write_truth(truth: Truth, folder: Path) -> None:
+    """Write `truth.json` (counts and stories) and one Parquet file per table into `folder`."""
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in truth.tables.items():
+        pq.write_table(table, folder / f"{name}.parquet")
+    body = {
+        "fingerprint": truth.fingerprint,
+        "simulator_version": SIMULATOR_VERSION,
+        "total": asdict(truth.total),
+        "waves": [asdict(wave) for wave in truth.waves],
+        "world": truth.world,
+    }
+    (folder / "truth.json").write_text(json.dumps(body, indent=2, sort_keys=True) + "\n")
