@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ml.errors import DatasetError, FeatureVersionError
@@ -25,17 +26,19 @@ if TYPE_CHECKING:
     import duckdb
 
 Floats = NDArray[np.float64]
-Strings = NDArray[np.object_]
+Objects = NDArray[np.object_]
 Times = NDArray[np.datetime64]
 
 DAY_US = 86_400_000_000
+
+CHANGE_ORDER = ("changed_at", "arrival_ts", "stream_id", "kafka_partition", "kafka_offset")
 
 
 @dataclass(frozen=True)
 class FeatureMatrix:
     """One row per (pet_id, end_ts), ordered by both; one column per feature, NaN where there is none."""
 
-    pet_ids: Strings
+    pet_ids: Objects
     end_ts: Times
     values: Floats
     versions: dict[str, str]
@@ -66,7 +69,7 @@ class TrainingSet:
     """Labelled pet-days of households that share their data, as known at `as_of`."""
 
     features: FeatureMatrix
-    owner_ids: Strings
+    owner_ids: Objects
     """Household of each row at `as_of`: the group that folds must not split."""
     days_since_visit: Floats
     """Days from the last completed visit known at end_ts to end_ts; NaN where none was known."""
@@ -103,8 +106,8 @@ def pivot_features(table: pa.Table, versions: Mapping[str, str] | None = None) -
     Raises FeatureVersionError when an asked-for feature is there, but only at another version, and
     DatasetError when one (pet_id, end_ts, feature_name, feature_version) has two rows.
     """
-    names = _strings(table, "feature_name")
-    row_versions = _strings(table, "feature_version")
+    names = _objects(table, "feature_name")
+    row_versions = _objects(table, "feature_version")
     present = sorted(set(zip(names, row_versions, strict=True)))
     if versions is None:
         chosen = _newest_versions(present)
@@ -115,7 +118,7 @@ def pivot_features(table: pa.Table, versions: Mapping[str, str] | None = None) -
     column_of = {pair: column for column, pair in enumerate(chosen.items())}
     columns = np.array([column_of.get(pair, -1) for pair in zip(names, row_versions, strict=True)], dtype=int)
     keep = columns >= 0
-    pet_ids, end_ts = _strings(table, "pet_id")[keep], _times(table, "end_ts")[keep]
+    pet_ids, end_ts = _objects(table, "pet_id")[keep], _times(table, "end_ts")[keep]
     cell_values = _floats(table, "value")[keep]
 
     pets, pet_codes = np.unique(pet_ids, return_inverse=True)
@@ -133,18 +136,18 @@ def pivot_features(table: pa.Table, versions: Mapping[str, str] | None = None) -
     return FeatureMatrix(pets[pet_rows], ends[end_rows], values, chosen)
 
 
-def known_rows(keys: Strings, valid_from: Times, arrival_ts: Times, known_at: np.datetime64) -> NDArray[Any]:
-    """Indices of each key's latest version among the versions that had arrived by `known_at`.
+def in_force(records: pa.Table, key: str, known_at: datetime) -> pa.Table:
+    """The record that holds for each `key` at `known_at`, deleted ones left out; ordered by key.
 
-    This is what the history would call current had it been built at `known_at`. Ordered by key.
+    That is the last, in the order of changes, of the records that had arrived by then and say something
+    about a time not after it: what the history would have called current had it been built at that moment.
     """
-    arrived = np.flatnonzero(arrival_ts <= known_at)
-    if len(arrived) == 0:
-        return arrived
-    codes = np.unique(keys[arrived], return_inverse=True)[1]
-    order = np.lexsort((arrival_ts[arrived], valid_from[arrived], codes))
-    last_of_key = np.append(np.diff(codes[order]) != 0, True)
-    return arrived[order[last_of_key]]
+    moment = pa.scalar(known_at, pa.timestamp("us"))
+    known = records.filter((pc.field("arrival_ts") <= moment) & (pc.field("changed_at") <= moment))
+    ordered = known.sort_by([(column, "ascending") for column in (key, *CHANGE_ORDER)])
+    keys = _objects(ordered, key)
+    last = np.append(keys[1:] != keys[:-1], True)[: len(keys)]
+    return ordered.filter(pa.array(last, pa.bool_())).filter(pc.field("op") != "delete")
 
 
 def build_training_set(
@@ -158,12 +161,13 @@ def build_training_set(
 ) -> TrainingSet:
     """The training set of a model trained at `as_of` (UTC, naive).
 
-    `features` is `ml.computed_features`; `visits`, `pets` and `owners` are versions of the cur
-    histories with valid_from, arrival_ts and is_deleted (columns as the `read_*` functions select
-    them). A label is 1 when a visit with is_unplanned true and status completed has
-    visit_ts in (end_ts, end_ts + horizon]; it is unknown, and the row left out, when the only
-    completed visits there do not say whether they were planned. A pet-day is left out when its pet has
-    no owner, or its owner's consent flag `share_research` is false (or the owner's record is deleted).
+    `features` is `ml.computed_features`; `visits`, `pets` and `owners` are change logs: records with
+    op and CHANGE_ORDER (columns as `read_training_set` selects them).
+
+    A label is 1 when a visit with is_unplanned true and status completed has visit_ts in
+    (end_ts, end_ts + horizon]; it is unknown, and the row left out, when the only completed visits there
+    do not say whether they were planned. A pet-day is left out when its pet has no owner, or its owner's
+    consent flag `share_research` is false or the owner's record is deleted.
     A flag that was never set is no refusal.
     """
     moment = np.datetime64(as_of, "us")
@@ -179,11 +183,11 @@ def build_training_set(
 
     leave_out("horizon_open", matrix.end_ts + horizon > moment)
     leave_out("no_features", _all_missing(matrix))
-    owner_of = _owner_by_pet(pets, moment)
+    owner_of = _owner_by_pet(pets, as_of)
     leave_out("no_owner", np.array([pet_id not in owner_of for pet_id in matrix.pet_ids], dtype=bool))
-    sharing = _sharing_owners(owners, moment)
+    sharing = _sharing_owners(owners, as_of)
     leave_out("no_consent", np.array([owner_of[pet_id] not in sharing for pet_id in matrix.pet_ids], bool))
-    labels = _labels(matrix, visits, moment, horizon)
+    labels = _labels(matrix, _completed(visits, as_of), horizon)
     leave_out("label_unknown", labels < 0)
 
     return TrainingSet(
@@ -198,7 +202,7 @@ def build_training_set(
 
 
 def _all_missing(matrix: FeatureMatrix) -> NDArray[np.bool_]:
-    return np.isnan(matrix.values).all(axis=1)
+    return np.asarray(np.isnan(matrix.values).all(axis=1), dtype=np.bool_)
 
 
 def _newest_versions(present: Sequence[tuple[str, str]]) -> dict[str, str]:
@@ -227,18 +231,16 @@ def _refuse_other_versions(asked: Mapping[str, str], present: Sequence[tuple[str
             )
 
 
-def _owner_by_pet(pets: pa.Table, moment: np.datetime64) -> dict[str, str]:
-    pet_ids, owner_ids = _strings(pets, "pet_id"), _strings(pets, "owner_id")
-    deleted = _booleans(pets, "is_deleted")
-    current = known_rows(pet_ids, _times(pets, "valid_from"), _times(pets, "arrival_ts"), moment)
-    return {pet_ids[i]: owner_ids[i] for i in current if deleted[i] is not True and owner_ids[i] is not None}
+def _owner_by_pet(pets: pa.Table, as_of: datetime) -> dict[str, str]:
+    current = in_force(pets, "pet_id", as_of)
+    pairs = zip(_objects(current, "pet_id"), _objects(current, "owner_id"), strict=True)
+    return {pet_id: owner_id for pet_id, owner_id in pairs if owner_id is not None}
 
 
-def _sharing_owners(owners: pa.Table, moment: np.datetime64) -> set[str]:
-    owner_ids, flags = _strings(owners, "owner_id"), _strings(owners, "consent_flags")
-    deleted = _booleans(owners, "is_deleted")
-    current = known_rows(owner_ids, _times(owners, "valid_from"), _times(owners, "arrival_ts"), moment)
-    return {owner_ids[i] for i in current if deleted[i] is not True and shares_research(flags[i])}
+def _sharing_owners(owners: pa.Table, as_of: datetime) -> set[str]:
+    current = in_force(owners, "owner_id", as_of)
+    pairs = zip(_objects(current, "owner_id"), _objects(current, "consent_flags"), strict=True)
+    return {owner_id for owner_id, flags in pairs if shares_research(flags)}
 
 
 def shares_research(consent_flags: str | None) -> bool:
@@ -264,67 +266,57 @@ def shares_research(consent_flags: str | None) -> bool:
     return value
 
 
-def _labels(
-    matrix: FeatureMatrix, visits: pa.Table, moment: np.datetime64, horizon: np.timedelta64
-) -> NDArray[np.int8]:
-    """1 unplanned visit in the horizon, 0 none, -1 a completed visit of unknown kind and no unplanned one."""
-    unplanned = _booleans(visits, "is_unplanned")
-    unplanned_ts: dict[str, list[np.datetime64]] = {}
-    unknown_ts: dict[str, list[np.datetime64]] = {}
-    visit_ts, pet_ids = _times(visits, "visit_ts"), _strings(visits, "pet_id")
-    for i in _completed(visits, moment):
-        if unplanned[i] is None:
-            unknown_ts.setdefault(pet_ids[i], []).append(visit_ts[i])
-        elif unplanned[i]:
-            unplanned_ts.setdefault(pet_ids[i], []).append(visit_ts[i])
+def _labels(matrix: FeatureMatrix, visits: pa.Table, horizon: np.timedelta64) -> NDArray[np.int8]:
+    """1 unplanned visit in the horizon, 0 none, -1 a completed visit of unknown kind and no unplanned one.
 
+    `visits` are the completed ones, as known when the model is trained.
+    """
+    is_unplanned = _objects(visits, "is_unplanned")
+    unplanned = _times_by_pet(visits.filter(pa.array([kind is True for kind in is_unplanned], pa.bool_())))
+    unknown = _times_by_pet(visits.filter(pa.array([kind is None for kind in is_unplanned], pa.bool_())))
     labels = np.zeros(len(matrix.pet_ids), dtype=np.int8)
-    for by_pet, label in ((unknown_ts, -1), (unplanned_ts, 1)):
-        for pet_id, rows in _rows_by_pet(matrix.pet_ids):
-            times = np.sort(np.array(by_pet.get(pet_id, []), dtype="datetime64[us]"))
-            ends = matrix.end_ts[rows]
-            after = np.searchsorted(times, ends, side="right")
-            until = np.searchsorted(times, ends + horizon, side="right")
-            labels[rows] = np.where(until > after, label, labels[rows])
+    for pet_id, rows in _rows_by_pet(matrix.pet_ids):
+        ends = matrix.end_ts[rows]
+        for times, label in ((unknown.get(pet_id), -1), (unplanned.get(pet_id), 1)):
+            if times is not None:
+                after = np.searchsorted(times, ends, side="right")
+                until = np.searchsorted(times, ends + horizon, side="right")
+                labels[rows] = np.where(until > after, label, labels[rows])
     return labels
 
 
 def _days_since_visit(matrix: FeatureMatrix, visits: pa.Table) -> Floats:
-    """Per row: what was known at its end_ts, not at training time."""
-    visit_ts, pet_ids = _times(visits, "visit_ts"), _strings(visits, "pet_id")
+    """Per row: what was known at its end_ts, not at training time. `visits` is the change log."""
     days = np.full(len(matrix.pet_ids), np.nan)
     for end in np.unique(matrix.end_ts):
-        last: dict[str, np.datetime64] = {}
-        for i in _completed(visits, end):
-            if visit_ts[i] <= end and (pet_ids[i] not in last or visit_ts[i] > last[pet_ids[i]]):
-                last[pet_ids[i]] = visit_ts[i]
+        times_by_pet = _times_by_pet(_completed(visits, end.astype(object)))
         for row in np.flatnonzero(matrix.end_ts == end):
-            if matrix.pet_ids[row] in last:
-                days[row] = (end - last[matrix.pet_ids[row]]) / np.timedelta64(DAY_US, "us")
+            times = times_by_pet.get(matrix.pet_ids[row])
+            past = 0 if times is None else np.searchsorted(times, end, side="right")
+            if times is not None and past > 0:
+                days[row] = (end - times[past - 1]) / np.timedelta64(DAY_US, "us")
     return days
 
 
-def _completed(visits: pa.Table, known_at: np.datetime64) -> NDArray[Any]:
-    """Indices of the visits that, at `known_at`, were known as completed and not deleted."""
-    current = known_rows(
-        _strings(visits, "visit_id"), _times(visits, "valid_from"), _times(visits, "arrival_ts"), known_at
-    )
-    status, deleted = _strings(visits, "status"), _booleans(visits, "is_deleted")
-    return np.array([i for i in current if status[i] == "completed" and deleted[i] is not True], dtype=int)
+def _completed(visits: pa.Table, known_at: datetime) -> pa.Table:
+    return in_force(visits, "visit_id", known_at).filter(pc.field("status") == "completed")
 
 
-def _rows_by_pet(pet_ids: Strings) -> list[tuple[str, slice]]:
-    """Slices of a matrix ordered by pet_id."""
+def _times_by_pet(visits: pa.Table) -> dict[str, Times]:
+    """Ascending visit_ts of each pet."""
+    ordered = visits.sort_by([("pet_id", "ascending"), ("visit_ts", "ascending")])
+    times = _times(ordered, "visit_ts")
+    return {pet_id: times[rows] for pet_id, rows in _rows_by_pet(_objects(ordered, "pet_id"))}
+
+
+def _rows_by_pet(pet_ids: Objects) -> list[tuple[str, slice]]:
+    """Each pet's slice of rows that are ordered by pet_id."""
     pets, starts = np.unique(pet_ids, return_index=True)
     bounds = [*starts.tolist(), len(pet_ids)]
     return [(pet_id, slice(bounds[i], bounds[i + 1])) for i, pet_id in enumerate(pets)]
 
 
-def _strings(table: pa.Table, column: str) -> Strings:
-    return np.array(table[column].to_pylist(), dtype=object)
-
-
-def _booleans(table: pa.Table, column: str) -> NDArray[np.object_]:
+def _objects(table: pa.Table, column: str) -> Objects:
     return np.array(table[column].to_pylist(), dtype=object)
 
 
@@ -336,33 +328,16 @@ def _floats(table: pa.Table, column: str) -> Floats:
     return table[column].cast(pa.float64()).to_numpy().astype(np.float64)
 
 
-def read_training_set(
-    con: "duckdb.DuckDBPyConnection", *, as_of: datetime, horizon_days: int
-) -> TrainingSet:
+def read_training_set(con: "duckdb.DuckDBPyConnection", *, as_of: datetime, horizon_days: int) -> TrainingSet:
     """`build_training_set` over the warehouse behind `con`.
 
     Raises DatasetError when a table or column is missing.
     """
     return build_training_set(
         read_features(con, until=as_of),
-        _select(
-            con,
-            "select visit_id, pet_id, visit_ts, status, is_unplanned, is_deleted, valid_from, arrival_ts "
-            "from cur.clinic_visits where arrival_ts <= ?",
-            [as_of],
-        ),
-        _select(
-            con,
-            "select pet_id, owner_id, is_deleted, valid_from, arrival_ts "
-            "from cur.pets where arrival_ts <= ?",
-            [as_of],
-        ),
-        _select(
-            con,
-            "select owner_id, cast(consent_flags as varchar) as consent_flags, is_deleted, valid_from, "
-            "arrival_ts from cur.owners where arrival_ts <= ?",
-            [as_of],
-        ),
+        _read_changes(con, "clinic_visits", "visit_id, pet_id, visit_ts, status, is_unplanned", as_of),
+        _read_changes(con, "pets", "pet_id, owner_id", as_of),
+        _read_changes(con, "owners", "owner_id, cast(consent_flags as varchar) as consent_flags", as_of),
         as_of=as_of,
         horizon_days=horizon_days,
     )
@@ -379,6 +354,15 @@ def read_features(
     return _select(con, f"select {columns} from ml.computed_features where end_ts in ({ends})", [])
 
 
+def _read_changes(con: "duckdb.DuckDBPyConnection", feed: str, columns: str, as_of: datetime) -> pa.Table:
+    """Staged records, because the histories in cur do not keep when a version became known."""
+    return _select(
+        con,
+        f"select {columns}, op, {', '.join(CHANGE_ORDER)} from stg.{feed} where arrival_ts <= ?",
+        [as_of],
+    )
+
+
 def day_end(day: Any) -> datetime:
     """`end_ts` of a date: midnight UTC at which the day is over."""
     return datetime(day.year, day.month, day.day) + timedelta(days=1)
@@ -388,6 +372,6 @@ def _select(con: "duckdb.DuckDBPyConnection", sql: str, parameters: list[Any]) -
     import duckdb
 
     try:
-        return con.execute(sql, parameters).to_arrow_table()
+        return con.sql(sql, params=parameters).to_arrow_table()
     except (duckdb.CatalogException, duckdb.BinderException) as error:
-        raise DatasetError(f"{error}; build the cur and ml models first (dbt build)") from error
+        raise DatasetError(f"{error}; run dbt build first") from error

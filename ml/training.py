@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.datasets import DAY_US, Floats, NotApplicable, Strings, TrainingSet
+from ml.datasets import DAY_US, Floats, NotApplicable, Objects, TrainingSet
 from ml.settings import MlSettings
 
 Labels = NDArray[np.int8]
@@ -254,7 +254,7 @@ def lift(labels: Labels, scores: Floats, share: float) -> float:
 
 
 def _household_folds(
-    labels: Labels, groups: Strings, settings: MlSettings
+    labels: Labels, groups: Objects, settings: MlSettings
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -307,7 +307,8 @@ def _out_of_time(dataset: TrainingSet, settings: MlSettings) -> OutOfTime | NotA
     trained = days[days + horizon <= tested[0]]
     if len(trained) == 0:
         return NotApplicable(
-            f"{len(days)} labelled days; training days must end {dataset.horizon_days} days before tested ones"
+            f"{len(days)} labelled days; training days must end {dataset.horizon_days} days before the "
+            "tested ones"
         )
     fit = np.flatnonzero(np.isin(dataset.features.end_ts, trained))
     test = np.flatnonzero(np.isin(dataset.features.end_ts, tested))
@@ -329,7 +330,7 @@ def _out_of_time(dataset: TrainingSet, settings: MlSettings) -> OutOfTime | NotA
 
 
 def _advantage_p05(
-    labels: Labels, model: Floats, baseline: Floats, groups: Strings, settings: MlSettings
+    labels: Labels, model: Floats, baseline: Floats, groups: Objects, settings: MlSettings
 ) -> float:
     """Bootstrap over households: rows of one household are not independent."""
     from sklearn.metrics import average_precision_score

@@ -1,0 +1,144 @@
+"""Scores of the champion for given days, and their table `anl.visit_risk_scores`.
+
+A score is a function of a day's features and the champion alone: scoring twice gives the same rows.
+Whoever promotes a new champion decides which days are scored again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ml.datasets import FeatureMatrix, Floats, day_end, pivot_features, read_features
+from ml.errors import DatasetError
+from ml.registry import Champion
+
+if TYPE_CHECKING:
+    import duckdb
+
+SCORES_TABLE = "anl.visit_risk_scores"
+
+SCORES_SCHEMA = pa.schema(
+    [
+        pa.field("pet_id", pa.string(), nullable=False),
+        pa.field("score_date", pa.date32(), nullable=False),
+        pa.field("end_ts", pa.timestamp("us"), nullable=False),
+        # Probability of an unplanned visit in (end_ts, end_ts + 7 days]
+        pa.field("risk_7d", pa.float64(), nullable=False),
+        # 10 = the riskiest tenth of the pets of that day
+        pa.field("risk_decile", pa.int32(), nullable=False),
+        pa.field("model_name", pa.string(), nullable=False),
+        pa.field("model_version", pa.int32(), nullable=False),
+        # Hash over the names and versions of the model's features
+        pa.field("feature_version", pa.string(), nullable=False),
+        # Hash over the day's feature values that were scored
+        pa.field("scored_on", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Rows for `anl.visit_risk_scores` and what could not be scored."""
+
+    table: pa.Table
+    """Columns as SCORES_SCHEMA; one row per (pet_id, score_date), ordered by score_date, pet_id."""
+    unscored: int
+    """Pet-days with feature rows of which not one has a value: nothing was seen of the pet."""
+
+
+def score_days(con: "duckdb.DuckDBPyConnection", champion: Champion, days: Sequence[date]) -> Scores:
+    """Score every pet with features on the given UTC days.
+
+    Raises FeatureVersionError when the table holds a feature only at another version than the champion
+    was trained on, DatasetError when `ml.computed_features` is missing.
+    """
+    wanted = sorted(set(days))
+    features = read_features(con, end_ts=[day_end(day) for day in wanted])
+    return score_features(features, champion, wanted)
+
+
+def score_features(features: pa.Table, champion: Champion, days: Sequence[date]) -> Scores:
+    """`score_days` on long feature rows."""
+    matrix = pivot_features(features, champion.feature_versions)
+    seen = ~np.isnan(matrix.values).all(axis=1)
+    tables = [
+        _score_day(day, matrix.rows(seen & (matrix.end_ts == np.datetime64(day_end(day), "us"))), champion)
+        for day in sorted(set(days))
+    ]
+    return Scores(pa.concat_tables([SCORES_SCHEMA.empty_table(), *tables]), int((~seen).sum()))
+
+
+def write_scores(con: "duckdb.DuckDBPyConnection", table: pa.Table, days: Sequence[date]) -> int:
+    """Replace the scores of `days` in one transaction; returns the rows written.
+
+    Days without scores end up empty. Raises DatasetError when `table` holds another day than `days`:
+    its old rows would stay beside the new ones.
+    """
+    wanted = sorted(set(days))
+    strays = set(table["score_date"].to_pylist()) - set(wanted)
+    if strays:
+        raise DatasetError(
+            f"scores of {min(strays)} are not among the days to replace; pass every scored day in `days`"
+        )
+    columns = ", ".join(
+        f"{field.name} {_duckdb_type(field.type)}{'' if field.nullable else ' not null'}"
+        for field in SCORES_SCHEMA
+    )
+    con.register("_new_scores", table.cast(SCORES_SCHEMA))
+    con.execute("begin transaction")
+    try:
+        con.execute("create schema if not exists anl")
+        con.execute(f"create table if not exists {SCORES_TABLE} ({columns})")
+        if wanted:
+            literals = ", ".join(f"date '{day:%Y-%m-%d}'" for day in wanted)
+            con.execute(f"delete from {SCORES_TABLE} where score_date in ({literals})")
+        con.execute(f"insert into {SCORES_TABLE} by name select * from _new_scores")
+        con.execute("commit")
+    except BaseException:
+        con.execute("rollback")
+        raise
+    finally:
+        con.unregister("_new_scores")
+    return table.num_rows
+
+
+def risk_deciles(risk: Floats) -> NDArray[np.int32]:
+    """1 to 10, 10 the highest tenth; equal risks share the lowest decile any of them would have."""
+    if len(risk) == 0:
+        return np.empty(0, dtype=np.int32)
+    lower = np.searchsorted(np.sort(risk), risk, side="left")
+    return np.ceil(10 * (lower + 1) / len(risk)).astype(np.int32)
+
+
+def _score_day(day: date, matrix: FeatureMatrix, champion: Champion) -> pa.Table:
+    count = len(matrix.pet_ids)
+    risk = champion.model.predict_risk(matrix.values) if count else np.empty(0)
+    return pa.Table.from_arrays(
+        [
+            pa.array(matrix.pet_ids, pa.string()),
+            pa.array([day] * count, pa.date32()),
+            pa.array(matrix.end_ts, pa.timestamp("us")),
+            pa.array(risk, pa.float64()),
+            pa.array(risk_deciles(risk), pa.int32()),
+            pa.array([champion.name] * count, pa.string()),
+            pa.array([champion.version] * count, pa.int32()),
+            pa.array([champion.feature_version] * count, pa.string()),
+            pa.array([matrix.content_hash()] * count, pa.string()),
+        ],
+        schema=SCORES_SCHEMA,
+    )
+
+
+def _duckdb_type(kind: pa.DataType) -> str:
+    return {
+        pa.string(): "varchar",
+        pa.date32(): "date",
+        pa.timestamp("us"): "timestamp",
+        pa.float64(): "double",
+        pa.int32(): "integer",
+    }[kind]
