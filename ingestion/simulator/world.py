@@ -17,6 +17,7 @@ import numpy as np
 
 from ingestion.simulator.breeds import BREEDS, Breed
 from ingestion.simulator.config import FleetConfig
+from ingestion.simulator.names import COLORS, FIRST_NAMES, LAST_NAMES, PET_NAMES, STREETS
 from ingestion.simulator.randomness import stream
 
 DISTRICTS = 12
@@ -26,20 +27,6 @@ CONSENT_FLAGS = ("analytics", "email", "push", "share_research", "sms")
 FIRMWARE = ("2.3.1", "2.4.0", "2.5.0")
 INITIAL = -1  # delivery in the extract before day 0
 
-_FIRST_NAMES = (
-    "Ada Amir Bea Carlo Dana Elias Fiona Goran Hana Ivo Jana Kofi Lena Milo Nora Omar Pia Quinn Rosa Sami "
-    "Tessa Uma Viktor Wanda Xenia Yara Zoe Anton Bruna Cem"
-).split()
-_LAST_NAMES = (
-    "Abel Bachmann Castel Dorn Egli Farago Gruber Hirt Imhof Jost Kaya Lorenz Marti Nair Oberli Pinto Rossi "
-    "Suter Tanner Ulrich Vogel Weiss Yilmaz Zahnd"
-).split()
-_STREETS = "Ahorn Birken Eichen Fichten Hasel Kastanien Linden Pappel Tannen Ulmen Weiden Zedern".split()
-_PET_NAMES = (
-    "Balou Bella Charlie Coco Felix Findus Gismo Kira Leo Lilly Lucky Luna Maja Max Mia Milo Minka Nala Nemo Oscar "
-    "Pepper Rocky Sammy Shadow Simba Socke Tiger Toby Whisky Zora"
-).split()
-_COLORS = ("black", "white", "brown", "grey", "red", "tricolour", "tabby", "cream")
 _UNPLANNED = ("illness", "emergency", "injury")
 _PLANNED = ("checkup", "vaccination", "dental", "follow_up")
 _DIAGNOSES = {"gastro": "K52.9", "skin": "L30.9", "infection": "A49.9", "pain": "M25.5"}
@@ -265,7 +252,7 @@ def _clinics(world: World) -> None:
             _before(world, rng, 1500, 3000),
             {
                 "clinic_id": clinic_id,
-                "name": f"{_STREETS[number % len(_STREETS)]} Animal Clinic",
+                "name": f"{STREETS[number % len(STREETS)]} Animal Clinic",
                 "district": district,
                 "timezone": "Europe/Zurich",
             },
@@ -296,7 +283,7 @@ def _settle(world: World, owner: int, since: datetime, rng: np.random.Generator)
     ]
     world.homes.append(Interval(owner, len(world.home_positions), since, None))
     world.home_positions.append((lat, long))
-    street = _STREETS[int(rng.integers(len(_STREETS)))]
+    street = STREETS[int(rng.integers(len(STREETS)))]
     return {
         "address": f"{street} Lane {int(rng.integers(1, 99))}, 80{district:02d} Exampleton",
         "district": str(district),
@@ -312,8 +299,8 @@ def _owners(world: World, roles: _Roles) -> None:
         owner_id = f"owner-{number + 1:05d}"
         world.owner_ids.append(owner_id)
         created = _before(world, rng, 200, 2000)
-        first = _FIRST_NAMES[int(rng.integers(len(_FIRST_NAMES)))]
-        last = _LAST_NAMES[int(rng.integers(len(_LAST_NAMES)))]
+        first = FIRST_NAMES[int(rng.integers(len(FIRST_NAMES)))]
+        last = LAST_NAMES[int(rng.integers(len(LAST_NAMES)))]
         domain = ("example.com", "example.org", "example.net")[int(rng.integers(3))]
         flags = {
             name: {"at": _stamp(created), "value": bool(rng.random() >= off)}
@@ -385,7 +372,7 @@ def _pets(world: World, roles: _Roles) -> None:
             {
                 "pet_id": pet.pet_id,
                 "owner_id": world.owner_ids[owner],
-                "name": _PET_NAMES[int(rng.integers(len(_PET_NAMES)))],
+                "name": PET_NAMES[int(rng.integers(len(PET_NAMES)))],
                 "species": breed.species,
                 "breed": breed.breed,
                 "breed_type": breed.breed_group,
@@ -396,7 +383,7 @@ def _pets(world: World, roles: _Roles) -> None:
                 "neutered": bool(rng.random() < 0.7),
                 # 999 is the manufacturer code for test transponders (ISO 11784).
                 "microchip_id": f"999{number + 1:012d}",
-                "color": _COLORS[int(rng.integers(len(_COLORS)))],
+                "color": COLORS[int(rng.integers(len(COLORS)))],
                 "weight_kg": pet.weight_kg,
             },
         )
