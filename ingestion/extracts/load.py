@@ -3,7 +3,7 @@
 Landing the extracts and publishing the waves are the caller's business.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,7 @@ class RealData:
     extracts: list[RecordExtract]
     problems: list[Problem]
     telemetry_sources: dict[str, TelemetryWave]
-    rows_read: Mapping[str, int]
+    rows_read: dict[str, int]
 
 
 def load_all(data_dir: Path) -> RealData:

@@ -3,7 +3,6 @@
 Reading files lives in `files`; the sources themselves in modules of their own.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -81,5 +80,5 @@ class SourceRead:
     row_feed: str
     extracts: list[RecordExtract]
     problems: list[Problem]
-    rows_read: Mapping[str, int]
-    lookup_rows_read: Mapping[str, int] = field(default_factory=dict)
+    rows_read: dict[str, int]
+    lookup_rows_read: dict[str, int] = field(default_factory=dict)

@@ -75,12 +75,7 @@ def tracker_wave(file: SourceFile) -> TelemetryWave:
     """Tracker frames, each as the line it is, received at the server's time."""
     frames, problems, lines = read_frames(file)
     messages = [
-        ReplayMessage(
-            campusiot.TOPIC,
-            str(frame.document.get("dev_eui") or "").encode(),
-            frame.value,
-            frame.arrival_ts_ms,
-        )
+        ReplayMessage(campusiot.TOPIC, frame.device_id.encode(), frame.value, frame.arrival_ts_ms)
         for frame in frames
     ]
     return TelemetryWave(

@@ -26,11 +26,15 @@ _RECEIPT_FROM_MS, _RECEIPT_TO_MS = 946_684_800_000, 4_102_444_800_000
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A frame as the file holds it, its line, and the server's time of receipt (`_timestamp`)."""
+    """A frame as the file holds it, its line, and the server's time of receipt (`_timestamp`).
+
+    `device_id` and `name` are empty where the frame does not say them as text.
+    """
 
     line: int
     value: bytes = field(repr=False)
-    document: Document = field(repr=False)
+    device_id: str
+    name: str
     arrival_ts_ms: int
 
 
@@ -60,9 +64,14 @@ def read_frames(file: SourceFile) -> tuple[list[Frame], list[Problem], int]:
         if type(arrival) is not int or not _RECEIPT_FROM_MS <= arrival < _RECEIPT_TO_MS:
             problems.append(Problem(file.name, number, "no_arrival_time", "_timestamp is no time of receipt"))
             continue
-        frames.append(Frame(number, value, document, arrival))
+        frames.append(Frame(number, value, _text(document, "dev_eui"), _text(document, "name"), arrival))
     frames.sort(key=lambda frame: (frame.arrival_ts_ms, frame.line))
     return frames, problems, len(lines)
+
+
+def _text(document: Document, name: str) -> str:
+    value = document.get(name)
+    return value if isinstance(value, str) else ""
 
 
 def read_trackers(data_dir: Path) -> SourceRead:
@@ -78,10 +87,9 @@ def read_trackers(data_dir: Path) -> SourceRead:
     first: dict[str, Frame] = {}
     names: dict[str, set[str]] = {}
     for frame in frames:
-        device_id, name = frame.document.get("dev_eui"), frame.document.get("name")
-        if isinstance(device_id, str) and device_id:
-            first.setdefault(device_id, frame)
-            names.setdefault(device_id, set()).update([name] if isinstance(name, str) else [])
+        if frame.device_id:
+            first.setdefault(frame.device_id, frame)
+            names.setdefault(frame.device_id, set()).add(frame.name)
     drafts = [
         Draft(
             file.name,
@@ -90,7 +98,9 @@ def read_trackers(data_dir: Path) -> SourceRead:
                 "business_key": device_id,
                 "op": "upsert",
                 "changed_at": moment_of_millis("_timestamp", frame.arrival_ts_ms),
-                "payload": canonical_json({"dev_eui": device_id, "names": sorted(names[device_id])}),
+                "payload": canonical_json(
+                    {"dev_eui": device_id, "names": sorted(filter(None, names[device_id]))}
+                ),
                 "device_id": device_id,
                 "hardware_serial": device_id,
                 "vendor": SOURCE_SYSTEM,
