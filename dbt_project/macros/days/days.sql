@@ -1,0 +1,109 @@
+{# Which event dates a run rebuilds, and how. A daily model deletes those
+   literal dates and inserts them again; nothing joins over history. #}
+
+{# Pure: the days, as sorted ISO strings, of which a window of `window_days`
+   days ending on that day contains one of `days`. #}
+{% macro expand_days(days, window_days) -%}
+    {%- set found = {} -%}
+    {%- for day in days -%}
+        {%- set first = modules.datetime.datetime.strptime(day | string, '%Y-%m-%d') -%}
+        {%- for step in range(window_days) -%}
+            {%- do found.update({(first + modules.datetime.timedelta(days=step)).strftime('%Y-%m-%d'): true}) -%}
+        {%- endfor -%}
+    {%- endfor -%}
+    {{ return(found.keys() | sort) }}
+{%- endmacro %}
+
+{# Pure: [[first, after_last], ...], the half-open runs of consecutive days. #}
+{% macro day_ranges(days) -%}
+    {%- set ranges = [] -%}
+    {%- for day in expand_days(days, 1) -%}
+        {%- set next = (modules.datetime.datetime.strptime(day, '%Y-%m-%d') + modules.datetime.timedelta(days=1)).strftime('%Y-%m-%d') -%}
+        {%- if ranges and ranges[-1][1] == day -%}
+            {%- set last = ranges.pop() -%}
+            {%- do ranges.append([last[0], next]) -%}
+        {%- else -%}
+            {%- do ranges.append([day, next]) -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {{ return(ranges) }}
+{%- endmacro %}
+
+{# Predicate: a date column lies in `days` (none: every day, []: no day). #}
+{% macro date_in_days(column, days) -%}
+    {%- if days is none -%}true
+    {%- elif not days -%}false
+    {%- else -%}
+        {{ column }} in ({% for day in days %}date '{{ day }}'{% if not loop.last %}, {% endif %}{% endfor %})
+    {%- endif -%}
+{%- endmacro %}
+
+{# Predicate: a timestamp column lies in `days`, as ranges that let a scan skip
+   row groups. #}
+{% macro ts_in_days(column, days) -%}
+    {%- if days is none -%}true
+    {%- elif not days -%}false
+    {%- else -%}
+        (
+        {%- for first, after_last in day_ranges(days) %}
+            {% if not loop.first %}or {% endif %}({{ column }} >= timestamp '{{ first }} 00:00:00' and {{ column }} < timestamp '{{ after_last }} 00:00:00')
+        {%- endfor %}
+        )
+    {%- endif -%}
+{%- endmacro %}
+
+{# Days this run rebuilds of the model at hand: none means all of them. They
+   are the dirty days and, for each kind of record input named in
+   meta.inputs, the days whose fingerprint in cur.day_inputs is not the one
+   the model was last built from; each widened by meta.window_days. #}
+{% macro model_days() -%}
+    {%- if not execute or not is_incremental() or var('dirty_days') is none -%}
+        {{ return(none) }}
+    {%- endif -%}
+    {%- set meta = config.get('meta') or {} -%}
+    {%- set days = var('dirty_days') | map('string') | list -%}
+    {%- if meta.get('inputs') -%}
+        {%- set changed = run_query(changed_inputs_sql(meta['inputs'])) -%}
+        {%- set days = days + changed.columns[0].values() | map('string') | list -%}
+    {%- endif -%}
+    {{ return(expand_days(days, meta.get('window_days', 1))) }}
+{%- endmacro %}
+
+{% macro changed_inputs_sql(kinds) -%}
+    select distinct {{ iso_date("coalesce(present.event_date, applied.event_date)") }} as event_date
+    from (
+        select input_kind, event_date, fingerprint
+        from {{ ref('cur_day_inputs') }}
+        where input_kind in ('{{ kinds | join("', '") }}')
+    ) as present
+    full outer join (
+        select input_kind, event_date, fingerprint
+        from {{ ref('cur_applied_inputs') }}
+        where model_name = '{{ this.schema }}.{{ this.identifier }}' and input_kind in ('{{ kinds | join("', '") }}')
+    ) as applied
+        on present.input_kind = applied.input_kind and present.event_date = applied.event_date
+    where present.fingerprint is distinct from applied.fingerprint
+{%- endmacro %}
+
+{# Post-hooks of a daily model with record inputs: remember, in the model's own
+   transaction, what it was built from. #}
+{% macro forget_applied_inputs() -%}
+    delete from {{ ref('cur_applied_inputs') }} where model_name = '{{ this.schema }}.{{ this.identifier }}'
+{%- endmacro %}
+
+{% macro record_applied_inputs() -%}
+    {%- set kinds = (config.get('meta') or {}).get('inputs', []) -%}
+    insert into {{ ref('cur_applied_inputs') }} (model_name, input_kind, event_date, fingerprint)
+    select '{{ this.schema }}.{{ this.identifier }}', input_kind, event_date, fingerprint
+    from {{ ref('cur_day_inputs') }}
+    where input_kind in ('{{ kinds | join("', '") }}')
+{%- endmacro %}
+
+{# Incremental strategy replace_days: delete the literal dates, insert what the
+   model selected for them. #}
+{% macro get_incremental_replace_days_sql(arg_dict) -%}
+    {%- set columns = arg_dict['dest_columns'] | map(attribute='quoted') | join(', ') -%}
+    delete from {{ arg_dict['target_relation'] }} where {{ date_in_days('event_date', model_days()) }};
+    insert into {{ arg_dict['target_relation'] }} ({{ columns }})
+    select {{ columns }} from {{ arg_dict['temp_relation'] }}
+{%- endmacro %}

@@ -1,0 +1,236 @@
+{# Records of one feed from raw to a change log.
+
+   `staged_records` cleans a raw feed and sets exact repeats aside;
+   `change_log` adds the deletions that complete extracts imply. Histories
+   themselves are in scd2.sql. #}
+
+{# The order of changes (contracts.md, Histories). #}
+{% macro change_order(descending=false, alias='') -%}
+    {%- set suffix = ' desc' if descending else '' -%}
+    {%- set prefix = alias ~ '.' if alias else '' -%}
+    {%- for column in ['changed_at', 'arrival_ts', 'stream_id', 'kafka_partition', 'kafka_offset'] -%}
+        {{ prefix }}{{ column }}{{ suffix }}{% if not loop.last %}, {% endif %}
+    {%- endfor -%}
+{%- endmacro %}
+
+{# Every raw record of a feed, cleaned, with `record_md5` over its attributes
+   and `repeat_number`: 1 for the record that stays, more for its exact
+   repeats (same key, operation, content and times; for a snapshot also the
+   same extract, because being in the next extract is a statement). The last
+   in the order of changes stays, so that removing the others cannot change
+   which of several changes at one instant wins. #}
+{% macro cleaned_records(feed) -%}
+    {%- set id = entity_id(feed) -%}
+    {%- set same_record -%}
+        partition by source_system, {{ id }}, op, changed_at, extracted_at, arrival_ts, record_md5, snapshot_stream_id
+                order by {{ change_order(descending=true) }}
+    {%- endset -%}
+    {%- set attributes = entity_attributes(feed) -%}
+    {%- set fields = [] -%}
+    {%- for column, kind, sql_type in attributes -%}{%- do fields.append([column, kind]) -%}{%- endfor %}
+    cleaned as (
+        select
+            stream_id,
+            kafka_partition,
+            kafka_offset,
+            arrival_ts,
+            ingested_at,
+            source_system,
+            op,
+            changed_at,
+            extracted_at,
+            {{ id }}
+            {%- for column, kind, sql_type in attributes %},
+            {{ clean_attribute(column, kind, sql_type) }} as {{ column }}
+            {%- endfor %}
+        from {{ source('raw', feed) }}
+    ),
+
+    hashed as (
+        select
+            cleaned.*,
+            case when op = 'snapshot' then stream_id end as snapshot_stream_id,
+            {{ typed_md5(fields) | indent(8) }} as record_md5
+        from cleaned
+    ),
+
+    numbered as (
+        select
+            hashed.*,
+            row_number() over (
+                {{ same_record }}
+            ) as repeat_number,
+            first_value(stream_id) over (
+                {{ same_record }}
+            ) as kept_stream_id,
+            first_value(kafka_partition) over (
+                {{ same_record }}
+            ) as kept_kafka_partition,
+            first_value(kafka_offset) over (
+                {{ same_record }}
+            ) as kept_kafka_offset
+        from hashed
+    )
+{%- endmacro %}
+
+{% macro staged_records(feed) -%}
+with {{ cleaned_records(feed) }}
+
+select
+    {{ entity_id(feed) }},
+    {%- for column, kind, sql_type in entity_attributes(feed) %}
+    {{ column }},
+    {%- endfor %}
+    op,
+    changed_at,
+    extracted_at,
+    arrival_ts,
+    ingested_at,
+    source_system,
+    stream_id,
+    kafka_partition,
+    kafka_offset,
+    record_md5
+from numbered
+where repeat_number = 1
+{%- endmacro %}
+
+{# CTEs ending in `change_log`: one row per change of an entity of `feed`,
+   either a staged record or a deletion derived between two neighbouring
+   complete extracts of the same source and feed (in the earlier, not in the
+   later). Columns: the id, change_order's columns, is_deletion, ingested_at,
+   source_system, record_md5 and attributes (null on deletions), and
+   superseded_at: when an extract lying between the two became known, so that
+   they were neighbours no longer. Limited to arrival_ts <= t and
+   (superseded_at null or > t) it is the change log as it was known at t.
+
+   `known_at` (a SQL timestamp) applies that limit here; without it everything
+   that is known by now counts. #}
+{% macro change_log(feed, records, extracts, known_at=none) -%}
+    {%- set id = entity_id(feed) -%}
+    complete_extracts as (
+        select
+            extracts.source_system,
+            extracts.stream_id,
+            extracts.extracted_at,
+            extracts.claimed_at,
+            extracts.row_count,
+            coalesce(max(records.arrival_ts), extracts.extracted_at) as arrival_ts
+        from {{ extracts }} as extracts
+        left join {{ records }} as records on extracts.stream_id = records.stream_id
+        where extracts.feed = '{{ feed }}' and extracts.complete
+        group by
+            extracts.source_system, extracts.stream_id, extracts.extracted_at, extracts.claimed_at, extracts.row_count
+    ),
+
+    ordered_extracts as (
+        select
+            complete_extracts.*,
+            row_number() over (partition by source_system order by extracted_at, stream_id) as position
+        from complete_extracts
+    ),
+
+    -- Every earlier extract of each, with the moment the nearer ones became known.
+    extract_pairs as (
+        select
+            later.source_system,
+            earlier.stream_id as earlier_stream_id,
+            later.stream_id as later_stream_id,
+            later.extracted_at,
+            later.claimed_at,
+            later.row_count,
+            greatest(earlier.arrival_ts, later.arrival_ts) as known_from,
+            min(earlier.arrival_ts) over (
+                partition by later.source_system, later.position
+                order by earlier.position desc
+                rows between unbounded preceding and 1 preceding
+            ) as between_known_from
+        from ordered_extracts as later
+        inner join ordered_extracts as earlier
+            on later.source_system = earlier.source_system and later.position > earlier.position
+    ),
+
+    neighbours as (
+        select
+            source_system,
+            earlier_stream_id,
+            later_stream_id,
+            extracted_at,
+            claimed_at,
+            row_count,
+            known_from,
+            between_known_from as superseded_at
+        from extract_pairs
+        where between_known_from is null or between_known_from > known_from
+    ),
+
+    snapshot_keys as (
+        select distinct stream_id, {{ id }}
+        from {{ records }}
+        where op = 'snapshot'
+    ),
+
+    absences as (
+        select
+            earlier_keys.{{ id }},
+            neighbours.source_system,
+            neighbours.later_stream_id,
+            neighbours.extracted_at,
+            neighbours.claimed_at,
+            neighbours.row_count,
+            neighbours.known_from,
+            neighbours.superseded_at
+        from neighbours
+        inner join snapshot_keys as earlier_keys on neighbours.earlier_stream_id = earlier_keys.stream_id
+        left join snapshot_keys as later_keys
+            on neighbours.later_stream_id = later_keys.stream_id and earlier_keys.{{ id }} = later_keys.{{ id }}
+        where later_keys.{{ id }} is null
+    ),
+
+    every_change as (
+        select
+            {{ id }},
+            changed_at,
+            arrival_ts,
+            stream_id,
+            kafka_partition,
+            kafka_offset,
+            op = 'delete' as is_deletion,
+            ingested_at,
+            source_system,
+            record_md5,
+            {%- for column, kind, sql_type in entity_attributes(feed) %}
+            {{ column }},
+            {%- endfor %}
+            cast(null as timestamp) as superseded_at
+        from {{ records }}
+        union all
+        select
+            {{ id }},
+            extracted_at as changed_at,
+            known_from as arrival_ts,
+            later_stream_id as stream_id,
+            0 as kafka_partition,
+            -- After the extract's own rows, whose offsets are their row numbers.
+            row_count as kafka_offset,
+            true as is_deletion,
+            claimed_at as ingested_at,
+            source_system,
+            cast(null as varchar) as record_md5,
+            {%- for column, kind, sql_type in entity_attributes(feed) %}
+            cast(null as {{ sql_type }}) as {{ column }},
+            {%- endfor %}
+            superseded_at
+        from absences
+    ),
+
+    change_log as (
+        select every_change.*
+        from every_change
+        {%- if known_at is none %}
+        where superseded_at is null
+        {%- elif known_at != 'any' %}
+        where arrival_ts <= {{ known_at }} and (superseded_at is null or superseded_at > {{ known_at }})
+        {%- endif %}
+    )
+{%- endmacro %}

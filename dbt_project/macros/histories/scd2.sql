@@ -1,0 +1,121 @@
+{# Slowly changing dimensions, type 2, computed from the full change log: the
+   same log gives the same history, however late its records came and in
+   whatever runs they were loaded. #}
+
+{# The history of `feed`: one row per entity and version, [valid_from,
+   valid_to), contiguous from the first version on. Several changes at one
+   instant: the last in the order of changes wins. Consecutive versions with
+   the same content are one. A deletion is a version with is_deleted that
+   carries the attributes last known; one before any content is no version.
+   With `known_at` (a SQL timestamp) it is the history as it was known then. #}
+{% macro scd2_history(feed, records, extracts, known_at=none) -%}
+{%- set id = entity_id(feed) -%}
+{%- set attributes = entity_attributes(feed) -%}
+with {{ change_log(feed, records, extracts, known_at) }},
+
+    ordinals as (
+        select
+            change_log.*,
+            row_number() over (partition by {{ id }} order by {{ change_order() }}) as ordinal,
+            row_number() over (
+                partition by {{ id }}, changed_at order by {{ change_order(descending=true) }}
+            ) as from_last_at_instant
+        from change_log
+    ),
+
+    -- Which change holds the attributes: itself, or for a deletion the last content before it.
+    content_ordinals as (
+        select
+            ordinals.*,
+            max(case when not is_deletion then ordinal end) over (
+                partition by {{ id }} order by ordinal rows between unbounded preceding and current row
+            ) as content_ordinal
+        from ordinals
+    ),
+
+    states as (
+        select
+            changes.{{ id }},
+            changes.changed_at,
+            changes.is_deletion,
+            changes.ingested_at,
+            changes.source_system,
+            contents.record_md5
+            {%- for column, kind, sql_type in attributes %},
+            contents.{{ column }}
+            {%- endfor %}
+        from content_ordinals as changes
+        inner join content_ordinals as contents
+            on changes.{{ id }} = contents.{{ id }} and changes.content_ordinal = contents.ordinal
+        where changes.from_last_at_instant = 1
+    ),
+
+    compared as (
+        select
+            states.*,
+            lag(record_md5) over (partition by {{ id }} order by changed_at) as previous_md5,
+            lag(is_deletion) over (partition by {{ id }} order by changed_at) as previous_is_deletion
+        from states
+    ),
+
+    openings as (
+        select
+            compared.*,
+            lead(changed_at) over (partition by {{ id }} order by changed_at) as next_changed_at
+        from compared
+        where
+            previous_md5 is null
+            or previous_md5 <> record_md5
+            or previous_is_deletion <> is_deletion
+    )
+
+select
+    {{ typed_md5([[id, 'text'], ['changed_at', 'timestamp']]) | indent(4) }} as {{ id | replace('_id', '_sk') }},
+    {{ id }},
+    {%- for column, kind, sql_type in attributes %}
+    {{ column }},
+    {%- endfor %}
+    changed_at as valid_from,
+    next_changed_at as valid_to,
+    next_changed_at is null as is_current,
+    is_deletion as is_deleted,
+    source_system,
+    record_md5,
+    ingested_at as created_at
+from openings
+{%- endmacro %}
+
+{# CTE `<name>`: of every entity of `feed` and every row of the CTE `days`
+   (event_date, end_ts) the version in force at end_ts as it was known at
+   end_ts; deleted ones left out. Reads the CTE `change_log` made with
+   known_at='any'; `only` is a predicate that limits it. #}
+{% macro known_versions(feed, name, only='true') -%}
+    {%- set id = entity_id(feed) -%}
+    {{ name }}_ranked as (
+        select
+            days.event_date,
+            days.end_ts,
+            change_log.is_deletion,
+            change_log.{{ id }},
+            {%- for column, kind, sql_type in entity_attributes(feed) %}
+            change_log.{{ column }},
+            {%- endfor %}
+            row_number() over (
+                partition by days.event_date, change_log.{{ id }}
+                order by {{ change_order(descending=true, alias='change_log') }}
+            ) as from_last
+        from days
+        inner join change_log
+            on
+                days.end_ts >= change_log.arrival_ts
+                and days.end_ts >= change_log.changed_at
+                and (change_log.superseded_at is null or change_log.superseded_at > days.end_ts)
+        where {{ only }}
+    ),
+
+    {{ name }} as (
+        select {{ name }}_ranked.*
+        from {{ name }}_ranked
+        where from_last = 1 and not is_deletion
+    )
+{%- endmacro %}

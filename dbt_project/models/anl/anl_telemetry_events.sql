@@ -1,0 +1,55 @@
+{{ config(
+    materialized='incremental',
+    incremental_strategy='replace_days',
+    on_schema_change='fail',
+    cluster_by=['event_date', 'pet_id'],
+    tags=['daily'],
+    meta={'daily': true, 'inputs': ['intervals'], 'window_days': 1},
+    post_hook=['{{ forget_applied_inputs() }}', '{{ record_applied_inputs() }}']
+) }}
+-- depends_on: {{ ref('cur_day_inputs') }}, {{ ref('cur_applied_inputs') }}
+{% set days = model_days() %}
+
+-- A device's intervals do not overlap, so an event meets at most one and the
+-- join neither adds nor drops rows.
+with intervals as (
+    select
+        device_id,
+        pet_id,
+        pet_resolution,
+        valid_from,
+        coalesce(valid_to, timestamp '9999-12-31 00:00:00') as valid_to
+    from {{ ref('cur_device_pet_intervals') }}
+)
+
+select
+    events.event_id,
+    events.device_id,
+    intervals.pet_id,
+    coalesce(intervals.pet_resolution, 'unassigned') as pet_resolution,
+    events.event_ts,
+    events.event_date,
+    events.arrival_ts,
+    events.accel_x_g,
+    events.accel_y_g,
+    events.accel_z_g,
+    events.step_count,
+    events.lick_count,
+    cast(round(events.gps_lat, 2) as decimal(4, 2)) as gps_lat,
+    cast(round(events.gps_long, 2) as decimal(5, 2)) as gps_long,
+    events.battery_pct,
+    events.pulse_bpm,
+    events.body_temp_c,
+    events.respiration_rpm,
+    events.weight_kg,
+    events.firmware_version,
+    events.quality_score,
+    events.capture_clinic_id,
+    events.source_system
+from {{ ref('stg_telemetry_events') }} as events
+left join intervals
+    on
+        events.device_id = intervals.device_id
+        and events.event_ts >= intervals.valid_from
+        and events.event_ts < intervals.valid_to
+where {{ date_in_days('events.event_date', days) }}

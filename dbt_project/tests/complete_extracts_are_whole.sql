@@ -1,0 +1,22 @@
+-- A complete extract states what is absent, so each of its rows must be in raw:
+-- a missing row would read as a deletion. Returns the extracts that lack rows.
+{% set feeds = ['owners', 'pets', 'devices', 'clinics', 'device_assignments', 'clinic_visits', 'appointments', 'breeds'] %}
+with loaded as (
+    {%- for feed in feeds %}
+    select '{{ feed }}' as feed, stream_id, count(*) as loaded_rows
+    from {{ source('raw', feed) }}
+    group by stream_id
+    {%- if not loop.last %}
+    union all
+    {%- endif %}
+    {%- endfor %}
+)
+
+select
+    extracts.extract_id,
+    extracts.feed,
+    extracts.row_count,
+    coalesce(loaded.loaded_rows, 0) as loaded_rows
+from {{ source('raw', 'extracts') }} as extracts
+left join loaded on extracts.stream_id = loaded.stream_id and extracts.feed = loaded.feed
+where extracts.complete and extracts.row_count <> coalesce(loaded.loaded_rows, 0)

@@ -1,0 +1,44 @@
+{# Generic tests on keys and nulls. One test looks at several columns in one
+   scan: on 2.4 million rows a test per column costs more than the models. With
+   `date_column` only the run's dirty days are looked at. #}
+
+{% test unique_combination(model, columns, date_column=none) %}
+{% set in_days = date_in_days(date_column, var('dirty_days')) if date_column else 'true' %}
+-- A hash finds candidates without grouping text over all rows.
+with repeated_hashes as (
+    select {{ candidate_hash(columns) }} as key_hash
+    from {{ model }}
+    where {{ in_days }}
+    group by key_hash
+    having count(*) > 1
+)
+
+select {{ columns | join(', ') }}, count(*) as row_count
+from {{ model }}
+where
+    {{ in_days }}
+    and {{ candidate_hash(columns) }} in (select repeated_hashes.key_hash from repeated_hashes)
+group by {{ columns | join(', ') }}
+having count(*) > 1
+{% endtest %}
+
+{% test not_null_columns(model, columns, date_column=none) %}
+select {{ columns | join(', ') }}
+from {{ model }}
+where
+    {{ date_in_days(date_column, var('dirty_days')) if date_column else 'true' }}
+    and ({% for column in columns %}{{ column }} is null{% if not loop.last %} or {% endif %}{% endfor %})
+{% endtest %}
+
+{# Every value of `columns` lies in [low, high]; nulls pass. `ranges` maps a column to [low, high]. #}
+{% test values_within(model, ranges, date_column=none) %}
+select {{ ranges.keys() | join(', ') }}
+from {{ model }}
+where
+    {{ date_in_days(date_column, var('dirty_days')) if date_column else 'true' }}
+    and (
+        {%- for column, bounds in ranges.items() %}
+        {% if not loop.first %}or {% endif %}{{ column }} not between {{ bounds[0] }} and {{ bounds[1] }}
+        {%- endfor %}
+    )
+{% endtest %}
