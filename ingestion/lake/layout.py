@@ -18,7 +18,7 @@ WAVES = "_waves/"
 RangeKey = tuple[str, int, int]
 """`(stream_id, partition, start)`: what a claim and a manifest are keyed by."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
+_NAME = re.compile(r"[A-Za-z0-9_=-][A-Za-z0-9._=-]*")
 _RANGE_OBJECT = re.compile(r"_(?:claims|manifests)/([^/]+)/(\d{5,})/(\d{20})\.json")
 
 
