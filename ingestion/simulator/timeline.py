@@ -22,8 +22,8 @@ _EPOCH = datetime(1970, 1, 1)
 _TIME_BITS = 42  # milliseconds since 1970 up to the year 2109
 HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
-_RAMP_H = 18.0  # an illness reaches full strength this long after its onset
-_FADE_H = 36.0  # and fades this long after the visit or recovery
+_RAMP_H = 12.0  # an illness reaches full strength this long after its onset
+_FADE_H = 24.0  # and fades this long after the visit or recovery
 
 
 def to_ms(moment: datetime) -> int:

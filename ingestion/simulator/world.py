@@ -34,10 +34,10 @@ _DIAGNOSES = {"gastro": "K52.9", "skin": "L30.9", "infection": "A49.9", "pain": 
 # What one unit of severity does: share of activity lost, factor added to licking,
 # share added to the pulse, degrees added to body temperature.
 ILLNESS_EFFECTS: dict[str, tuple[float, float, float, float]] = {
-    "gastro": (0.45, 0.9, 0.10, 0.5),
-    "skin": (0.20, 2.2, 0.05, 0.2),
-    "infection": (0.50, 0.5, 0.14, 1.1),
-    "pain": (0.55, 1.0, 0.12, 0.3),
+    "gastro": (0.50, 1.2, 0.13, 0.7),
+    "skin": (0.30, 2.5, 0.08, 0.4),
+    "infection": (0.55, 0.8, 0.18, 1.3),
+    "pain": (0.60, 1.3, 0.16, 0.5),
 }
 
 
@@ -304,7 +304,7 @@ def _owners(world: World, roles: _Roles) -> None:
         domain = ("example.com", "example.org", "example.net")[int(rng.integers(3))]
         flags = {
             name: {"at": _stamp(created), "value": bool(rng.random() >= off)}
-            for name, off in zip(CONSENT_FLAGS, (0.03, 0.25, 0.2, 0.15, 0.4), strict=True)
+            for name, off in zip(CONSENT_FLAGS, (0.03, 0.25, 0.2, 0.10, 0.4), strict=True)
         }
         if not flags["analytics"]["value"]:
             world.opt_outs.append(Interval(number, 0, created, None))
@@ -352,7 +352,7 @@ def _pets(world: World, roles: _Roles) -> None:
             breed=breed,
             dob=config.start - timedelta(days=age_days),
             weight_kg=Decimal(f"{weight:.3f}"),
-            frailty=round(math.exp(float(rng.normal(0, 0.6))) * (0.5 + 1.2 * age_days / life_days), 4),
+            frailty=round(math.exp(float(rng.normal(0, 0.9))) * (0.3 + 1.4 * age_days / life_days), 4),
             activity=round((0.7 if is_cat else 1.0) * math.exp(float(rng.normal(0, 0.18))), 4),
             licking=round((1.6 if is_cat else 1.0) * math.exp(float(rng.normal(0, 0.20))), 4),
             pulse_bpm=round(pulse * math.exp(float(rng.normal(0, 0.05))), 2),
@@ -749,7 +749,7 @@ def _past_visits(world: World, visits: _Visits, pet: int, clinic: int, rng: np.r
     kinds += [_PLANNED[int(i)] for i in rng.integers(len(_PLANNED), size=int(rng.poisson(0.9)))]
     kinds += [
         _UNPLANNED[int(i)]
-        for i in rng.integers(len(_UNPLANNED), size=int(rng.poisson(0.7 * world.pets[pet].frailty)))
+        for i in rng.integers(len(_UNPLANNED), size=int(rng.poisson(1.0 * world.pets[pet].frailty)))
     ]
     for kind in kinds:
         at = _working_hour(start - timedelta(days=int(rng.integers(2, 366))), rng)
@@ -778,12 +778,12 @@ def _planned_visits(world: World, visits: _Visits, pet: int, clinic: int, rng: n
 
 
 def _fall_ill(world: World, visits: _Visits, pet: int, clinic: int, rng: np.random.Generator) -> None:
-    """An illness that begins 1 to 4 days before its unplanned visit."""
+    """An illness that begins 40 to 96 hours before its unplanned visit."""
     config = world.config
     at = _working_hour(config.start_ts + timedelta(days=int(rng.integers(config.days))), rng)
-    onset = at - timedelta(minutes=int(rng.integers(24 * 60, 96 * 60)))
+    onset = at - timedelta(minutes=int(rng.integers(40 * 60, 96 * 60)))
     kind = list(ILLNESS_EFFECTS)[int(rng.integers(len(ILLNESS_EFFECTS)))]
-    severity = round(float(rng.uniform(0.6, 1.0)), 3)
+    severity = round(float(rng.uniform(0.65, 1.0)), 3)
     visit_type = "emergency" if severity > 0.9 else "illness"
     visit_id = visits.complete(pet, clinic, at, visit_type, rng, kind)
     world.illnesses.append(Illness(pet, kind, severity, onset, at, visit_id))
