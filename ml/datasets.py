@@ -33,6 +33,9 @@ DAY_US = 86_400_000_000
 
 CHANGE_ORDER = ("changed_at", "arrival_ts", "stream_id", "kafka_partition", "kafka_offset")
 
+RECORD_FEATURES = frozenset({"age_years", "days_since_last_visit", "unplanned_visits_365d"})
+"""Features known without a collar. A day that has only these says nothing about that day."""
+
 
 @dataclass(frozen=True)
 class FeatureMatrix:
@@ -52,6 +55,11 @@ class FeatureMatrix:
     def rows(self, keep: NDArray[Any]) -> "FeatureMatrix":
         """The rows that a mask or index array selects."""
         return FeatureMatrix(self.pet_ids[keep], self.end_ts[keep], self.values[keep], self.versions)
+
+    def is_observed(self) -> NDArray[np.bool_]:
+        """Rows with a value in at least one feature besides RECORD_FEATURES."""
+        windowed = [column for column, name in enumerate(self.names) if name not in RECORD_FEATURES]
+        return np.asarray(~np.isnan(self.values[:, windowed]).all(axis=1), dtype=np.bool_)
 
     def content_hash(self) -> str:
         """First 16 hex digits of a SHA-256 over keys and values, to six significant digits.
@@ -78,7 +86,7 @@ class TrainingSet:
     as_of: datetime
     horizon_days: int
     excluded: dict[str, int]
-    """Pet-days left out, by reason: horizon_open, no_features, no_owner, no_consent, label_unknown."""
+    """Pet-days left out, by reason: horizon_open, not_observed, no_owner, no_consent, label_unknown."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -182,7 +190,7 @@ def build_training_set(
         matrix = matrix.rows(~rows)
 
     leave_out("horizon_open", matrix.end_ts + horizon > moment)
-    leave_out("no_features", _all_missing(matrix))
+    leave_out("not_observed", ~matrix.is_observed())
     owner_of = _owner_by_pet(pets, as_of)
     leave_out("no_owner", np.array([pet_id not in owner_of for pet_id in matrix.pet_ids], dtype=bool))
     sharing = _sharing_owners(owners, as_of)
@@ -199,10 +207,6 @@ def build_training_set(
         horizon_days=horizon_days,
         excluded=excluded,
     )
-
-
-def _all_missing(matrix: FeatureMatrix) -> NDArray[np.bool_]:
-    return np.asarray(np.isnan(matrix.values).all(axis=1), dtype=np.bool_)
 
 
 def _newest_versions(present: Sequence[tuple[str, str]]) -> dict[str, str]:

@@ -21,7 +21,7 @@ from typing import Any
 from ml.datasets import NotApplicable
 from ml.errors import ArtifactTamperedError, RegistryError
 from ml.settings import MlSettings
-from ml.training import GateResult, RiskModel, TrainingResult
+from ml.training import RiskModel, TrainingResult
 
 CHAMPION = "champion"
 EXPERIMENT = "visit-risk"
@@ -168,16 +168,23 @@ class ModelRegistry:
         )
         return RegisteredModel(self._name, int(version.version), run_id, created=True)
 
-    def promote(self, registered: RegisteredModel, gate: GateResult) -> bool:
-        """Make a version champion if its gate passed; otherwise leave the champion as it is.
+    def promote_newest_passed(self) -> int | None:
+        """Make the newest version that passed its gate champion; returns its number.
 
-        Returns whether the version is champion afterwards. Repeating it changes nothing.
+        None when no candidate ever passed. Candidates that failed never carry the alias. Repeating it
+        changes nothing.
         """
-        if not gate.passed:
-            return self.champion_version() == registered.version
-        if self.champion_version() != registered.version:
-            self._client.set_registered_model_alias(self._name, CHAMPION, str(registered.version))
-        return True
+        passed = self._client.search_model_versions(
+            f"name = '{self._name}' and tags.gate_passed = 'true'",
+            max_results=1,
+            order_by=["version_number DESC"],
+        )
+        if not passed:
+            return None
+        newest = int(passed[0].version)
+        if self.champion_version() != newest:
+            self._client.set_registered_model_alias(self._name, CHAMPION, str(newest))
+        return newest
 
     def champion_version(self) -> int | None:
         """Version number that carries the alias, or None when no candidate ever passed."""

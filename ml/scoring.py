@@ -48,7 +48,7 @@ class Scores:
     table: pa.Table
     """Columns as SCORES_SCHEMA; one row per (pet_id, score_date), ordered by score_date, pet_id."""
     unscored: int
-    """Pet-days with feature rows of which not one has a value: nothing was seen of the pet."""
+    """Pet-days of which the collar says nothing: see `FeatureMatrix.is_observed`."""
 
 
 def score_days(con: "duckdb.DuckDBPyConnection", champion: Champion, days: Sequence[date]) -> Scores:
@@ -65,12 +65,14 @@ def score_days(con: "duckdb.DuckDBPyConnection", champion: Champion, days: Seque
 def score_features(features: pa.Table, champion: Champion, days: Sequence[date]) -> Scores:
     """`score_days` on long feature rows."""
     matrix = pivot_features(features, champion.feature_versions)
-    seen = ~np.isnan(matrix.values).all(axis=1)
+    observed = matrix.is_observed()
     tables = [
-        _score_day(day, matrix.rows(seen & (matrix.end_ts == np.datetime64(day_end(day), "us"))), champion)
+        _score_day(
+            day, matrix.rows(observed & (matrix.end_ts == np.datetime64(day_end(day), "us"))), champion
+        )
         for day in sorted(set(days))
     ]
-    return Scores(pa.concat_tables([SCORES_SCHEMA.empty_table(), *tables]), int((~seen).sum()))
+    return Scores(pa.concat_tables([SCORES_SCHEMA.empty_table(), *tables]), int((~observed).sum()))
 
 
 def write_scores(con: "duckdb.DuckDBPyConnection", table: pa.Table, days: Sequence[date]) -> int:

@@ -224,7 +224,7 @@ def test_register_promote_load(settings: MlSettings, con, candidate: TrainingRes
     registered = registry.register(candidate, snapshot)
     assert (registered.name, registered.version, registered.created) == ("visit-risk-7d", 1, True)
     assert registry.load_champion() is None
-    assert registry.promote(registered, candidate.gate)
+    assert registry.promote_newest_passed() == 1
 
     champion = ModelRegistry(settings).load_champion()
     assert champion is not None
@@ -253,22 +253,31 @@ def test_registering_the_same_training_again_changes_nothing(settings: MlSetting
 
 def test_a_candidate_that_fails_its_gate_is_kept_without_the_alias(settings: MlSettings, candidate) -> None:
     registry = ModelRegistry(settings)
-    champion = registry.register(candidate, DataSnapshot.of(LOAD_HISTORY))
-    registry.promote(champion, candidate.gate)
-    failed_gate = replace(candidate.gate, passed=False, reason="worse")
-    failed = registry.register(
-        replace(candidate, gate=failed_gate, params={**candidate.params, "seed": 1}),
-        DataSnapshot.of(LOAD_HISTORY),
-    )
-    assert not registry.promote(failed, failed_gate)
-    assert failed.version == 2
-    assert registry.champion_version() == 1
+
+    def register(seed: int, passed: bool) -> int:
+        gate = replace(candidate.gate, passed=passed)
+        params = {**candidate.params, "seed": seed}
+        return registry.register(
+            replace(candidate, gate=gate, params=params), DataSnapshot.of(LOAD_HISTORY)
+        ).version
+
+    assert register(1, passed=False) == 1
+    assert registry.promote_newest_passed() is None
+    assert registry.champion_version() is None
+    assert register(2, passed=True) == 2
+    assert register(3, passed=False) == 3
+    assert registry.promote_newest_passed() == 2
+    assert register(4, passed=True) == 4
+    assert registry.champion_version() == 2
+    assert registry.promote_newest_passed() == registry.promote_newest_passed() == 4
+    assert registry.champion_version() == 4
 
 
 @pytest.mark.parametrize("file", [MODEL_FILE, "metadata.json"])
 def test_a_tampered_artifact_is_refused(settings: MlSettings, candidate, file: str) -> None:
     registry = ModelRegistry(settings)
-    registry.promote(registry.register(candidate, DataSnapshot.of(LOAD_HISTORY)), candidate.gate)
+    registry.register(candidate, DataSnapshot.of(LOAD_HISTORY))
+    registry.promote_newest_passed()
     [stored] = settings.registry_folder.rglob(file)
     content = bytearray(stored.read_bytes())
     content[len(content) // 2] ^= 1
@@ -280,7 +289,8 @@ def test_a_tampered_artifact_is_refused(settings: MlSettings, candidate, file: s
 def test_a_missing_artifact_and_another_sklearn_are_named(settings: MlSettings, candidate) -> None:
     registry = ModelRegistry(settings)
     old = replace(candidate, params={**candidate.params, "scikit_learn": "0.1"})
-    registry.promote(registry.register(old, DataSnapshot.of(LOAD_HISTORY)), candidate.gate)
+    registry.register(old, DataSnapshot.of(LOAD_HISTORY))
+    registry.promote_newest_passed()
     with pytest.raises(RegistryError, match=r"trained with scikit-learn 0\.1"):
         registry.load_champion()
     shutil.rmtree(settings.registry_folder / "artifacts")
@@ -302,7 +312,8 @@ def test_a_registry_that_cannot_be_opened_names_the_setting(tmp_path: Path) -> N
 
 def test_scoring_twice_writes_the_same_rows(settings: MlSettings, con, candidate) -> None:
     registry = ModelRegistry(settings)
-    registry.promote(registry.register(candidate, DataSnapshot.of(LOAD_HISTORY)), candidate.gate)
+    registry.register(candidate, DataSnapshot.of(LOAD_HISTORY))
+    registry.promote_newest_passed()
     days = [date(2026, 6, day) for day in range(1, 15)]
     stored: list[Any] = []
     for _ in range(2):

@@ -226,9 +226,11 @@ def test_consent_is_the_owners_current_one_at_training_time() -> None:
     assert build([feature("rex", 1)], owners=gone).excluded["no_consent"] == 1
 
 
-def test_days_without_any_value_are_counted_out() -> None:
-    dataset = build([feature("rex", 1, None), feature("rex", 2, 1.0)])
-    assert (len(dataset), dataset.excluded["no_features"]) == (1, 1)
+def test_days_of_which_the_collar_says_nothing_are_counted_out() -> None:
+    ages = [feature("rex", day, 4.0, "age_years") for day in (1, 2, 3)]
+    dataset = build([*ages, feature("rex", 1, None), feature("rex", 2, 1.0)])
+    assert dataset.features.end_ts.astype(object).tolist() == [START + 2 * DAY]
+    assert dataset.excluded["not_observed"] == 2
 
 
 @pytest.mark.parametrize("flags", [None, "null", "{}", '{"email":{"value":false}}', SHARES])
@@ -315,7 +317,7 @@ def test_nothing_that_arrived_after_training_changes_the_training_set(
 def test_what_is_known_of_a_day_does_not_change_with_later_arrivals(visits: list, as_of: datetime) -> None:
     """Inputs of a row (features, recency) rest on what had arrived by its own end_ts, even when the
     model is trained later; only its label may learn from the time between."""
-    features = [feature("rex", day, float(day)) for day in range(0, 14)]
+    features = [feature("rex", day, float(day)) for day in range(14)]
     later = build(features, visits, as_of=START + 30 * DAY)
     early = build(features, [row for row in visits if row[-1] <= as_of], as_of=START + 30 * DAY)
     for end_ts, recency in inputs(early).items():
