@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from ingestion.contracts.columns import RECORD_FEEDS, TELEMETRY_FEED
+from ingestion.contracts.feeds import RECORD_FEED_NAMES, TELEMETRY_FEED
 
 # DuckDB takes one writing process, so everything that opens its file shares a pool.
 WAREHOUSE_POOL = "duckdb"
@@ -32,4 +32,4 @@ def raw_key(feed: str) -> dg.AssetKey:
     return dg.AssetKey(["raw", feed])
 
 
-FEEDS = (TELEMETRY_FEED, *RECORD_FEEDS)
+FEEDS = (TELEMETRY_FEED, *RECORD_FEED_NAMES)

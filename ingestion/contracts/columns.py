@@ -8,6 +8,8 @@ are UTC microseconds without a zone. Validation rules live in `telemetry` and
 
 import pyarrow as pa
 
+from ingestion.contracts.feeds import TELEMETRY_FEED as TELEMETRY_FEED
+
 TIMESTAMP = pa.timestamp("us")
 
 ENVELOPE: list[pa.Field] = [
@@ -42,8 +44,6 @@ TELEMETRY_FIELDS: list[pa.Field] = [
     pa.field("capture_clinic_id", pa.string()),
     pa.field("schema_version", pa.int32()),
 ]
-
-TELEMETRY_FEED = "telemetry_events"
 
 TELEMETRY_SCHEMA = pa.schema([*ENVELOPE, *TELEMETRY_FIELDS, pa.field("payload", pa.string())])
 
@@ -159,8 +159,6 @@ RECORD_FEEDS: dict[str, list[pa.Field]] = {
         pa.field("max_life_expectancy_years", pa.decimal128(4, 1)),
     ],
 }
-
-EXTRACTS_FEED = "extracts"
 
 
 def record_schema(feed: str) -> pa.Schema:

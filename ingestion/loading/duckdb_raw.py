@@ -16,7 +16,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ingestion.contracts.columns import RECORD_FEEDS, TELEMETRY_FEED
+from ingestion.contracts.feeds import RECORD_FEED_NAMES, TELEMETRY_FEED
 from ingestion.lake.landing import Manifest, feed_schema, utc_now
 from ingestion.lake.layout import RangeKey
 from ingestion.lake.store import LocalStore, ObjectStore
@@ -119,7 +119,7 @@ def create_raw_tables(con: duckdb.DuckDBPyConnection) -> None:
     """Create what is missing of the raw schema. No keys: enforcing one on 8 million rows
     took 28 s against 3 s, so tests guard uniqueness."""
     statements = ["create schema if not exists raw"]
-    for feed in (TELEMETRY_FEED, *RECORD_FEEDS):
+    for feed in (TELEMETRY_FEED, *RECORD_FEED_NAMES):
         columns = ", ".join(
             f"{column.name} {sql_type(column)}{'' if column.nullable else ' not null'}"
             for column in feed_schema(feed)
@@ -288,7 +288,7 @@ def data_time(con: duckdb.DuckDBPyConnection) -> datetime | None:
     Stands where a rebuild could not repeat the wall clock.
     """
     newest = " union all ".join(
-        f"select max(arrival_ts) as arrival_ts from raw.{feed}" for feed in (TELEMETRY_FEED, *RECORD_FEEDS)
+        f"select max(arrival_ts) as arrival_ts from raw.{feed}" for feed in (TELEMETRY_FEED, *RECORD_FEED_NAMES)
     )
     row = con.execute(f"select max(arrival_ts) from ({newest})").fetchone()
     return row[0] if row else None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ingestion.lake.landing import Claim, Manifest
 
-from ingestion.contracts.columns import RECORD_FEEDS, TELEMETRY_FEED
+from ingestion.contracts.feeds import RECORD_FEED_NAMES, TELEMETRY_FEED
 from ingestion.lake.layout import RangeKey
 
 
@@ -156,7 +156,7 @@ def read_raw_ranges(con: duckdb.DuckDBPyConnection) -> tuple[dict[RangeKey, RawR
         " count(distinct kafka_offset) as offset_count,"
         " min(kafka_offset) as min_offset, max(kafka_offset) as max_offset"
         f" from raw.{feed} group by all"
-        for feed in (TELEMETRY_FEED, *RECORD_FEEDS)
+        for feed in (TELEMETRY_FEED, *RECORD_FEED_NAMES)
     )
     rows = con.execute(
         f"""

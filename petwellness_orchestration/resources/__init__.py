@@ -3,8 +3,6 @@
 Settings are read when a run uses a resource, never when definitions load.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -26,7 +24,7 @@ class PlatformResource(dg.ConfigurableResource):
     def settings(self) -> PlatformSettings:
         return load_settings()
 
-    def store(self) -> ObjectStore:
+    def store(self) -> "ObjectStore":
         """The lake. Raises StoreUnreachableError naming the address and the setting."""
         from ingestion.lake.store import open_store
 
@@ -36,7 +34,7 @@ class PlatformResource(dg.ConfigurableResource):
         return store
 
     @contextmanager
-    def warehouse(self, store: ObjectStore | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    def warehouse(self, store: "ObjectStore | None" = None) -> "Iterator[duckdb.DuckDBPyConnection]":
         """The warehouse, writable; pass the lake where SQL reads landed files."""
         from ingestion.loading.duckdb_raw import open_warehouse
 
@@ -47,7 +45,7 @@ class PlatformResource(dg.ConfigurableResource):
 class RecordSourceResource(dg.ConfigurableResource):
     """Where record extracts come from: real files when `PETWELLNESS_DATA` is set, else the fleet."""
 
-    def read(self, settings: PlatformSettings) -> tuple[list[RecordExtract], list[Problem]]:
+    def read(self, settings: PlatformSettings) -> "tuple[list[RecordExtract], list[Problem]]":
         """All extracts the source offers now, and what in it does not fit."""
         from petwellness_orchestration.sources import read_records
 

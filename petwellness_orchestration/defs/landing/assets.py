@@ -1,12 +1,10 @@
 """Assets of the lake: what the sources offer, landed by the protocol. The protocol itself is `ingestion.lake`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import dagster as dg
 
-from ingestion.contracts.columns import RECORD_FEEDS, TELEMETRY_FEED
+from ingestion.contracts.feeds import RECORD_FEED_NAMES, TELEMETRY_FEED
 from petwellness_orchestration import names
 from petwellness_orchestration.resources import PlatformResource, RecordSourceResource
 
@@ -37,7 +35,7 @@ clinic_records = dg.AssetSpec(
             owners=[names.DATA_OWNER],
             description=f"Extracts of {feed} in the lake: change records, one immutable file per extract.",
         )
-        for feed in RECORD_FEEDS
+        for feed in RECORD_FEED_NAMES
     ],
 )
 def record_extracts(
@@ -51,8 +49,8 @@ def record_extracts(
     store = platform.store()
     extracts, problems = record_source.read(settings)
     problems_path = write_problems(settings.state.home, problems)
-    rows = dict.fromkeys(RECORD_FEEDS, 0)
-    files = dict.fromkeys(RECORD_FEEDS, 0)
+    rows = dict.fromkeys(RECORD_FEED_NAMES, 0)
+    files = dict.fromkeys(RECORD_FEED_NAMES, 0)
     for extract in extracts:
         manifest = land_extract(
             store,
@@ -67,7 +65,7 @@ def record_extracts(
         files[extract.feed] += 1
     if problems:
         context.log.warning(f"{len(problems)} source rows did not fit; see {problems_path}")
-    for feed in RECORD_FEEDS:
+    for feed in RECORD_FEED_NAMES:
         yield dg.MaterializeResult(
             names.landing_key(feed),
             metadata={

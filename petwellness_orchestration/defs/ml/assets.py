@@ -1,7 +1,5 @@
 """The visit risk model as assets: train, gate, promote, score, publish. The model is `ml`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -30,7 +28,7 @@ GATE = dg.AssetCheckSpec(
 )
 
 
-def ml_settings(settings: PlatformSettings) -> MlSettings:
+def ml_settings(settings: PlatformSettings) -> "MlSettings":
     """The model's settings, with its registry inside the platform's state unless set elsewhere."""
     from ml.settings import MlSettings
 
@@ -162,7 +160,7 @@ def visit_risk_scores(platform: PlatformResource) -> dg.MaterializeResult:
     )
 
 
-def _feature_ends(con: duckdb.DuckDBPyConnection) -> list[datetime]:
+def _feature_ends(con: "duckdb.DuckDBPyConnection") -> list[datetime]:
     rows = con.execute("select distinct end_ts from ml.computed_features order by end_ts").fetchall()
     return [row[0] for row in rows]
 

@@ -1,7 +1,5 @@
 """Jobs and when they start: the nightly run, the refresh after a landing, alerts on failure."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from petwellness_orchestration import names

@@ -1,7 +1,5 @@
 """Raw tables by ledger and their reconciliation with the lake. Loading itself is `ingestion.loading`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import timedelta
 

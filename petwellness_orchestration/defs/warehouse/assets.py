@@ -1,7 +1,5 @@
 """dbt models as assets and the copy that readers see. SQL lives in `dbt_project`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from pathlib import Path

@@ -1,0 +1,52 @@
+# The two commands: `make demo` and `make test`. Everything runs in .venv, nothing
+# is installed outside this folder.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?=
+
+export DAGSTER_DISABLE_TELEMETRY := yes
+export DO_NOT_TRACK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test dev lint format bench clean
+
+help: ## What can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: $(VENV)/.installed ## The virtual environment, from the committed constraints
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "Python 3.11 to 3.13 is needed; $$($(PYTHON) --version) is '$(PYTHON)'. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Installing into $(VENV) from constraints.txt ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: install ## The whole platform once, headless (DATA=folder for real input)
+	@$(BIN)/petwellness demo $(if $(DATA),--data "$(DATA)")
+
+test: install ## The default test suite; needs nothing running
+	@$(BIN)/python -m pytest
+
+dev: install ## The Dagster UI on 127.0.0.1:3000 with a live fleet; Ctrl-C stops all of it
+	@$(BIN)/petwellness dev
+
+lint: install ## ruff, mypy and sqlfluff
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/sqlfluff lint dbt_project/models dbt_project/tests
+
+format: install ## Put the code into its format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: install ## Benchmarks, to benchmarks/results/latest.json
+	@$(BIN)/python -m benchmarks
+
+clean: ## Remove state, build output and the virtual environment
+	rm -rf .petwellness build $(VENV) dbt_project/target dbt_project/logs

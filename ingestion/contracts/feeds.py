@@ -1,0 +1,13 @@
+"""Names of the feeds, apart from their Arrow schemas so that naming one costs no import of pyarrow."""
+
+TELEMETRY_FEED = "telemetry_events"
+RECORD_FEED_NAMES = (
+    "owners",
+    "pets",
+    "devices",
+    "clinics",
+    "device_assignments",
+    "clinic_visits",
+    "appointments",
+    "breeds",
+)

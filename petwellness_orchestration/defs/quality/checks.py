@@ -1,0 +1,113 @@
+"""Checks beyond dbt tests: value ranges, heartbeat, and counts across layers."""
+
+import dagster as dg
+
+from petwellness_orchestration import names
+from petwellness_orchestration.resources import PlatformResource
+
+DAILY_ACTIVITY = dg.AssetKey(["anl", "daily_activity"])
+TELEMETRY_EVENTS = dg.AssetKey(["anl", "telemetry_events"])
+HEARTBEAT_BY_DEVICE = dg.AssetKey(["anl", "device_daily_heartbeat"])
+HEARTBEAT_BY_CLINIC = dg.AssetKey(["anl", "clinic_daily_heartbeat"])
+
+# Rows named in a check's metadata; the query there finds the rest.
+EXAMPLES = 10
+
+
+@dg.asset_check(
+    asset=DAILY_ACTIVITY,
+    pool=names.WAREHOUSE_POOL,
+    description="Daily measures lie within what a living animal can show (Great Expectations).",
+)
+def values_in_range(platform: PlatformResource) -> dg.AssetCheckResult:
+    """Every pet-day's measures against their ranges."""
+    from petwellness_orchestration.expectations import DAILY_ACTIVITY_RANGES, Range, validate
+
+    columns = ", ".join(f"cast({column} as double) as {column}" for column in DAILY_ACTIVITY_RANGES)
+    with platform.warehouse() as con:
+        frame = con.execute(f"select {columns} from anl.daily_activity").df()
+    if frame.empty:
+        return not_applicable("no pet has activity")
+    ranges = [Range(column, low, high) for column, (low, high) in DAILY_ACTIVITY_RANGES.items()]
+    results = validate(frame, ranges)
+    return dg.AssetCheckResult(
+        passed=all(result.passed for result in results),
+        metadata={
+            "rows": len(frame),
+            **{f"{r.column} outside": r.outside for r in results},
+            "not judged (no values)": ", ".join(r.column for r in results if r.judged == 0) or "none",
+        },
+    )
+
+
+@dg.asset_check(
+    asset=HEARTBEAT_BY_DEVICE,
+    pool=names.WAREHOUSE_POOL,
+    description="Devices sent at least 80 % of a day's expected heartbeats (Great Expectations).",
+)
+def device_heartbeat(platform: PlatformResource) -> dg.AssetCheckResult:
+    """Device-days below the ratio are named; they warn and do not stop the run."""
+    return _heartbeat(platform, "anl.device_daily_heartbeat", "device_id")
+
+
+@dg.asset_check(
+    asset=HEARTBEAT_BY_CLINIC,
+    pool=names.WAREHOUSE_POOL,
+    description="The devices of a clinic sent at least 80 % of a day's expected heartbeats (Great Expectations).",
+)
+def clinic_heartbeat(platform: PlatformResource) -> dg.AssetCheckResult:
+    """Clinic-days below the ratio are named; they warn and do not stop the run."""
+    return _heartbeat(platform, "anl.clinic_daily_heartbeat", "clinic_id")
+
+
+def _heartbeat(platform: PlatformResource, table: str, key: str) -> dg.AssetCheckResult:
+    from petwellness_orchestration.expectations import Range, validate
+
+    min_ratio = platform.settings().operations.heartbeat_min_ratio
+    with platform.warehouse() as con:
+        frame = con.execute(
+            f"select {key}, event_date, heartbeat_ratio from {table}"
+            f" where heartbeat_ratio is not null order by heartbeat_ratio, event_date, {key}"
+        ).df()
+    if frame.empty:
+        return not_applicable("no device of a regular cadence: nothing says how many heartbeats to expect")
+    result = validate(frame, [Range("heartbeat_ratio", min_ratio, None)])[0]
+    worst = [f"{row[0]} {row[1]:%Y-%m-%d} {row[2]:.0%}" for row in frame.head(EXAMPLES).itertuples(index=False)]
+    return dg.AssetCheckResult(
+        passed=result.passed,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "judged": result.judged,
+            "below": result.outside,
+            "min_ratio": min_ratio,
+            "worst": dg.MetadataValue.json(worst if result.outside else []),
+        },
+    )
+
+
+@dg.asset_check(
+    asset=TELEMETRY_EVENTS,
+    blocking=True,
+    pool=names.WAREHOUSE_POOL,
+    description="Every message is a row, a reject, a drop by consent or a duplicate, from broker to anl.",
+)
+def layers_add_up(platform: PlatformResource) -> dg.AssetCheckResult:
+    """Nothing appears or vanishes between layers unexplained."""
+    from ingestion.loading.counts import layer_steps
+
+    with platform.warehouse() as con:
+        steps = layer_steps(con)
+    return dg.AssetCheckResult(
+        passed=all(step.unexplained == 0 for step in steps),
+        metadata={
+            step.name: dg.MetadataValue.json(
+                {"before": step.before, "after": step.after, **step.set_aside, "unexplained": step.unexplained}
+            )
+            for step in steps
+        },
+    )
+
+
+def not_applicable(reason: str) -> dg.AssetCheckResult:
+    """Neither passed nor failed: the metadata says so and why; summaries count it apart."""
+    return dg.AssetCheckResult(passed=True, metadata={"status": "not applicable", "reason": reason})
