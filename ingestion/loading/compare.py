@@ -1,0 +1,174 @@
+"""The one comparison of two tables, behind every equality the platform claims.
+
+Incremental = rebuild, embedded = Snowflake, offline = online: all of them ask
+`compare_tables`. It reads through plain DB-API cursors and knows no warehouse.
+What is left out of a comparison is said by the caller (`loaded_at` and run ids
+are the only standing exclusions).
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+RELATIVE_TOLERANCE = 1e-9
+FETCH_ROWS = 20_000
+
+ABSENT = "(no row)"
+
+
+class Cursor(Protocol):
+    """The part of a DB-API cursor that a comparison needs."""
+
+    @property
+    def description(self) -> Any: ...
+    def execute(self, operation: str) -> Any: ...
+    def fetchmany(self, size: int, /) -> list[Any]: ...
+
+
+class Connection(Protocol):
+    """Anything that hands out DB-API cursors: a DuckDB or a Snowflake connection."""
+
+    def cursor(self) -> Cursor: ...
+
+
+class ComparisonError(ValueError):
+    """The two tables cannot be compared as asked: a column or a key is wrong."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One value that differs, or one row that only one side has.
+
+    `column` is empty for a row that one side has not (or has once less); the
+    values then say which.
+    """
+
+    table: str
+    key: tuple[tuple[str, Any], ...]
+    column: str
+    value_a: Any
+    value_b: Any
+
+    def __str__(self) -> str:
+        key = ", ".join(f"{name}={value}" for name, value in self.key)
+        column = f" {self.column}" if self.column else ""
+        return f"{self.table} [{key}]{column}: {self.value_a!r} != {self.value_b!r}"
+
+
+def compare_tables(
+    con_a: Connection,
+    table_a: str,
+    con_b: Connection,
+    table_b: str,
+    key: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    limit: int = 20,
+) -> list[Difference]:
+    """The first `limit` differences between two tables; empty when they are equal.
+
+    Rows are matched by `key` (no key: by every compared column). Values are
+    equal when exactly equal; doubles when within 1e-9 of each other, relative.
+    Columns named in `exclude` are not looked at.
+
+    Raises ComparisonError when the tables do not have the same columns or lack
+    one that `key` or `exclude` names.
+    """
+    columns_a, columns_b = (
+        _columns(con, table, exclude) for con, table in ((con_a, table_a), (con_b, table_b))
+    )
+    if set(columns_a) != set(columns_b):
+        only_a, only_b = sorted(set(columns_a) - set(columns_b)), sorted(set(columns_b) - set(columns_a))
+        raise ComparisonError(
+            f"{table_a} and {table_b} have different columns: only {table_a}: {only_a}; only {table_b}: {only_b}"
+        )
+    key = [name.lower() for name in key] or list(columns_a)
+    if unknown := sorted(set(key) - set(columns_a)):
+        raise ComparisonError(f"key columns {unknown} are not compared columns of {table_a}")
+    columns = [*key, *(name for name in columns_a if name not in key)]
+    label = table_a if table_a == table_b else f"{table_a} / {table_b}"
+    rows_a = _rows(con_a, table_a, columns, len(key))
+    rows_b = _rows(con_b, table_b, columns, len(key))
+    found: list[Difference] = []
+    for row_a, row_b in _matched(rows_a, rows_b, len(key)):
+        found += _row_differences(label, columns, len(key), row_a, row_b)
+        if len(found) >= limit:
+            return found[:limit]
+    return found
+
+
+def _columns(con: Connection, table: str, exclude: Sequence[str]) -> list[str]:
+    cursor = con.cursor()
+    cursor.execute(f"select * from {table} limit 0")
+    names = [column[0].lower() for column in cursor.description]
+    excluded = {name.lower() for name in exclude}
+    if unknown := sorted(excluded - set(names)):
+        raise ComparisonError(f"excluded columns {unknown} are not columns of {table}")
+    return [name for name in names if name not in excluded]
+
+
+def _rows(con: Connection, table: str, columns: Sequence[str], key_width: int) -> Iterator[tuple[Any, ...]]:
+    """Rows in the order of their keys, nulls first."""
+    order = ", ".join(f"{name} nulls first" for name in columns[:key_width])
+    cursor = con.cursor()
+    cursor.execute(f"select {', '.join(columns)} from {table} order by {order}")
+    while rows := cursor.fetchmany(FETCH_ROWS):
+        yield from (tuple(row) for row in rows)
+
+
+def _matched(
+    rows_a: Iterator[tuple[Any, ...]], rows_b: Iterator[tuple[Any, ...]], key_width: int
+) -> Iterator[tuple[tuple[Any, ...] | None, tuple[Any, ...] | None]]:
+    """Merge two ordered row streams; a side without the row is None."""
+    row_a, row_b = next(rows_a, None), next(rows_b, None)
+    while row_a is not None or row_b is not None:
+        order = _compare_keys(row_a, row_b, key_width)
+        yield (row_a if order <= 0 else None, row_b if order >= 0 else None)
+        if order <= 0:
+            row_a = next(rows_a, None)
+        if order >= 0:
+            row_b = next(rows_b, None)
+
+
+def _compare_keys(row_a: tuple[Any, ...] | None, row_b: tuple[Any, ...] | None, key_width: int) -> int:
+    """-1 when the row of a comes first, 1 when that of b does, 0 when their keys are equal."""
+    if row_a is None or row_b is None:
+        return 1 if row_a is None else -1
+    for value_a, value_b in zip(row_a[:key_width], row_b[:key_width], strict=True):
+        if value_a is None or value_b is None:
+            if (value_a is None) != (value_b is None):
+                return -1 if value_a is None else 1
+        elif not _equal(value_a, value_b):
+            return -1 if value_a < value_b else 1
+    return 0
+
+
+def _row_differences(
+    table: str,
+    columns: Sequence[str],
+    key_width: int,
+    row_a: tuple[Any, ...] | None,
+    row_b: tuple[Any, ...] | None,
+) -> list[Difference]:
+    if row_a == row_b:
+        return []
+    present = row_a or row_b or ()
+    key = tuple(zip(columns[:key_width], present[:key_width], strict=True))
+    if row_a is None or row_b is None:
+        return [
+            Difference(table, key, "", ABSENT if row_a is None else "row", ABSENT if row_b is None else "row")
+        ]
+    values = zip(columns[key_width:], row_a[key_width:], row_b[key_width:], strict=True)
+    return [
+        Difference(table, key, column, value_a, value_b)
+        for column, value_a, value_b in values
+        if not _equal(value_a, value_b)
+    ]
+
+
+def _equal(value_a: Any, value_b: Any) -> bool:
+    if isinstance(value_a, float) and isinstance(value_b, float):
+        if math.isnan(value_a) or math.isnan(value_b):
+            return math.isnan(value_a) and math.isnan(value_b)
+        return math.isclose(value_a, value_b, rel_tol=RELATIVE_TOLERANCE, abs_tol=0.0)
+    return bool(value_a == value_b)

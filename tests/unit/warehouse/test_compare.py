@@ -1,0 +1,72 @@
+"""compare_tables: what counts as equal, and how a difference reads."""
+
+import duckdb
+import pytest
+
+from ingestion.loading.compare import ComparisonError, compare_tables
+
+
+@pytest.fixture
+def con():
+    with duckdb.connect() as connection:
+        connection.execute(
+            """
+            create table a as
+            select * from (values
+                (1, 'x', 1.10::decimal(5, 2), 0.1::double, timestamp '2026-06-01 00:00:00'),
+                (2, 'y', null, 0.2::double, null)
+            ) as t (id, name, amount, ratio, seen_ts)
+            """
+        )
+        yield connection
+
+
+def differences(con, sql, key=("id",), exclude=()):
+    con.execute(f"create or replace table b as {sql}")
+    return compare_tables(con, "a", con, "b", key, exclude)
+
+
+def test_equal_tables_have_no_differences_whatever_their_row_order(con):
+    assert differences(con, "select * from a order by id desc") == []
+
+
+def test_a_changed_value_is_named_with_table_key_column_and_both_values(con):
+    found = differences(con, "select id, name, amount + (id = 1)::int * 0.01 as amount, ratio, seen_ts from a")
+    assert [str(difference) for difference in found] == [
+        "a / b [id=1] amount: Decimal('1.10') != Decimal('1.11')"
+    ]
+
+
+def test_null_differs_from_a_value(con):
+    found = differences(con, "select id, name, coalesce(amount, 0) as amount, ratio, seen_ts from a")
+    assert [(difference.column, difference.value_a) for difference in found] == [("amount", None)]
+
+
+def test_doubles_are_equal_within_one_in_a_billion_and_no_further(con):
+    assert differences(con, "select id, name, amount, ratio * (1 + 5e-10) as ratio, seen_ts from a") == []
+    assert len(differences(con, "select id, name, amount, ratio * (1 + 5e-9) as ratio, seen_ts from a")) == 2
+
+
+def test_missing_extra_and_repeated_rows_are_differences(con):
+    missing = differences(con, "select * from a where id = 1")
+    assert [(d.key, d.value_a, d.value_b) for d in missing] == [((("id", 2),), "row", "(no row)")]
+    repeated = differences(con, "select * from a union all select * from a where id = 2")
+    assert [(d.key, d.value_a, d.value_b) for d in repeated] == [((("id", 2),), "(no row)", "row")]
+
+
+def test_without_a_key_rows_are_matched_as_a_whole(con):
+    assert differences(con, "select * from a", key=()) == []
+    assert len(differences(con, "select * replace ('z' as name) from a where id = 2", key=())) == 3
+
+
+def test_excluded_columns_are_not_looked_at(con):
+    assert differences(con, "select * replace ('other' as name) from a", exclude=("name",)) == []
+
+
+def test_other_columns_and_unknown_names_are_errors(con):
+    with pytest.raises(ComparisonError, match=r"only a: \['ratio'\]"):
+        differences(con, "select * exclude (ratio) from a")
+    with pytest.raises(ComparisonError, match="key columns"):
+        differences(con, "select * from a", key=("nope",))
+    with pytest.raises(ComparisonError, match="excluded columns"):
+        differences(con, "select * from a", exclude=("nope",))
