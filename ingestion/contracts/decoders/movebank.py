@@ -39,6 +39,7 @@ def decode(payload: bytes) -> dict[str, Any]:
     lat, long = _coordinate(fix, "location_lat"), _coordinate(fix, "location_long")
     if (lat is None) != (long is None):
         raise RejectError("missing", "a position needs both location_lat and location_long")
+    outlier = {_flag(fix, name) for name in OUTLIER_FLAGS}
     return validate_event(
         {
             "device_id": device_id,
@@ -46,7 +47,7 @@ def decode(payload: bytes) -> dict[str, Any]:
             "event_id": event_id_of(device_id, field_of(fix, "event_id", str)),
             "gps_lat": lat,
             "gps_long": long,
-            "quality_score": Decimal(0 if any(_flag(fix, name) for name in OUTLIER_FLAGS) else 1),
+            "quality_score": Decimal(0 if True in outlier else 1),
             "schema_version": 1,
         }
     )
@@ -75,6 +76,6 @@ def _flag(fix: Document, name: str) -> bool:
     value = fix.get(name)
     if value is None:
         raise RejectError("missing", f"{name} is required")
-    if value not in _FLAG_VALUES:
+    if not isinstance(value, str) or value not in _FLAG_VALUES:
         raise RejectError("type", f"{name} is neither TRUE nor FALSE")
     return _FLAG_VALUES[value]
