@@ -134,8 +134,7 @@ def _holding(intervals: list[Interval], moment: datetime) -> Interval | None:
 
 
 def _segments(world: World) -> Segments:
-    ownership = intervals_by_subject(world.ownership)
-    homes = intervals_by_subject(world.homes)
+    ownership, homes = world.ownership, world.homes
     opt_outs = intervals_by_subject(world.opt_outs)
     worn = intervals_by_subject(list(world.assignments.values()))
     rows: list[tuple[int, int, int, int, bool]] = []

@@ -8,7 +8,7 @@ turning facts into messages is `telemetry`.
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -109,8 +109,8 @@ class World:
     pets: list[Pet] = field(default_factory=list)
     mutations: list[Mutation] = field(default_factory=list)
     assignments: dict[str, Interval] = field(default_factory=dict)  # device -> pet
-    ownership: list[Interval] = field(default_factory=list)  # pet -> owner
-    homes: list[Interval] = field(default_factory=list)  # owner -> index of home_positions
+    ownership: dict[int, list[Interval]] = field(default_factory=dict)  # by pet: pet -> owner
+    homes: dict[int, list[Interval]] = field(default_factory=dict)  # by owner: owner -> home_positions
     home_positions: list[tuple[float, float]] = field(default_factory=list)  # lat, long
     opt_outs: list[Interval] = field(default_factory=list)  # owner -> 0, analytics withdrawn
     device_clinic: list[int] = field(default_factory=list)
@@ -133,10 +133,10 @@ class _Roles:
     """Which devices, pets and households play a part in a story; the others are ordinary."""
 
     spare_partner: dict[int, int]  # device -> its spare pet
-    moves: list[int]
+    moves: frozenset[int]
     swaps: list[tuple[int, int]]
-    late_installs: list[int]
-    retired: list[int]
+    late_installs: frozenset[int]
+    retired: frozenset[int]
     rehomed: list[int]
     deleted_owner: int | None
     returned_owner: int | None
@@ -191,10 +191,10 @@ def _cast(config: FleetConfig) -> _Roles:
     swap = take(2) if collars >= 8 else []
     return _Roles(
         spare_partner=partner,
-        moves=moves,
+        moves=frozenset(moves),
         swaps=[(swap[0], swap[1])] if len(swap) == 2 else [],
-        late_installs=take(max(1, collars // 60) if collars >= 10 else 0),
-        retired=take(max(1, collars // 40) if collars >= 10 else 0),
+        late_installs=frozenset(take(max(1, collars // 60) if collars >= 10 else 0)),
+        retired=frozenset(take(max(1, collars // 40) if collars >= 10 else 0)),
         rehomed=take(max(1, collars // 40) if collars >= 6 and households >= 2 else 0),
         deleted_owner=leaving[0] if leaving else None,
         returned_owner=leaving[1] if leaving else None,
@@ -233,6 +233,19 @@ def _record(
         delivery = min(delivery + delayed_days, max(delivery, world.config.days - 1))
     if delivery < world.config.days:
         world.mutations.append(Mutation(feed, key, changed_at, delivery, patch))
+
+
+def _end(intervals: list[Interval], at: datetime) -> None:
+    """Close the last interval at `at` if it is open."""
+    if intervals and intervals[-1].end is None:
+        intervals[-1] = replace(intervals[-1], end=at)
+
+
+def _pass_on(by_subject: dict[int, list[Interval]], subject: int, target: int, at: datetime) -> None:
+    """From `at` on the subject relates to `target`, no longer to whom it did."""
+    intervals = by_subject.setdefault(subject, [])
+    _end(intervals, at)
+    intervals.append(Interval(subject, target, at, None))
 
 
 def _stamp(moment: datetime) -> str:
@@ -275,13 +288,7 @@ def _settle(world: World, owner: int, since: datetime, rng: np.random.Generator)
     # 0.027 degrees of latitude are 3 km; a degree of longitude is two thirds of that here.
     lat = round(CITY_LAT + 0.027 * math.cos(angle) + float(rng.uniform(-0.007, 0.007)), 5)
     long = round(CITY_LONG + 0.040 * math.sin(angle) + float(rng.uniform(-0.010, 0.010)), 5)
-    world.homes = [
-        Interval(home.subject, home.target, home.start, since)
-        if home.subject == owner and home.end is None
-        else home
-        for home in world.homes
-    ]
-    world.homes.append(Interval(owner, len(world.home_positions), since, None))
+    _pass_on(world.homes, owner, len(world.home_positions), since)
     world.home_positions.append((lat, long))
     street = STREETS[int(rng.integers(len(STREETS)))]
     return {
@@ -361,9 +368,9 @@ def _pets(world: World, roles: _Roles) -> None:
         )
         world.pets.append(pet)
         owner = roles.owner_of[number]
-        joined = max(_owner_since(world, owner), datetime(pet.dob.year, pet.dob.month, pet.dob.day))
+        joined = max(world.homes[owner][0].start, datetime(pet.dob.year, pet.dob.month, pet.dob.day))
         joined += timedelta(seconds=int(rng.integers(3600, 86_400)))
-        world.ownership.append(Interval(number, owner, joined, None))
+        _pass_on(world.ownership, number, owner, joined)
         _record(
             world,
             "pets",
@@ -390,10 +397,6 @@ def _pets(world: World, roles: _Roles) -> None:
         for day in range(config.days):
             if rng.random() < config.lazy_days:
                 world.lazy_days.append((number, day))
-
-
-def _owner_since(world: World, owner: int) -> datetime:
-    return next(home.start for home in world.homes if home.subject == owner)
 
 
 def _devices(world: World, roles: _Roles) -> None:
@@ -437,8 +440,7 @@ def _devices(world: World, roles: _Roles) -> None:
 
 def _home_clinic(world: World, owner: int) -> int:
     """The clinic of an owner's part of the city; neighbouring owners share one."""
-    home = next(home for home in world.homes if home.subject == owner)
-    lat, long = world.home_positions[home.target]
+    lat, long = world.home_positions[world.homes[owner][0].target]
     turn = math.atan2((long - CITY_LONG) / 0.040, (lat - CITY_LAT) / 0.027) / (2 * math.pi) % 1.0
     return int(turn * world.config.clinics) % world.config.clinics
 
@@ -466,7 +468,7 @@ def _assign(world: World, roles: _Roles) -> None:
     for device in range(config.collars):
         rng = stream(config.seed, "assignment", device)
         installed = _before(world, rng, 30, 400)
-        installed = max(installed, world.ownership[device].start + timedelta(hours=1))
+        installed = max(installed, world.ownership[device][0].start + timedelta(hours=1))
         installed = min(installed, config.start_ts - timedelta(hours=2))
         spare = roles.spare_partner.get(device)
         if spare is not None and device not in roles.moves:
@@ -519,28 +521,22 @@ def _departures(world: World, roles: _Roles) -> None:
         gone, back = _moment(world, rng, 0.25, 0.45), _moment(world, rng, 0.6, 0.8)
         owner_id = world.owner_ids[owner]
         (world.returned_owners if returns else world.deleted_owners).append(owner_id)
-        pets = [interval.subject for interval in world.ownership if interval.target == owner]
-        world.ownership = [
-            Interval(own.subject, own.target, own.start, gone) if own.target == owner else own
-            for own in world.ownership
-        ]
+        pets = [pet for pet, former in enumerate(roles.owner_of) if former == owner]
         for pet in pets:
             if pet < world.config.collars:
-                installed = max(_before(world, rng, 30, 400), _pet_since(world, pet) + timedelta(hours=1))
+                since = world.ownership[pet][0].start
+                installed = max(_before(world, rng, 30, 400), since + timedelta(hours=1))
                 _wear(world, pet, pet, min(installed, world.config.start_ts - timedelta(hours=2)), gone)
                 if returns:
                     _wear(world, pet, pet, back + timedelta(hours=2), None)
+            _end(world.ownership[pet], gone)
             _record(world, "pets", world.pets[pet].pet_id, gone, None)
             if returns:
-                world.ownership.append(Interval(pet, owner, back, None))
+                _pass_on(world.ownership, pet, owner, back)
                 _record(world, "pets", world.pets[pet].pet_id, back, {})
         _record(world, "owners", owner_id, gone, None)
         if returns:
             _record(world, "owners", owner_id, back, {})
-
-
-def _pet_since(world: World, pet: int) -> datetime:
-    return next(own.start for own in world.ownership if own.subject == pet)
 
 
 def _rehome(world: World, roles: _Roles) -> None:
@@ -551,9 +547,7 @@ def _rehome(world: World, roles: _Roles) -> None:
         while new in (former, roles.deleted_owner, roles.returned_owner):
             new = int(rng.integers(world.config.households))
         at = _moment(world, rng, 0.2, 0.8)
-        since = _pet_since(world, pet)
-        world.ownership = [own for own in world.ownership if own.subject != pet]
-        world.ownership += [Interval(pet, former, since, at), Interval(pet, new, at, None)]
+        _pass_on(world.ownership, pet, new, at)
         world.rehomed_pets.append(world.pets[pet].pet_id)
         _record(world, "pets", world.pets[pet].pet_id, at, {"owner_id": world.owner_ids[new]})
 
@@ -723,14 +717,14 @@ def _visits(world: World, roles: _Roles) -> None:
         staying[int(i)]
         for i in rng.choice(len(staying), len(staying), replace=False, p=frailty / frailty.sum())
     ]
-    ill = set(order[:ill_count])
+    remaining, ill = set(staying), set(order[:ill_count])
     silent = set(order[ill_count : ill_count + round(config.silent_illness * len(world.pets))])
     visits = _Visits(world)
     for pet in range(len(world.pets)):
         own = stream(config.seed, "visits", pet)
         clinic = _home_clinic(world, roles.owner_of[pet])
         _past_visits(world, visits, pet, clinic, own)
-        if pet in staying:
+        if pet in remaining:
             _planned_visits(world, visits, pet, clinic, own)
         if pet in ill:
             _fall_ill(world, visits, pet, clinic, own)
