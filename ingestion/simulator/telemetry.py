@@ -134,6 +134,10 @@ class Planner:
         word = mix(self._counter(plan.device, plan.slot), self._shape_key)
         return np.where(plan.kind == MALFORMED, part(word, 1) % len(MALFORMATIONS), -1)
 
+    def first_arrival_ms(self, plan: Plan) -> I64:
+        """When the first copy of each second copy arrived; for other messages, had they been undisturbed."""
+        return self._times(plan.device, plan.slot)[1]
+
     def _slot_ms(self, slot: int) -> int:
         return self._start_ms + slot * self._config.period_ms
 

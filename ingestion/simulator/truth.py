@@ -33,13 +33,14 @@ _CLOCK_MAX_AHEAD_MS = 24 * HOUR_MS
 
 @dataclass
 class WaveTruth:
-    """Counts of one wave, or of all of them.
+    """Counts of one wave, or of all.
 
     messages = sum of rejected + valid; valid = consent_dropped + landed;
-    landed = distinct + duplicates + conflicts. `late` and `out_of_order` count
-    landed messages with that planted fault, `clock_shifted` landed messages of
-    a clock that is off by minutes, `unassigned` distinct events of collars that
-    nobody wears.
+    landed = distinct + duplicates + conflicts. Consent is what all records say
+    of the time of receipt, the collector's rule once every extract has landed.
+    `late` and `out_of_order` count landed messages with that planted fault,
+    `clock_shifted` landed messages of a clock that is off by minutes,
+    `unassigned` distinct events of collars that nobody wears.
     """
 
     messages: int = 0
@@ -96,7 +97,7 @@ def find_truth(world: World, timeline: Timeline, planner: Planner, delivered: li
     for day in range(config.days):
         wave = WaveTruth()
         for plan in planner.wave(day, _PLAN_ROWS):
-            wave.add(tally.count(plan, planner.malformation(plan)))
+            wave.add(tally.count(plan, planner.malformation(plan), planner.first_arrival_ms(plan)))
         waves.append(wave)
     total = WaveTruth()
     for wave in waves:
@@ -128,20 +129,22 @@ class _Tally:
         self._events = np.zeros((config.collars, config.days + 2), dtype=np.int64)
         self._drops = np.zeros(config.collars, dtype=np.int64)
 
-    def count(self, plan: Plan, malformation: I64) -> WaveTruth:
+    def count(self, plan: Plan, malformation: I64, first_arrival_ms: I64) -> WaveTruth:
         broken = malformation >= 0
         clock = ~broken & (
             (plan.event_ms < plan.arrival_ms - _CLOCK_MAX_AGE_MS)
             | (plan.event_ms > plan.arrival_ms + _CLOCK_MAX_AHEAD_MS)
         )
         valid = ~broken & ~clock
-        # The consent in force, and the pet, are those at the event's time as the device stated it.
+        # Consent is that at the time of receipt, by all records; the pet that at the event's time as stated.
         segments = self._timeline.segments
-        segment = segments.find(plan.device, plan.event_ms)
-        dropped = valid & segments.opted_out[segment]
+        dropped = valid & segments.opted_out[segments.find(plan.device, plan.arrival_ms)]
         landed = valid & ~dropped
-        again, conflict = plan.kind == DUPLICATE, plan.kind == CONFLICT
-        distinct = landed & ~self._copies(plan)
+        # A second copy whose first one was dropped is the only one that landed.
+        copy = (plan.kind == DUPLICATE) | (plan.kind == CONFLICT)
+        repeated = landed & copy
+        repeated &= ~segments.opted_out[segments.find(plan.device, first_arrival_ms)]
+        distinct = landed & ~repeated
         np.add.at(
             self._events,
             (plan.device[distinct], plan.event_ms[distinct] // DAY_MS - self._first_day),
@@ -160,17 +163,13 @@ class _Tally:
             consent_dropped=int(dropped.sum()),
             landed=int(landed.sum()),
             distinct=int(distinct.sum()),
-            duplicates=int((landed & again).sum()),
-            conflicts=int((landed & conflict).sum()),
+            duplicates=int((repeated & (plan.kind == DUPLICATE)).sum()),
+            conflicts=int((repeated & (plan.kind == CONFLICT)).sum()),
             late=int((landed & (plan.kind == LATE)).sum()),
             out_of_order=int((landed & (plan.kind == OUT_OF_ORDER)).sum()),
             clock_shifted=int((landed & (plan.event_ms != plan.true_ms)).sum()),
-            unassigned=int((distinct & (segments.pet[segment] < 0)).sum()),
+            unassigned=int((distinct & (segments.pet[segments.find(plan.device, plan.event_ms)] < 0)).sum()),
         )
-
-    @staticmethod
-    def _copies(plan: Plan) -> np.ndarray:
-        return (plan.kind == DUPLICATE) | (plan.kind == CONFLICT)
 
     def events_table(self, device_ids: list[str]) -> pa.Table:
         device, day = np.nonzero(self._events)
