@@ -14,8 +14,9 @@ Decisions:
   dog and nothing is guessed; only white space around the breed is dropped
   ("Podengo Portugues " is one breed with "Podengo Portugues"). The ordinal is the
   rank of the row's remaining content among rows with the same first four, so the
-  order of rows in the file does not matter. When the lower of two such dogs
-  leaves, the other takes its ordinal: without an id the source cannot say which left.
+  order of rows in the file does not matter. When the lower of two such dogs leaves,
+  the other takes its ordinal: without an id the source cannot say which left. Of
+  16,208 dogs met again in the next snapshot this touches 5.
 - A row that repeats another row of its snapshot in every column: set aside as
   `duplicate_row`. Nothing in the file tells two equal dogs of one owner from a row
   written twice. (Most repeats come back in the next snapshot, 28 of 28 from 2015 to

@@ -15,10 +15,11 @@ Field by field, with what the 16,954 frames of the real file say:
 - `event_id` hashes what identifies a frame: `dev_eui`, `devaddr`, `fcnt`, `port` and the
   decoded payload. LoRaWAN repeats a frame bit by bit, seconds apart or over several
   hotspots, with the same session address and counter (6,410 repeats). The counter
-  alone does not do: it starts again at every join (2,556 numbers recur months
-  apart). With the session's address it almost does: an address was given out again
-  twice, which the payload (battery, temperature, counters) tells apart, and no pair
-  with equal key lies further apart than its `hold_time` explains. Times are not part
+  alone does not do: it starts again at every join, and 2,314 numbers of a device come
+  again for another frame. With the session's address it almost does: an address was
+  given out again twice, which the payload (battery, temperature, counters) tells
+  apart. Repeats received over two minutes after the copy before had been held by
+  their hotspot about that long, so none of them is another frame. Times are not part
   of the key, since every repeat has its own.
 - No fix is null latitude and longitude (7,404 frames, one of them without any
   decoded value).
