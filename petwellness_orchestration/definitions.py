@@ -4,6 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from petwellness_orchestration.defs.operations.loggers import progress
 from petwellness_orchestration.freshness import apply_freshness
 from petwellness_orchestration.resources import PlatformResource, RecordSourceResource
 
@@ -16,7 +17,9 @@ def build_definitions(resource_overrides: dict[str, object] | None = None) -> dg
     defs = dg.Definitions.merge(
         found,
         dg.Definitions(
-            resources={**RESOURCES, **(resource_overrides or {})}, executor=dg.in_process_executor
+            resources={**RESOURCES, **(resource_overrides or {})},
+            executor=dg.in_process_executor,
+            loggers={"progress": progress},
         ),
     )
     return apply_freshness(defs)

@@ -6,7 +6,6 @@ reads anything but environment variables.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -83,11 +82,6 @@ class PlatformSettings:
         return not self.broker.bootstrap_servers
 
 
-# The embedded broker keeps about 5 MB a partition and its producer waits at 4 MB
-# of messages not yet landed, so ranges have to close well before that.
-EMBEDDED_ROTATE_BYTES = 2_000_000
-
-
 def load_settings() -> PlatformSettings:
     """Settings from the environment variables of this process.
 
@@ -100,19 +94,12 @@ def load_settings() -> PlatformSettings:
             f"PETWELLNESS_ENVIRONMENT='{operations.environment}' is not known;"
             f" choose one of: {', '.join(sorted(ENVIRONMENTS))}"
         )
-    broker = BrokerSettings()
     return PlatformSettings(
         environment=ENVIRONMENTS[operations.environment],
         state=StateSettings(),
         lake=LakeSettings(),
-        broker=broker,
-        collector=_collector_settings(broker),
+        broker=BrokerSettings(),
+        collector=CollectorSettings(),
         source=SourceSettings(),
         operations=operations,
     )
-
-
-def _collector_settings(broker: BrokerSettings) -> CollectorSettings:
-    if broker.bootstrap_servers or "PETWELLNESS_COLLECTOR_ROTATE_BYTES" in os.environ:
-        return CollectorSettings()
-    return CollectorSettings(rotate_bytes=EMBEDDED_ROTATE_BYTES)

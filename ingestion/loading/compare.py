@@ -80,7 +80,8 @@ def compare_tables(
     if set(columns_a) != set(columns_b):
         only_a, only_b = sorted(set(columns_a) - set(columns_b)), sorted(set(columns_b) - set(columns_a))
         raise ComparisonError(
-            f"{table_a} and {table_b} have different columns: only {table_a}: {only_a}; only {table_b}: {only_b}"
+            f"{table_a} and {table_b} have different columns: "
+            f"only {table_a}: {only_a}; only {table_b}: {only_b}"
         )
     key = [name.lower() for name in key] or list(columns_a)
     if unknown := sorted(set(key) - set(columns_a)):

@@ -288,7 +288,8 @@ def data_time(con: duckdb.DuckDBPyConnection) -> datetime | None:
     Stands where a rebuild could not repeat the wall clock.
     """
     newest = " union all ".join(
-        f"select max(arrival_ts) as arrival_ts from raw.{feed}" for feed in (TELEMETRY_FEED, *RECORD_FEED_NAMES)
+        f"select max(arrival_ts) as arrival_ts from raw.{feed}"
+        for feed in (TELEMETRY_FEED, *RECORD_FEED_NAMES)
     )
     row = con.execute(f"select max(arrival_ts) from ({newest})").fetchone()
     return row[0] if row else None

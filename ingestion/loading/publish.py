@@ -153,7 +153,7 @@ def _export(
     target.parent.mkdir(parents=True, exist_ok=True)
     days = ", ".join(f"date '{day}'" for day in parts)
     con.execute(
-        f'copy ({table.select} where "{table.day_column}" in ({days})) to \'{target}\''
+        f"copy ({table.select} where \"{table.day_column}\" in ({days})) to '{target}'"
         f" (format parquet, compression zstd, partition_by ({table.day_column}), write_partition_columns true)"
     )
     files: dict[str, list[str]] = {}

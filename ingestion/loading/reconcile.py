@@ -78,14 +78,22 @@ def reconcile(
     findings = [
         *chain_findings(ends),
         *(finding for m in by_key.values() for finding in law_findings(m)),
-        *(Finding(key, "claim without manifest", "the range was claimed and is not finished")
-          for key in sorted(ends.keys() - by_key.keys())),
-        *(Finding(key, "manifest without claim", by_key[key].source_file)
-          for key in sorted(by_key.keys() - ends.keys())),
-        *(Finding(key, "manifest not loaded", by_key[key].source_file)
-          for key in sorted(by_key.keys() - raw_ranges.keys())),
-        *(Finding(key, "ledger without manifest", "loaded from a range the lake does not know")
-          for key in sorted(raw_ranges.keys() - by_key.keys())),
+        *(
+            Finding(key, "claim without manifest", "the range was claimed and is not finished")
+            for key in sorted(ends.keys() - by_key.keys())
+        ),
+        *(
+            Finding(key, "manifest without claim", by_key[key].source_file)
+            for key in sorted(by_key.keys() - ends.keys())
+        ),
+        *(
+            Finding(key, "manifest not loaded", by_key[key].source_file)
+            for key in sorted(by_key.keys() - raw_ranges.keys())
+        ),
+        *(
+            Finding(key, "ledger without manifest", "loaded from a range the lake does not know")
+            for key in sorted(raw_ranges.keys() - by_key.keys())
+        ),
     ]
     for key in sorted(by_key.keys() & raw_ranges.keys()):
         findings.extend(row_findings(key, by_key[key], raw_ranges[key]))
@@ -106,9 +114,7 @@ def _pending(
 ) -> set[RangeKey]:
     if settled_before is None:
         return set()
-    return {
-        c.range_key for c in claims if c.claimed_at >= settled_before and c.range_key not in raw_ranges
-    }
+    return {c.range_key for c in claims if c.claimed_at >= settled_before and c.range_key not in raw_ranges}
 
 
 def chain_findings(ends: dict[RangeKey, int]) -> list[Finding]:

@@ -106,7 +106,8 @@ def consent_snapshot(platform: PlatformResource) -> dg.MaterializeResult:
 )
 def telemetry_landing(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
     """Drain the topics to the present through the landing protocol."""
-    from petwellness_orchestration.sources import drain_metadata, drain_telemetry
+    from petwellness_orchestration.collecting import drain_telemetry
 
-    report = drain_telemetry(platform.settings(), platform.store(), context.log.info)
-    return dg.MaterializeResult(metadata=drain_metadata(report))
+    return dg.MaterializeResult(
+        metadata=drain_telemetry(platform.settings(), platform.store(), context.log.info)
+    )

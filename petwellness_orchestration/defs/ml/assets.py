@@ -114,7 +114,9 @@ def _not_applicable(reason: str) -> Iterator[Any]:
     owners=[names.CLINICAL_OWNER],
     description="The registry's champion: the newest candidate that passed its gate.",
 )
-def visit_risk_champion(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
+def visit_risk_champion(
+    context: dg.AssetExecutionContext, platform: PlatformResource
+) -> dg.MaterializeResult:
     """Promote the newest candidate; the gate has passed, or this would not run."""
     from ml.registry import ModelRegistry
 

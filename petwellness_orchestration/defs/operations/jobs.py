@@ -60,9 +60,10 @@ def landing_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Sk
     """Compare the lake's manifests with those seen at the last request."""
     from ingestion.lake.layout import MANIFESTS
     from ingestion.lake.store import open_store
+    from petwellness_orchestration.sources import landing_cursor
 
     settings = load_settings()
-    keys = sorted(info.key for info in open_store(settings.lake, settings.state.home).list(MANIFESTS))
+    keys = [info.key for info in open_store(settings.lake, settings.state.home).list(MANIFESTS)]
     if not keys:
         return dg.SkipReason("nothing has landed yet")
     cursor = landing_cursor(keys)
@@ -75,14 +76,6 @@ def landing_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Sk
         return dg.SkipReason("a run is under way; what landed waits for the next tick")
     context.update_cursor(cursor)
     return dg.RunRequest(run_key=cursor, partition_key=EVENT_DAYS.get_last_partition_key())
-
-
-def landing_cursor(manifest_keys: list[str]) -> str:
-    """Short name of a set of manifests: how many, and a digest of their names."""
-    import hashlib
-
-    digest = hashlib.sha256("\n".join(manifest_keys).encode()).hexdigest()[:16]
-    return f"{len(manifest_keys)}-{digest}"
 
 
 def latest_ended_day(timestamp_s: float) -> str:

@@ -72,7 +72,9 @@ def _heartbeat(platform: PlatformResource, table: str, key: str) -> dg.AssetChec
     if frame.empty:
         return not_applicable("no device of a regular cadence: nothing says how many heartbeats to expect")
     result = validate(frame, [Range("heartbeat_ratio", min_ratio, None)])[0]
-    worst = [f"{row[0]} {row[1]:%Y-%m-%d} {row[2]:.0%}" for row in frame.head(EXAMPLES).itertuples(index=False)]
+    worst = [
+        f"{row[0]} {row[1]:%Y-%m-%d} {row[2]:.0%}" for row in frame.head(EXAMPLES).itertuples(index=False)
+    ]
     return dg.AssetCheckResult(
         passed=result.passed,
         severity=dg.AssetCheckSeverity.WARN,
@@ -101,7 +103,12 @@ def layers_add_up(platform: PlatformResource) -> dg.AssetCheckResult:
         passed=all(step.unexplained == 0 for step in steps),
         metadata={
             step.name: dg.MetadataValue.json(
-                {"before": step.before, "after": step.after, **step.set_aside, "unexplained": step.unexplained}
+                {
+                    "before": step.before,
+                    "after": step.after,
+                    **step.set_aside,
+                    "unexplained": step.unexplained,
+                }
             )
             for step in steps
         },

@@ -5,10 +5,21 @@ from datetime import timedelta
 
 import dagster as dg
 
+from ingestion.contracts.feeds import RECORD_FEED_NAMES
 from petwellness_orchestration import names
 from petwellness_orchestration.resources import PlatformResource
 
-_SPEC = {"group_name": "raw", "kinds": {"duckdb", "table"}, "owners": [names.DATA_OWNER]}
+
+def _spec(key: dg.AssetKey, deps: list[dg.AssetKey], description: str) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        key,
+        deps=deps,
+        group_name="raw",
+        kinds={"duckdb", "table"},
+        owners=[names.DATA_OWNER],
+        description=description,
+    )
+
 
 # How long a range claimed just before a load may take to show its manifest while
 # collectors run beside the graph.
@@ -19,25 +30,22 @@ LANDING_GRACE = timedelta(seconds=60)
     name="raw_loads",
     specs=[
         *(
-            dg.AssetSpec(
+            _spec(
                 names.raw_key(feed),
-                deps=[names.landing_key(feed)],
-                description=f"One row per landed record of {feed}, as it arrived, with its envelope.",
-                **_SPEC,
+                [names.landing_key(feed)],
+                f"One row per landed record of {feed}, as it arrived, with its envelope.",
             )
             for feed in names.FEEDS
         ),
-        dg.AssetSpec(
+        _spec(
             names.EXTRACTS,
-            deps=[names.landing_key(feed) for feed in names.FEEDS if feed != names.FEEDS[0]],
-            description="One row per loaded extract; only a complete one states what is absent.",
-            **_SPEC,
+            [names.landing_key(feed) for feed in RECORD_FEED_NAMES],
+            "One row per loaded extract; only a complete one states what is absent.",
         ),
-        dg.AssetSpec(
+        _spec(
             names.LOAD_HISTORY,
-            deps=[names.landing_key(feed) for feed in names.FEEDS],
-            description="One row per loaded range (stream, partition, start, end): the load ledger.",
-            **_SPEC,
+            [names.landing_key(feed) for feed in names.FEEDS],
+            "One row per loaded range (stream, partition, start, end): the load ledger.",
         ),
     ],
     pool=names.WAREHOUSE_POOL,

@@ -1,6 +1,6 @@
 """dbt models as assets and the copy that readers see. SQL lives in `dbt_project`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -57,9 +57,12 @@ def warehouse(context: dg.AssetExecutionContext, platform: PlatformResource) -> 
             duckdb_raw.set_build_mark(con, duckdb_raw.WAREHOUSE_MARK, load_seq)
 
 
-def dbt_variables(days: tuple[date, ...], as_of_ts: datetime) -> dict[str, Any]:
-    """dbt variables of one build: the event days to rebuild and the data's own present."""
-    return {"dirty_days": [day.isoformat() for day in days], "as_of_ts": f"{as_of_ts:%Y-%m-%d %H:%M:%S}"}
+def dbt_variables(days: tuple[date, ...], as_of_ts: datetime | None) -> dict[str, Any]:
+    """dbt variables of one build: the event days to rebuild and the data's own present (None: no data)."""
+    return {
+        "dirty_days": [day.isoformat() for day in days],
+        "as_of_ts": None if as_of_ts is None else f"{as_of_ts:%Y-%m-%d %H:%M:%S}",
+    }
 
 
 def _selection(context: dg.AssetExecutionContext) -> list[str]:
@@ -77,7 +80,7 @@ def _selection(context: dg.AssetExecutionContext) -> list[str]:
 
 def _asset_events(
     context: dg.AssetExecutionContext,
-    events: list[Mapping[str, Any]],
+    events: Sequence[Mapping[str, Any]],
     con: Any,
     days: tuple[date, ...],
 ) -> Iterator[Any]:

@@ -8,7 +8,8 @@ writing process. Nothing of Dagster's graph lives here.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,10 +81,8 @@ def run_dbt(
 
 
 @contextmanager
-def dbt_environment(settings: PlatformSettings):  # noqa: ANN201 - a context manager of nothing
+def dbt_environment(settings: PlatformSettings) -> Iterator[None]:
     """Tell dbt's profile which warehouse file to use; close dbt's connections at the end."""
-    import os
-
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 
     before = os.environ.get("PETWELLNESS_DUCKDB_PATH")

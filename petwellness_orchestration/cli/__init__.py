@@ -1,0 +1,74 @@
+"""The `petwellness` command: one subcommand for each part of the platform.
+
+Commands read settings from the environment, print progress, and turn the
+platform's own errors into one line and exit code 1. What they do lives in the
+modules beside this one and in the libraries; heavy imports happen there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+# Errors that name the thing and the fix: shown as one line, without a traceback.
+_EXPECTED = (
+    "AlertNotDeliveredError",
+    "BrokerUnreachableError",
+    "ConsentSnapshotStaleError",
+    "DbtFailedError",
+    "EmbeddedBrokerError",
+    "LoadMismatchError",
+    "PublishedCopyMissingError",
+    "PublisherDiedError",
+    "QueryFailedError",
+    "SourceError",
+    "StoreError",
+    "UnknownEnvironmentError",
+    "UnknownTopicError",
+    "WarehouseUnreachableError",
+)
+
+
+def main() -> None:
+    """Entry point of the console command."""
+    from petwellness_orchestration.cli.app import app
+
+    try:
+        app()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        line = expected_line(error)
+        if line is None:
+            raise
+        print(f"petwellness: {line}", file=sys.stderr)
+        sys.exit(1)
+
+
+def expected_line(error: BaseException) -> str | None:
+    """The one line to show for an error of the platform's own (or one caused by it); else None."""
+    from pydantic import ValidationError
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if any(kind.__name__ in _EXPECTED for kind in type(cause).__mro__):
+            return " ".join(str(cause).split())
+        if isinstance(cause, ValidationError):
+            first = cause.errors()[0]
+            return f"setting {cause.title}.{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        cause = cause.__cause__
+    return None
+
+
+def use_data(data: Path | None) -> None:
+    """Make a folder of real files the source of this process and those it starts, in a state of its own.
+
+    Real and simulated records never share a lake: without PETWELLNESS_HOME the
+    state goes to `.petwellness/real`.
+    """
+    if data is None:
+        return
+    os.environ["PETWELLNESS_DATA"] = str(data.expanduser().absolute())
+    os.environ.setdefault("PETWELLNESS_HOME", str(Path(".petwellness/real").absolute()))

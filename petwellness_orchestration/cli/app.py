@@ -1,0 +1,154 @@
+"""Subcommands and their options. What each does is in the module it imports when called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="petwellness",
+    help="Smart-collar telemetry and clinic records, from Kafka to tables and models, as one asset graph.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", help="Folder of real source files (PETWELLNESS_DATA); without it the simulated fleet."
+    ),
+]
+
+
+@app.command()
+def demo(data: DataOption = None) -> None:
+    """Run the whole platform once, headless, and show what came out."""
+    from petwellness_orchestration.cli.demo import run_demo
+
+    raise typer.Exit(run_demo(data))
+
+
+@app.command()
+def dev(
+    port: Annotated[int, typer.Option(help="Port of the Dagster UI on 127.0.0.1.")] = 3000,
+) -> None:
+    """Dagster UI and daemon, live fleet, collector, schedules and sensors; Ctrl-C stops all of it."""
+    from petwellness_orchestration.cli.dev import run_dev
+
+    raise typer.Exit(run_dev(port))
+
+
+@app.command()
+def simulate(
+    live: Annotated[bool, typer.Option("--live", help="Go on in real time until stopped.")] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Keep the embedded broker up until standard input closes.")
+    ] = False,
+) -> None:
+    """Publish the simulated fleet's telemetry, through an embedded broker unless Kafka is set.
+
+    Waves that have landed before are not published again. A collector has to
+    run beside it (`petwellness collect`): the embedded broker keeps little.
+    """
+    from petwellness_orchestration.cli.publish import publish_live, publish_waves
+
+    publish_live() if live else publish_waves(serve)
+
+
+@app.command()
+def replay(
+    data: Annotated[Path, typer.Argument(help="Folder of real source files.")],
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Keep the embedded broker up until standard input closes.")
+    ] = False,
+) -> None:
+    """Publish real telemetry files with their original times of receipt."""
+    from petwellness_orchestration.cli import use_data
+    from petwellness_orchestration.cli.publish import publish_waves
+
+    use_data(data)
+    publish_waves(serve)
+
+
+@app.command()
+def extract(data: DataOption = None) -> None:
+    """Land the record extracts of the source and take the consent snapshot."""
+    from petwellness_orchestration.cli import use_data
+    from petwellness_orchestration.cli.steps import land_records
+
+    use_data(data)
+    raise typer.Exit(land_records())
+
+
+@app.command()
+def collect(
+    forever: Annotated[bool, typer.Option("--forever", help="Run as a service until SIGTERM.")] = False,
+) -> None:
+    """Take telemetry from the broker into the lake, to the present or forever."""
+    from petwellness_orchestration.cli.steps import collect_telemetry
+
+    raise typer.Exit(collect_telemetry(forever))
+
+
+@app.command()
+def load() -> None:
+    """Load what has landed into raw, by ledger, and reconcile lake and raw."""
+    from petwellness_orchestration.cli.steps import load_raw
+
+    raise typer.Exit(load_raw())
+
+
+@app.command()
+def build(
+    full_refresh: Annotated[bool, typer.Option("--full-refresh", help="Rebuild every day.")] = False,
+) -> None:
+    """Build and test the dbt models for the days that changed."""
+    from petwellness_orchestration.cli.steps import build_models
+
+    raise typer.Exit(build_models(full_refresh))
+
+
+@app.command()
+def publish() -> None:
+    """Write what changed to the published copy that readers use."""
+    from petwellness_orchestration.cli.steps import publish_tables
+
+    raise typer.Exit(publish_tables())
+
+
+@app.command()
+def rebuild(
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it; without this only say what would happen.")
+    ] = False,
+) -> None:
+    """Drop the warehouse and rebuild it from the lake."""
+    from petwellness_orchestration.cli.steps import rebuild_warehouse
+
+    raise typer.Exit(rebuild_warehouse(yes))
+
+
+@app.command()
+def query(
+    sql: Annotated[
+        str | None, typer.Argument(help="SQL; without it the published tables are listed.")
+    ] = None,
+    output: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
+    limit: Annotated[int, typer.Option(help="Most rows to show as a table.")] = 50,
+) -> None:
+    """Ask the published copy, also while a run writes."""
+    from petwellness_orchestration.cli.query import run_query
+
+    run_query(sql, output, limit)
+
+
+@app.command()
+def status() -> None:
+    """What has landed, been loaded, built and published, and what waits."""
+    from petwellness_orchestration.cli.steps import show_status
+
+    raise typer.Exit(show_status())

@@ -1,0 +1,102 @@
+"""`petwellness simulate` and `replay`: publish waves, or a live fleet, with the embedded broker if none is set.
+
+What is published comes from `sources`; flow control and the wave ledger are
+`ingestion.broker.publisher`.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import FrameType
+
+from ingestion.broker.client import BrokerClient, connect
+from petwellness_orchestration import sources
+from petwellness_orchestration.cli.console import say
+from petwellness_orchestration.settings import PlatformSettings, load_settings
+
+# 16 partitions of 4 MB each are in flight at most; enough that producer and
+# collector seldom wait for each other.
+EMBEDDED_PARTITIONS = {"telemetry": 16, "telemetry.campusiot": 4, "telemetry.movebank": 4}
+
+LIVE_INTERVAL_S = 5.0
+
+
+@contextmanager
+def broker(settings: PlatformSettings) -> Iterator[BrokerClient]:
+    """The broker to publish to: an embedded one of this process, unless Kafka is set."""
+    if not settings.is_broker_embedded:
+        yield connect(settings.broker, settings.state.home)
+        return
+    from ingestion.broker.embedded import EmbeddedBroker
+
+    with EmbeddedBroker(EMBEDDED_PARTITIONS, settings.state.broker_card_path) as embedded:
+        address = embedded.card.bootstrap_servers if embedded.card else ""
+        say(f"embedded broker listens on {address}")
+        yield connect(settings.broker, settings.state.home)
+
+
+def publish_waves(serve: bool) -> None:
+    """Publish every wave of the source that has not been seen landed; with `serve` stay up afterwards."""
+    from ingestion.broker.publisher import publish_wave
+
+    from ingestion.lake.store import open_store
+
+    settings = load_settings()
+    home = settings.state.home
+    store = open_store(settings.lake, home)
+    store.check()
+    waves = sources.waves(settings)
+    with broker(settings) as client:
+        sources.write_publisher_status(home, "publishing")
+        try:
+            for wave in waves:
+                report = publish_wave(client, store, wave.wave_id, wave.batches)
+                if report.already_landed:
+                    say(f"wave {wave.wave_id}: landed before, not published again")
+                else:
+                    say(f"wave {wave.wave_id}: {report.messages:,} messages published and landed")
+            sources.write_publisher_status(home, "landed")
+            sources.write_truth(settings)
+            if serve:
+                sys.stdin.read()
+        finally:
+            sources.clear_publisher_status(home)
+
+
+def publish_live() -> None:
+    """Publish the fleet's events as they fall due until SIGINT or SIGTERM."""
+    from ingestion.broker.publisher import LivePublisher
+
+    from ingestion.lake.store import open_store
+
+    settings = load_settings()
+    stop = stop_on_signals()
+    store = open_store(settings.lake, settings.state.home)
+    store.check()
+    simulated = sources.fleet(settings)
+    sent = 0
+    with broker(settings) as client, LivePublisher(client, store) as publisher:
+        say(f"live fleet of {simulated.config.collars} collars; Ctrl-C stops it")
+        while not stop.is_set():
+            for batch in simulated.live_batches(datetime.now(UTC).replace(tzinfo=None)):
+                publisher.send(batch)
+                sent += len(batch)
+            stop.wait(LIVE_INTERVAL_S)
+    say(f"live fleet stopped after {sent:,} messages")
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that SIGINT and SIGTERM set, for loops that stop between two steps."""
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+    return stop

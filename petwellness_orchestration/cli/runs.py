@@ -1,0 +1,130 @@
+"""Run parts of the asset graph in this process, with progress lines in place of Dagster's log.
+
+The same jobs that schedules and sensors start; the run is recorded in the state
+folder's Dagster instance, so the UI shows it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from petwellness_orchestration.cli.console import say
+from petwellness_orchestration.instance import prepare_dagster_home
+from petwellness_orchestration.settings import PlatformSettings
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+EVERYTHING = "everything"
+REFRESH = "refresh"
+
+
+@dataclass(frozen=True)
+class CheckOutcome:
+    """One evaluated asset check: `status` is passed, warned, failed or not applicable (with its reason)."""
+
+    asset: str
+    name: str
+    status: str
+    blocking: bool
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What a run did: success, seconds by step, evaluated checks, metadata by asset, the first error."""
+
+    success: bool
+    run_id: str
+    step_seconds: dict[str, float]
+    checks: list[CheckOutcome]
+    metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
+    error: str | None = None
+
+
+def run_job(settings: PlatformSettings, job_name: str, assets: Sequence[str] | None = None) -> RunOutcome:
+    """Run a job for all dirty days in this process; `assets` ("group:raw", "anl/daily_activity") restrict it."""
+    os.environ["DAGSTER_HOME"] = str(prepare_dagster_home(settings.state.home))
+    warnings.filterwarnings("ignore")
+    say("loading the asset graph")
+    import dagster as dg
+
+    from petwellness_orchestration.definitions import build_definitions
+    from petwellness_orchestration.defs.operations.jobs import latest_ended_day
+    from petwellness_orchestration.defs.warehouse.partitions import DIRTY_TAGS
+
+    definitions = build_definitions()
+    job = definitions.resolve_job_def(job_name)
+    selection = None
+    if assets is not None:
+        graph = definitions.resolve_asset_graph()
+        selected = dg.AssetSelection.from_coercible(list(assets)).resolve(graph)
+        selection = sorted(key for key in selected if key in graph.executable_asset_keys)
+    quiet_libraries()
+    with dg.DagsterInstance.get() as instance:
+        result = job.execute_in_process(
+            instance=instance,
+            partition_key=latest_ended_day(time.time()),
+            asset_selection=selection,
+            tags=DIRTY_TAGS,
+            run_config={"loggers": {"progress": {}}},
+            raise_on_error=False,
+        )
+        return outcome(result)
+
+
+def quiet_libraries() -> None:
+    """Keep libraries' own chatter out of the progress lines; errors still show."""
+    for name in ("great_expectations", "mlflow", "alembic", "sqlalchemy", "botocore"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def outcome(result: dg.ExecuteInProcessResult) -> RunOutcome:
+    """Plain values of a finished run."""
+    steps: dict[str, float] = {}
+    metadata: dict[str, dict[str, Any]] = {}
+    error = None
+    for event in result.all_events:
+        if event.event_type_value == "STEP_SUCCESS":
+            steps[str(event.step_key)] = event.step_success_data.duration_ms / 1000
+        elif event.event_type_value == "ASSET_MATERIALIZATION":
+            found = event.step_materialization_data.materialization
+            metadata.setdefault(found.asset_key.to_user_string(), {}).update(
+                {name: value.value for name, value in found.metadata.items()}
+            )
+        elif event.event_type_value == "STEP_FAILURE" and error is None:
+            error = failure_line(event.step_failure_data.error)
+    checks = [_check(evaluation) for evaluation in result.get_asset_check_evaluations()]
+    return RunOutcome(result.success, result.run_id, steps, checks, metadata, error)
+
+
+def failure_line(error: Any) -> str | None:
+    """The innermost cause of a step's failure, in one line."""
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return None if error is None else " ".join(error.message.split())
+
+
+def _check(evaluation: Any) -> CheckOutcome:
+    import dagster as dg
+
+    values = {name: value.value for name, value in evaluation.metadata.items()}
+    if values.get("status") == "not applicable":
+        status = "not applicable"
+    elif evaluation.passed:
+        status = "passed"
+    else:
+        status = "warned" if evaluation.severity == dg.AssetCheckSeverity.WARN else "failed"
+    return CheckOutcome(
+        evaluation.asset_key.to_user_string(),
+        evaluation.check_name,
+        status,
+        bool(evaluation.blocking),
+        values.get("reason") if status != "passed" else None,
+    )

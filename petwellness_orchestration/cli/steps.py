@@ -1,0 +1,116 @@
+"""Commands that run one part of the graph, and the two that look at or replace the warehouse."""
+
+from __future__ import annotations
+
+from petwellness_orchestration.cli.console import mebibytes, say, thousands, warn
+from petwellness_orchestration.cli.publish import stop_on_signals
+from petwellness_orchestration.cli.runs import EVERYTHING, REFRESH, RunOutcome, run_job
+from petwellness_orchestration.settings import PlatformSettings, load_settings
+
+
+def land_records() -> int:
+    """Land the source's record extracts, then take the consent snapshot."""
+    return _finish(
+        run_job(load_settings(), EVERYTHING, ["group:landing and not key:landing/telemetry_events"])
+    )
+
+
+def collect_telemetry(forever: bool) -> int:
+    """Drain the topics to the present, or serve until SIGTERM."""
+    if not forever:
+        return _finish(run_job(load_settings(), EVERYTHING, ["landing/telemetry_events"]))
+    from petwellness_orchestration.collecting import serve_telemetry
+
+    serve_telemetry(load_settings(), stop_on_signals(), say)
+    return 0
+
+
+def load_raw() -> int:
+    """Load and reconcile; 1 when lake and raw disagree."""
+    return _finish(run_job(load_settings(), EVERYTHING, ["group:raw"]))
+
+
+def build_models(full_refresh: bool) -> int:
+    """Build and test the dbt models; 1 when a test that guards a contract fails."""
+    settings = load_settings()
+    if full_refresh:
+        forget_builds(settings)
+    return _finish(run_job(settings, REFRESH, ["group:stg or group:cur or group:anl or group:ml"]))
+
+
+def publish_tables() -> int:
+    """Publish what changed."""
+    return _finish(run_job(load_settings(), EVERYTHING, ["group:published"]))
+
+
+def forget_builds(settings: PlatformSettings) -> None:
+    """Make every day count as dirty for the next build."""
+    from ingestion.loading.duckdb_raw import WAREHOUSE_MARK, open_warehouse, set_build_mark
+
+    with open_warehouse(settings.state.warehouse_path) as con:
+        set_build_mark(con, WAREHOUSE_MARK, 0)
+
+
+def rebuild_warehouse(confirmed: bool) -> int:
+    """Drop the warehouse file and build it again from the lake; without `confirmed` only say so."""
+    settings = load_settings()
+    path = settings.state.warehouse_path
+    if not path.exists():
+        warn(f"there is no warehouse at {path}; `petwellness load` creates one from the lake")
+        return 1
+    size = mebibytes(path.stat().st_size)
+    if not confirmed:
+        say(
+            f"would delete {path} ({size}) and rebuild it from {settings.lake.resolved_url(settings.state.home)}"
+        )
+        say("nothing was changed; add --yes to do it")
+        return 0
+    path.unlink()
+    say(f"deleted {path} ({size})")
+    return _finish(run_job(settings, REFRESH))
+
+
+def show_status() -> int:
+    """What has landed, been loaded, built and published."""
+    from ingestion.lake.landing import list_manifests
+    from ingestion.lake.store import open_store
+    from ingestion.loading import duckdb_raw
+    from ingestion.loading.publish import read_catalogue
+
+    settings = load_settings()
+    store = open_store(settings.lake, settings.state.home)
+    manifests = list_manifests(store)
+    print(f"state      {settings.state.home}")
+    print(f"lake       {store.url}")
+    print(
+        f"landed     {thousands(len(manifests))} ranges, {thousands(sum(m.rows for m in manifests))} rows, "
+        f"{mebibytes(sum(m.bytes for m in manifests))}"
+    )
+    if not settings.state.warehouse_path.exists():
+        print("warehouse  none yet; `make demo` or `petwellness load` creates it")
+        return 0
+    with duckdb_raw.open_warehouse(settings.state.warehouse_path, read_only=True) as con:
+        waiting = len({m.range_key for m in manifests} - duckdb_raw.loaded_keys(con))
+        newest = duckdb_raw.latest_load_seq(con)
+        built = duckdb_raw.build_mark(con, duckdb_raw.WAREHOUSE_MARK)
+        dirty = duckdb_raw.dirty_days(con, built)
+    print(f"loaded     {thousands(newest)} loads; {thousands(waiting)} ranges wait to be loaded")
+    print(f"built      up to load {built}; {len(dirty)} event days wait to be built")
+    catalogue = read_catalogue(settings.state.published_dir)
+    print(f"published  version {catalogue.get('version', 0)}, {len(catalogue.get('tables', {}))} tables")
+    return 0
+
+
+def _finish(outcome: RunOutcome) -> int:
+    """Say how the run ended; the exit code."""
+    for check in outcome.checks:
+        if check.status != "passed":
+            say(
+                f"check {check.asset}:{check.name} {check.status}{f': {check.reason}' if check.reason else ''}"
+            )
+    if outcome.success:
+        passed = sum(check.status == "passed" for check in outcome.checks)
+        say(f"done; {passed} checks passed")
+        return 0
+    warn(outcome.error or "the run failed; see it in the Dagster UI (`make dev`)")
+    return 1

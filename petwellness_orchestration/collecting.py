@@ -1,0 +1,103 @@
+"""The collector under the current settings: a drain for the asset, a service for collectors beside the graph.
+
+The engine is `ingestion.collector`; here it gets its topics, its settings and
+someone to report to.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from petwellness_orchestration import sources
+from petwellness_orchestration.settings import PlatformSettings
+
+if TYPE_CHECKING:
+    from ingestion.collector.engine import Collector, DrainReport
+    from ingestion.lake.store import ObjectStore
+
+
+def drain_telemetry(
+    settings: PlatformSettings, store: ObjectStore, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Drain every topic to the present; the asset's metadata.
+
+    Waits for waves that a publisher of this state folder still has to send.
+    Where collectors run as a service, only what the lake holds is reported.
+    """
+    if settings.collector.as_service:
+        return _landed_metadata(store)
+    report = _collector(settings, store).drain(
+        until=lambda: sources.publisher_is_through(settings.state.home), progress=_progress_line(say)
+    )
+    return drain_metadata(report)
+
+
+def serve_telemetry(settings: PlatformSettings, stop: threading.Event, say: Callable[[str], None]) -> None:
+    """Collect until `stop` is set, then land what is buffered."""
+    from ingestion.lake.store import open_store
+
+    store = open_store(settings.lake, settings.state.home)
+    say("collector runs; SIGTERM or Ctrl-C stops it")
+    report = _collector(settings, store).run_forever(stop, _progress_line(say))
+    say(f"collector stopped after {report.messages:,} messages in {report.files:,} ranges")
+
+
+def drain_metadata(report: DrainReport) -> dict[str, Any]:
+    """Totals of one drain as plain values: rows, rejects, bytes, latency, offsets by partition."""
+    return {
+        "messages": report.messages,
+        "rows": report.rows,
+        "rejected": sum(report.rejected_by_reason.values()),
+        "rejected_by_reason": dict(sorted(report.rejected_by_reason.items())),
+        "consent_dropped": report.consent_dropped,
+        "offset_gaps": report.offset_gaps,
+        "message_bytes": report.bytes,
+        "files": report.files,
+        "file_bytes": report.file_bytes,
+        "ranges_by_partition": dict(sorted(report.ranges_by_partition.items())),
+        "rotations_by_reason": dict(sorted(report.rotations_by_reason.items())),
+        "recovered_claims": report.recovered_claims,
+        "gap_claims": report.gap_claims,
+        "seconds": round(report.seconds, 3),
+        "landing_latency_s": {name: round(value, 3) for name, value in report.latency_s.items()},
+    }
+
+
+def _collector(settings: PlatformSettings, store: ObjectStore) -> Collector:
+    from ingestion.broker.client import connect
+    from ingestion.collector.engine import Collector
+    from ingestion.contracts.decoders import DECODERS
+
+    client = connect(settings.broker, settings.state.home)
+    topics = client.existing_topics([decoder.topic for decoder in DECODERS.values()])
+    return Collector(client, store, settings.collector, topics)
+
+
+def _progress_line(say: Callable[[str], None]) -> Callable[[DrainReport], None]:
+    """Report at each further 100,000 messages."""
+    reported = 0
+
+    def report(progress: DrainReport) -> None:
+        nonlocal reported
+        if progress.messages // 100_000 > reported:
+            reported = progress.messages // 100_000
+            say(f"{progress.messages:,} messages collected, {progress.files:,} files landed")
+
+    return report
+
+
+def _landed_metadata(store: ObjectStore) -> dict[str, Any]:
+    from ingestion.contracts.feeds import TELEMETRY_FEED
+    from ingestion.lake.landing import list_manifests
+
+    landed = [m for m in list_manifests(store) if m.feed == TELEMETRY_FEED]
+    newest = max((m.max_arrival_ts for m in landed if m.max_arrival_ts is not None), default=None)
+    return {
+        "collected_by": "collectors that run as a service",
+        "rows": sum(m.rows for m in landed),
+        "files": len(landed),
+        "file_bytes": sum(m.bytes for m in landed),
+        "newest_arrival_ts": newest.isoformat() if newest else "none",
+    }
