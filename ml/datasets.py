@@ -4,8 +4,9 @@ The functions that decide anything are pure (Arrow tables in, arrays out); the `
 the end only select. Two moments matter for every row: `end_ts`, when the prediction would have been
 made, and `as_of`, when the model is trained. Features of a row rest on records with
 arrival_ts <= end_ts (`ml.computed_features` guarantees it), its label on records with
-arrival_ts <= as_of, and a label exists only once its whole horizon lies before `as_of`. Nothing that
-arrived after `as_of` is read at all.
+arrival_ts <= as_of, and a label exists only once its whole horizon lies before `labels_until`, the last
+moment of which the clinics have reported: telemetry goes on arriving after the newest extract of visits,
+and days without a report are not days without a visit. Nothing that arrived after `as_of` is read at all.
 """
 
 import hashlib
@@ -84,6 +85,8 @@ class TrainingSet:
     labels: NDArray[np.int8]
     """1 where an unplanned visit was completed in (end_ts, end_ts + horizon_days]."""
     as_of: datetime
+    labels_until: datetime | None
+    """Moment of the newest extract of visits known at `as_of`; None when there is none."""
     horizon_days: int
     excluded: dict[str, int]
     """Pet-days left out, by reason: horizon_open, not_observed, no_owner, no_consent, label_unknown."""
@@ -165,6 +168,7 @@ def build_training_set(
     owners: pa.Table,
     *,
     as_of: datetime,
+    labels_until: datetime | None,
     horizon_days: int,
 ) -> TrainingSet:
     """The training set of a model trained at `as_of` (UTC, naive).
@@ -189,7 +193,8 @@ def build_training_set(
         excluded[reason] = int(rows.sum())
         matrix = matrix.rows(~rows)
 
-    leave_out("horizon_open", matrix.end_ts + horizon > moment)
+    reported = np.datetime64("NaT") if labels_until is None else np.datetime64(min(as_of, labels_until), "us")
+    leave_out("horizon_open", ~(matrix.end_ts + horizon <= reported))
     leave_out("not_observed", ~matrix.is_observed())
     owner_of = _owner_by_pet(pets, as_of)
     leave_out("no_owner", np.array([pet_id not in owner_of for pet_id in matrix.pet_ids], dtype=bool))
@@ -204,6 +209,7 @@ def build_training_set(
         days_since_visit=_days_since_visit(matrix, visits),
         labels=labels[labels >= 0],
         as_of=as_of,
+        labels_until=labels_until,
         horizon_days=horizon_days,
         excluded=excluded,
     )
@@ -337,12 +343,16 @@ def read_training_set(con: "duckdb.DuckDBPyConnection", *, as_of: datetime, hori
 
     Raises DatasetError when a table or column is missing.
     """
+    newest = (
+        "select max(extracted_at) as at from raw.extracts where feed = 'clinic_visits' and extracted_at <= ?"
+    )
     return build_training_set(
         read_features(con, until=as_of),
         _read_changes(con, "clinic_visits", "visit_id, pet_id, visit_ts, status, is_unplanned", as_of),
         _read_changes(con, "pets", "pet_id, owner_id", as_of),
         _read_changes(con, "owners", "owner_id, cast(consent_flags as varchar) as consent_flags", as_of),
         as_of=as_of,
+        labels_until=_select(con, newest, [as_of])["at"][0].as_py(),
         horizon_days=horizon_days,
     )
 
@@ -376,6 +386,8 @@ def _select(con: "duckdb.DuckDBPyConnection", sql: str, parameters: list[Any]) -
     import duckdb
 
     try:
-        return con.sql(sql, params=parameters).to_arrow_table()
+        # A cursor of its own: the caller's connection may hold a result it has not read to the end.
+        with con.cursor() as cursor:
+            return cursor.sql(sql, params=parameters).to_arrow_table()
     except (duckdb.CatalogException, duckdb.BinderException) as error:
         raise DatasetError(f"{error}; run dbt build first") from error

@@ -296,6 +296,7 @@ def _metadata(result: TrainingResult, snapshot: DataSnapshot) -> dict[str, Any]:
     not_tested = isinstance(result.out_of_time, NotApplicable)
     return {
         "as_of": result.as_of.isoformat(),
+        "labels_until": result.labels_until.isoformat(),
         "horizon_days": result.horizon_days,
         "feature_versions": result.feature_versions,
         "data_snapshot": snapshot.hash,
@@ -318,6 +319,7 @@ def _run_params(result: TrainingResult, snapshot: DataSnapshot) -> dict[str, Any
     return {
         **result.params,
         "as_of": result.as_of.isoformat(),
+        "labels_until": result.labels_until.isoformat(),
         "data_snapshot": snapshot.hash,
         "data_snapshot_ranges": len(snapshot.ranges),
         "dataset_hash": result.dataset_hash,

@@ -91,21 +91,21 @@ def write_scores(con: "duckdb.DuckDBPyConnection", table: pa.Table, days: Sequen
         f"{field.name} {_duckdb_type(field.type)}{'' if field.nullable else ' not null'}"
         for field in SCORES_SCHEMA
     )
-    con.register("_new_scores", table.cast(SCORES_SCHEMA))
-    con.execute("begin transaction")
-    try:
-        con.execute("create schema if not exists anl")
-        con.execute(f"create table if not exists {SCORES_TABLE} ({columns})")
-        if wanted:
-            literals = ", ".join(f"date '{day:%Y-%m-%d}'" for day in wanted)
-            con.execute(f"delete from {SCORES_TABLE} where score_date in ({literals})")
-        con.execute(f"insert into {SCORES_TABLE} by name select * from _new_scores")
-        con.execute("commit")
-    except BaseException:
-        con.execute("rollback")
-        raise
-    finally:
-        con.unregister("_new_scores")
+    literals = ", ".join(f"date '{day:%Y-%m-%d}'" for day in wanted)
+    # A cursor of its own: the caller's connection may hold a result it has not read to the end.
+    with con.cursor() as cursor:
+        cursor.register("_new_scores", table.cast(SCORES_SCHEMA))
+        cursor.execute("begin transaction")
+        try:
+            cursor.execute("create schema if not exists anl")
+            cursor.execute(f"create table if not exists {SCORES_TABLE} ({columns})")
+            if wanted:
+                cursor.execute(f"delete from {SCORES_TABLE} where score_date in ({literals})")
+            cursor.execute(f"insert into {SCORES_TABLE} by name select * from _new_scores")
+            cursor.execute("commit")
+        except BaseException:
+            cursor.execute("rollback")
+            raise
     return table.num_rows
 
 

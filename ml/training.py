@@ -15,8 +15,10 @@ cross-validated figures; where not, it says why. The gate rests on the folds in 
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +43,20 @@ TREE_PARAMS: dict[str, Any] = {
     "early_stopping": False,
 }
 
-# Parallel sums depend on the number of threads in their last bits, and on a few hundred rows
-# a second thread only costs time.
-THREADS = 1
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Numeric libraries limited to one thread.
+
+    Parallel sums depend on the number of threads in their last bits; on a few hundred rows a second
+    thread gains nothing, and on busy cores waiting for it made a fit of 0.9 s take 13 s.
+    """
+    # A limit only reaches libraries that are loaded already.
+    import_module("sklearn.ensemble")
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1):
+        yield
 
 
 @dataclass(frozen=True)
@@ -103,6 +116,7 @@ class TrainingResult:
     n_days: int
     excluded: dict[str, int]
     as_of: datetime
+    labels_until: datetime
     horizon_days: int
     dataset_hash: str
     params: dict[str, Any]
@@ -140,10 +154,12 @@ def training_params(settings: MlSettings) -> dict[str, Any]:
 
 def applicability(dataset: TrainingSet, settings: MlSettings) -> NotApplicable | None:
     """Why a model cannot be trained on this set, or None when it can."""
+    if dataset.labels_until is None:
+        return NotApplicable("no extract of clinic visits has been loaded, so no pet-day has a label")
     if len(dataset) == 0:
         left_out = ", ".join(f"{reason} {count}" for reason, count in dataset.excluded.items() if count)
         return NotApplicable(
-            f"no labelled pet-day {settings.horizon_days} days before {dataset.as_of:%Y-%m-%d %H:%M}"
+            f"no labelled pet-day {settings.horizon_days} days before {dataset.labels_until:%Y-%m-%d %H:%M}"
             f" (left out: {left_out or 'none, there are no features'})"
         )
     positives = dataset.labels == 1
@@ -165,11 +181,10 @@ def train(dataset: TrainingSet, settings: MlSettings) -> TrainingResult | NotApp
     reason = applicability(dataset, settings)
     if reason is not None:
         return reason
-
-    from threadpoolctl import threadpool_limits
+    assert dataset.labels_until is not None  # applicability has said so
 
     values, labels, groups = dataset.features.values, dataset.labels, dataset.owner_ids
-    with threadpool_limits(limits=THREADS):
+    with one_thread():
         folds = list(_household_folds(labels, groups, settings))
         log_odds, baseline_risk = np.empty(len(labels)), np.empty(len(labels))
         for fit, test in folds:
@@ -204,6 +219,7 @@ def train(dataset: TrainingSet, settings: MlSettings) -> TrainingResult | NotApp
         n_days=len(np.unique(dataset.features.end_ts)),
         excluded=dataset.excluded,
         as_of=dataset.as_of,
+        labels_until=dataset.labels_until,
         horizon_days=dataset.horizon_days,
         dataset_hash=dataset.content_hash(),
         params=training_params(settings),
@@ -272,9 +288,7 @@ def _fit_trees(values: Floats, labels: Labels, seed: int) -> Any:
 
 
 def _log_odds(trees: Any, values: Floats) -> Floats:
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=THREADS):
+    with one_thread():
         return np.asarray(trees.decision_function(values), dtype=np.float64)
 
 

@@ -1,5 +1,7 @@
 """The visit risk model from warehouse tables to scores, with a real DuckDB and a real MLflow registry."""
 
+import ast
+import os
 import shutil
 import subprocess
 import sys
@@ -121,6 +123,13 @@ def warehouse(signal: float, *, days: int = 14, seed: int = 7, unplanned: bool |
         con.execute(f"create table {name} as from incoming")
         con.unregister("incoming")
     # As dbt builds it: consent_flags is JSON
+    con.execute("create schema raw")
+    con.execute("create table raw.extracts (feed varchar, extracted_at timestamp)")
+    # The fleet's clinics report at the end of every day.
+    con.executemany(
+        "insert into raw.extracts values ('clinic_visits', ?)",
+        [[START + day * DAY] for day in range(days + 1)],
+    )
     con.execute("alter table stg.owners alter consent_flags type json")
     return con
 
@@ -203,6 +212,12 @@ def test_longer_histories_are_tested_out_of_time() -> None:
     assert result.out_of_time.metrics["roc_auc"] > 0.6
 
 
+def test_telemetry_that_outlives_the_visits_adds_no_labels(con, candidate: TrainingResult) -> None:
+    later = read_training_set(con, as_of=START + 16 * DAY, horizon_days=7)
+    assert later.labels_until == START + 14 * DAY
+    assert len(later) == candidate.n_rows
+
+
 def test_training_twice_gives_the_same_to_the_last_bit(con, candidate: TrainingResult) -> None:
     again = trained(con)
     values = training_set(con).features.values
@@ -210,6 +225,11 @@ def test_training_twice_gives_the_same_to_the_last_bit(con, candidate: TrainingR
     assert again.gate == candidate.gate
     assert again.dataset_hash == candidate.dataset_hash
     np.testing.assert_array_equal(again.model.predict_risk(values), candidate.model.predict_risk(values))
+
+
+def test_a_half_read_result_of_the_caller_does_not_matter(con, candidate: TrainingResult) -> None:
+    con.execute("select * from range(10)").fetchone()
+    assert len(training_set(con)) == candidate.n_rows
 
 
 def test_a_warehouse_without_the_tables_says_what_to_do() -> None:
@@ -338,6 +358,20 @@ def test_scoring_twice_writes_the_same_rows(settings: MlSettings, con, candidate
         """
     ).fetchall()[0]
     assert ill > 2 * well
+
+
+def test_the_first_fit_of_a_process_has_one_thread_too() -> None:
+    probe = (
+        "from ml.training import one_thread; from threadpoolctl import threadpool_info\n"
+        "with one_thread(): print(sorted((p['user_api'], p['num_threads']) for p in threadpool_info()))"
+    )
+    env = {**os.environ, "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
+    output = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=True, env=env
+    )
+    pools = ast.literal_eval(output.stdout)
+    assert ("openmp", 1) in pools
+    assert {threads for _, threads in pools} == {1}
 
 
 def test_importing_the_package_loads_no_heavy_library() -> None:

@@ -96,6 +96,7 @@ def build(
     pets: list[tuple] = (("rex", "ann", "upsert", START, START),),
     owners: list[tuple] = (("ann", SHARES, "upsert", START, START),),
     as_of: datetime = AS_OF,
+    labels_until: datetime | None = datetime.max,
 ) -> TrainingSet:
     return build_training_set(
         table(FEATURE, features),
@@ -103,6 +104,7 @@ def build(
         table(PET, list(pets)),
         table(OWNER, list(owners)),
         as_of=as_of,
+        labels_until=labels_until,
         horizon_days=7,
     )
 
@@ -161,6 +163,13 @@ def test_days_whose_horizon_is_not_over_have_no_label() -> None:
     dataset = build([feature("rex", day) for day in range(1, 13)], [visit(7)])
     assert dataset.features.end_ts.astype(object).tolist() == [START + day * DAY for day in range(1, 6)]
     assert dataset.excluded["horizon_open"] == 7
+
+
+def test_days_that_the_clinics_have_not_reported_have_no_label() -> None:
+    features = [feature("rex", day) for day in (1, 2, 3)]
+    assert len(build(features, labels_until=START + 9 * DAY)) == 2
+    assert len(build(features, labels_until=START + 9 * DAY, as_of=START + 8 * DAY)) == 1
+    assert build(features, labels_until=None).excluded["horizon_open"] == 3
 
 
 @pytest.mark.parametrize(

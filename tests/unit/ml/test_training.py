@@ -1,6 +1,7 @@
 """Metrics, gate and the reasons for which a model is not applicable."""
 
 import re
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -27,6 +28,7 @@ def dataset(labels: list[int], owners: list[str] | None = None) -> TrainingSet:
         days_since_visit=np.full(count, np.nan),
         labels=np.array(labels, dtype=np.int8),
         as_of=datetime(2026, 6, 15),
+        labels_until=datetime(2026, 6, 15),
         horizon_days=7,
         excluded={"no_consent": 3, "no_owner": 0},
     )
@@ -95,6 +97,12 @@ def test_too_few_labels_are_not_applicable(labels: list[int], owners: list[str] 
     result = train(dataset(labels, owners), MlSettings())
     assert isinstance(result, NotApplicable)
     assert re.search(reason, result.reason)
+
+
+def test_without_visits_the_model_is_not_applicable() -> None:
+    result = train(replace(dataset([1] * 20 + [0] * 20), labels_until=None), MlSettings())
+    assert isinstance(result, NotApplicable)
+    assert "no extract of clinic visits" in result.reason
 
 
 def test_enough_labels_are_applicable() -> None:
