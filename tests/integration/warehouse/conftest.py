@@ -1,0 +1,175 @@
+"""A real warehouse for dbt tests: raw tables from the contract, dbt in process.
+
+The project is parsed once per session; every build reuses that manifest, so a
+build costs its models. Records and events are made by `seeded_raw.py`.
+"""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from ingestion.contracts.columns import RECORD_FEEDS, TELEMETRY_SCHEMA, record_schema
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+DBT_PROJECT = REPOSITORY / "dbt_project"
+JSON_COLUMNS = {"payload", "consent_flags", "diagnosis_codes"}
+EXTRACTS_SCHEMA = pa.schema(
+    [
+        ("extract_id", pa.string()),
+        ("feed", pa.string()),
+        ("source_system", pa.string()),
+        ("stream_id", pa.string()),
+        ("complete", pa.bool_()),
+        ("row_count", pa.int64()),
+        ("extracted_at", pa.timestamp("us")),
+        ("claimed_at", pa.timestamp("us")),
+    ]
+)
+RAW_SCHEMAS = {
+    "telemetry_events": TELEMETRY_SCHEMA,
+    "extracts": EXTRACTS_SCHEMA,
+    **{feed: record_schema(feed) for feed in RECORD_FEEDS},
+}
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def _load_seeded_raw() -> None:
+    spec = importlib.util.spec_from_file_location("seeded_raw", Path(__file__).with_name("seeded_raw.py"))
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["seeded_raw"] = module
+    spec.loader.exec_module(module)
+
+
+_load_seeded_raw()
+
+
+class DbtProject:
+    """Runs dbt on one database file at a time, with a manifest parsed once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._manifest: Any = None
+
+    def invoke(self, database: Path, *args: str, variables: Mapping[str, Any] | None = None) -> Any:
+        import json
+
+        from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+        from dbt.cli.main import dbtRunner
+
+        command = [
+            *args,
+            *("--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT)),
+            *("--target-path", str(self.folder / "target"), "--log-path", str(self.folder / "logs")),
+            *("--target", "embedded", "--quiet"),
+        ]
+        if variables:
+            command += ["--vars", json.dumps(variables)]
+        with environment(PETWELLNESS_DUCKDB_PATH=str(database), PETWELLNESS_DUCKDB_THREADS="1"):
+            try:
+                if self._manifest is None:
+                    parsed = dbtRunner().invoke(["parse", *command[len(args) :]])
+                    assert parsed.success, parsed.exception
+                    self._manifest = parsed.result
+                return dbtRunner(manifest=self._manifest).invoke(command)
+            finally:
+                DuckDBConnectionManager.close_all_connections()
+
+
+class Warehouse:
+    """One DuckDB file with the raw schema, and dbt over it."""
+
+    def __init__(self, dbt: DbtProject, folder: Path) -> None:
+        # The manifest holds the database's name, which is the file's stem: one name everywhere.
+        folder.mkdir(parents=True)
+        self.path = folder / "warehouse.duckdb"
+        self._dbt = dbt
+        with self.connect() as con:
+            con.execute("create schema raw")
+            for name, schema in RAW_SCHEMAS.items():
+                con.register("empty_rows", schema.empty_table())
+                con.execute(f"create table raw.{name} as from empty_rows")
+                for column in JSON_COLUMNS & set(schema.names):
+                    con.execute(f"alter table raw.{name} alter {column} type json")
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        return duckdb.connect(str(self.path))
+
+    def load(self, raw: Mapping[str, Rows]) -> None:
+        with self.connect() as con:
+            for name, rows in raw.items():
+                if rows:
+                    table = pa.Table.from_pylist([dict(row) for row in rows], schema=RAW_SCHEMAS[name])
+                    con.register("new_rows", table)
+                    con.execute(f"insert into raw.{name} by name from new_rows")
+
+    def invoke(self, *args: str, variables: Mapping[str, Any] | None = None) -> Any:
+        return self._dbt.invoke(self.path, *args, variables=variables)
+
+    def build(
+        self, *args: str, variables: Mapping[str, Any] | None = None, without: Sequence[str] = ("unit_test",)
+    ) -> Any:
+        """Build everything `without` those kinds of nodes; fails with dbt's own messages."""
+        excluded = [argument for kind in without for argument in ("--exclude-resource-type", kind)]
+        result = self.invoke("build", *excluded, *args, variables=variables)
+        problems = [
+            f"{item.node.unique_id}: {item.status} {item.message}"
+            for item in (result.result.results if result.result else [])
+            if str(item.status) not in {"success", "pass", "skipped"}
+        ]
+        assert result.success and not problems, (problems, result.exception)
+        return result.result
+
+    def rows(self, sql: str) -> list[dict[str, Any]]:
+        with self.connect() as con:
+            cursor = con.execute(sql)
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def tables(self) -> list[str]:
+        """Every table that dbt built, `schema.name`."""
+        found = self.rows(
+            "select table_schema || '.' || table_name as name from information_schema.tables "
+            "where table_schema in ('stg', 'cur', 'anl', 'ml') order by 1"
+        )
+        return [row["name"] for row in found]
+
+
+@contextmanager
+def environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@pytest.fixture(scope="session")
+def dbt_project(tmp_path_factory: pytest.TempPathFactory) -> DbtProject:
+    return DbtProject(tmp_path_factory.mktemp("dbt"))
+
+
+@pytest.fixture(scope="module")
+def make_warehouse(
+    dbt_project: DbtProject, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Mapping[str, Rows]], Warehouse]:
+    def make(raw: Mapping[str, Rows]) -> Warehouse:
+        warehouse = Warehouse(dbt_project, tmp_path_factory.mktemp("warehouse") / "db")
+        warehouse.load(raw)
+        return warehouse
+
+    return make

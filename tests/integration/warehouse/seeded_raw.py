@@ -1,0 +1,322 @@
+"""Raw rows for warehouse tests, made from a seed: change logs, extracts and events.
+
+Small worlds with everything that is awkward: ties, returns, absences, late and
+repeated records, moves in the middle of a day, ids that come back.
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from ingestion.contracts.columns import RECORD_FEEDS
+
+FIRST_DAY = datetime(2026, 6, 1)
+DAY = timedelta(days=1)
+Row = dict[str, Any]
+Raw = dict[str, list[Row]]
+
+
+def record(feed: str, entity: str, changed_at: datetime, **values: Any) -> Row:
+    """One change record; envelope values can be overridden by name."""
+    row: Row = {
+        "stream_id": f"cluster.{feed}.1",
+        "kafka_partition": 0,
+        "kafka_offset": 0,
+        "arrival_ts": changed_at,
+        "source_system": "crm",
+        "source_file": "landing/test.parquet",
+        "business_key": entity,
+        "op": "upsert",
+        "changed_at": changed_at,
+        RECORD_FEEDS[feed][0].name: entity,
+        "payload": "{}",
+        **values,
+    }
+    row.setdefault("extracted_at", row["arrival_ts"])
+    row.setdefault("ingested_at", row["arrival_ts"] + timedelta(minutes=1))
+    return row
+
+
+def extract(feed: str, number: int, extracted_at: datetime, rows: list[Row], complete: bool = True) -> Raw:
+    """An extract with its rows, which become snapshot records of its stream."""
+    stream_id = f"registry.{feed}.{number:03}"
+    for offset, row in enumerate(rows):
+        row.update(
+            stream_id=stream_id,
+            kafka_offset=offset,
+            source_system="registry",
+            op="snapshot",
+            extracted_at=extracted_at,
+        )
+    statement = {
+        "extract_id": f"{number:03}",
+        "feed": feed,
+        "source_system": "registry",
+        "stream_id": stream_id,
+        "complete": complete,
+        "row_count": len(rows),
+        "extracted_at": extracted_at,
+        "claimed_at": extracted_at + timedelta(minutes=5),
+    }
+    return {feed: rows, "extracts": [statement]}
+
+
+def merged(parts: Iterable[Raw]) -> Raw:
+    raw: Raw = defaultdict(list)
+    for part in parts:
+        for name, rows in part.items():
+            raw[name] += rows
+    return dict(raw)
+
+
+def owner_changes(seed: int, owners: int = 250) -> Raw:
+    """Change logs of owners: streamed changes and registry extracts, coarse times so that ties happen."""
+    rng = random.Random(seed)
+    parts: list[Raw] = []
+    offset = 0
+    for number in range(owners):
+        owner_id = f"o-{seed}-{number:03}"
+        for _ in range(rng.randrange(0, 7)):
+            changed_at = FIRST_DAY + timedelta(hours=rng.randrange(0, 12))
+            row = record(
+                "owners",
+                owner_id,
+                changed_at,
+                arrival_ts=changed_at + timedelta(minutes=rng.choice([0, 0, 1, 600])),
+                kafka_offset=offset,
+                kafka_partition=rng.randrange(2),
+                stream_id=rng.choice(["c.owners.1", "c.owners.2"]),
+                op=rng.choice(["upsert", "upsert", "upsert", "delete"]),
+                district=rng.choice(["1", "2", None]),
+                name=rng.choice([" Ada ", "Ada", ""]),
+                consent_flags=rng.choice(['{"email":true}', None]),
+            )
+            offset += 1
+            parts.append({"owners": [row]})
+            if rng.random() < 0.2:
+                parts.append({"owners": [{**row, "kafka_offset": offset, "stream_id": "c.owners.3"}]})
+                offset += 1
+    for number in range(6):
+        extracted_at = FIRST_DAY + timedelta(hours=2 * number + rng.randrange(2))
+        arrival_ts = extracted_at + timedelta(hours=rng.choice([0, 0, 7]))
+        rows = [
+            record(
+                "owners",
+                f"r-{seed}-{owner:03}",
+                extracted_at,
+                arrival_ts=arrival_ts,
+                district=rng.choice(["1", "1", "2"]),
+            )
+            for owner in range(owners // 2)
+            if rng.random() < 0.6
+            for _ in range(rng.choice([1, 1, 1, 2]))
+        ]
+        parts.append(extract("owners", number, extracted_at, rows, complete=rng.random() < 0.8))
+    return merged(parts)
+
+
+def small_world(seed: int, days: int = 9, devices: int = 5) -> Raw:
+    """Telemetry and every record feed for a few collars over a few days."""
+    rng = random.Random(seed)
+    return merged([_registry(rng, devices), _assignments(rng, devices, days), _visits(rng, days)] + _telemetry(rng, devices, days))
+
+
+def _registry(rng: random.Random, devices: int) -> Raw:
+    before = FIRST_DAY - 2 * DAY
+    raw: Raw = defaultdict(list)
+    for number in range(devices):
+        raw["devices"].append(
+            record("devices", f"d{number}", before, kafka_offset=number, status="active", expected_events_per_day=40)
+        )
+    retired_at = FIRST_DAY + 4 * DAY + timedelta(hours=7)
+    raw["devices"].append(record("devices", "d0", retired_at, kafka_offset=90, status="retired"))
+    for number in range(devices + 1):
+        raw["pets"].append(
+            record(
+                "pets",
+                f"p{number}",
+                before,
+                kafka_offset=number,
+                owner_id=f"o{number % 3}",
+                name=f"Pet {number}",
+                species="dog",
+                breed=rng.choice(["akita", "beagle"]),
+                birth_year=rng.choice([2015, 2020, 5012]),
+                dob=rng.choice([None, datetime(2019, 5, 17).date()]),
+                microchip_id=rng.choice([None, f"chip{number}"]),
+            )
+        )
+    moved_at = FIRST_DAY + 3 * DAY + timedelta(hours=5)
+    raw["pets"].append(
+        record("pets", "p1", moved_at, arrival_ts=moved_at + 2 * DAY, kafka_offset=91, owner_id="o2", breed="akita")
+    )
+    for number in range(3):
+        raw["owners"].append(record("owners", f"o{number}", before, kafka_offset=number, name=f"Owner {number}"))
+        raw["clinics"].append(record("clinics", f"c{number}", before, kafka_offset=number, name=f"Clinic {number}"))
+    raw["breeds"].append(record("breeds", "b1", before, breed="akita", species="dog"))
+    raw["appointments"].append(
+        record("appointments", "a1", before, pet_id="p1", scheduled_ts=FIRST_DAY + 5 * DAY, status="scheduled")
+    )
+    return dict(raw)
+
+
+def _assignments(rng: random.Random, devices: int, days: int) -> Raw:
+    rows: list[Row] = []
+
+    def assign(entity: str, device: int, pet: int, start: datetime, end: datetime | None, late: timedelta) -> None:
+        changed_at = start if end is None else end
+        rows.append(
+            record(
+                "device_assignments",
+                entity,
+                changed_at,
+                arrival_ts=changed_at + late,
+                kafka_offset=len(rows),
+                device_id=f"d{device}",
+                pet_id=f"p{pet}",
+                assigned_from=start,
+                assigned_to=end,
+            )
+        )
+
+    for device in range(devices - 1):  # the last collar has no pet
+        start = FIRST_DAY - rng.randrange(2) * DAY + timedelta(minutes=10 * rng.randrange(60))
+        assign(f"as{device}", device, device, start, None, timedelta(0))
+    # A move in the middle of a day, known two days later; a collar that two pets claim; a late correction.
+    move = FIRST_DAY + 2 * DAY + timedelta(hours=13, minutes=20)
+    assign("as-move", 1, devices, move, None, 2 * DAY)
+    assign("as2", 2, 2, rows[2]["assigned_from"], FIRST_DAY + (days - 2) * DAY, timedelta(0))
+    assign("as-shared", 2, 3, FIRST_DAY + 4 * DAY, FIRST_DAY + 5 * DAY + timedelta(hours=6), 1 * DAY)
+    rows.append({**rows[0], "op": "delete", "changed_at": FIRST_DAY + 6 * DAY, "kafka_offset": 80,
+                 "arrival_ts": FIRST_DAY + 6 * DAY, "extracted_at": FIRST_DAY + 6 * DAY})
+    return {"device_assignments": rows}
+
+
+def _visits(rng: random.Random, days: int) -> Raw:
+    parts: list[Raw] = []
+    for number in range(30):
+        visit_ts = FIRST_DAY + timedelta(hours=rng.randrange(-24 * 40, 24 * days))
+        values = {
+            "pet_id": f"p{rng.randrange(6)}",
+            "clinic_id": f"c{rng.randrange(3)}",
+            "visit_ts": visit_ts,
+            "is_unplanned": rng.choice([True, False, None]),
+            "weight_kg": rng.choice([None, Decimal(rng.randrange(8000, 9000)) / 1000]),
+            "next_vaccine_due": rng.choice([None, (visit_ts + 90 * DAY).date()]),
+        }
+        stages = [(visit_ts - 3 * DAY, "scheduled"), (visit_ts, rng.choice(["completed", "completed", "no_show"]))]
+        for step, (changed_at, status) in enumerate(stages):
+            late = rng.choice([timedelta(0), timedelta(minutes=5), 2 * DAY])
+            row = record(
+                "clinic_visits",
+                f"v{number:02}",
+                changed_at,
+                arrival_ts=changed_at + late,
+                kafka_offset=2 * number + step,
+                status=status,
+                **values,
+            )
+            parts.append({"clinic_visits": [row]})
+    # A second clinic system that only sends complete extracts, one of them late: visits vanish and return.
+    for number in range(5):
+        extracted_at = FIRST_DAY + number * 1.5 * DAY
+        rows = [
+            record(
+                "clinic_visits",
+                f"x{visit}",
+                extracted_at,
+                arrival_ts=extracted_at + (3 * DAY if number == 2 else timedelta(0)),
+                pet_id=f"p{visit}",
+                visit_ts=FIRST_DAY - (visit + 1) * DAY,
+                status="completed",
+                is_unplanned=True,
+            )
+            for visit in range(5)
+            if rng.random() < 0.6
+        ]
+        parts.append(extract("clinic_visits", number, extracted_at, rows))
+    return merged(parts)
+
+
+def _telemetry(rng: random.Random, devices: int, days: int) -> list[Raw]:
+    events: list[Row] = []
+    for device in range(devices):
+        for day in range(days):
+            if rng.random() < 0.1:
+                continue
+            for _ in range(rng.randrange(20, 45)):
+                # Whole minutes of a few hours, so that assignment boundaries are met exactly.
+                event_ts = FIRST_DAY + day * DAY + timedelta(minutes=10 * rng.randrange(144))
+                late = rng.choice([5, 5, 5, 5, 3 * 3600, 30 * 3600, 3 * 86400])
+                events.append(_event(rng, device, event_ts, f"e{len(events)}", late))
+    repeated: list[Row] = []
+    for event in rng.sample(events, len(events) // 15):
+        later = event["arrival_ts"] + timedelta(seconds=rng.choice([0, 1, 2 * 86400]))
+        changes = rng.choice([{}, {}, {"step_count": 999}, {"event_ts": event["event_ts"] + DAY}])
+        repeated.append({**event, "arrival_ts": later, **changes})
+    for offset, event in enumerate(events + repeated):
+        event["kafka_offset"] = offset
+    return [{"telemetry_events": events + repeated}]
+
+
+def _event(rng: random.Random, device: int, event_ts: datetime, event_id: str, late_s: int) -> Row:
+    def maybe(value: Any) -> Any:
+        return None if rng.random() < 0.2 else value
+
+    arrival_ts = event_ts + timedelta(seconds=late_s)
+    return {
+        "stream_id": "cluster.telemetry.1",
+        "kafka_partition": device % 2,
+        "arrival_ts": arrival_ts,
+        "ingested_at": arrival_ts + timedelta(minutes=1),
+        "source_system": "petwellness-collar",
+        "source_file": "landing/test.parquet",
+        "device_id": f"d{device}",
+        "event_ts": event_ts,
+        "event_id": event_id,
+        "step_count": maybe(rng.choice([0, 0, rng.randrange(100)])),
+        "lick_count": maybe(rng.randrange(3)),
+        "gps_lat": maybe(Decimal(473000000 + rng.randrange(99999)) / 10**7),
+        "gps_long": maybe(Decimal(85000000 + rng.randrange(99999)) / 10**7),
+        "battery_pct": maybe(Decimal(rng.randrange(10000)) / 100),
+        "pulse_bpm": maybe(Decimal(rng.randrange(600, 1200)) / 10),
+        "body_temp_c": maybe(Decimal(rng.randrange(3750, 3950)) / 100),
+        "weight_kg": Decimal(rng.randrange(8000, 9000)) / 1000 if rng.random() < 0.05 else None,
+        "quality_score": Decimal(1),
+        "capture_clinic_id": maybe(f"c{rng.randrange(3)}"),
+        "schema_version": 1,
+        "payload": f'{{"n":{rng.randrange(5)}}}',
+    }
+
+
+def split_into_batches(raw: Raw, seed: int, batches: int, first: Callable[[Row], datetime]) -> list[Raw]:
+    """Raw rows in the batches a loader would bring them in: roughly by `first`, one in ten much later.
+
+    An extract stays whole, with its statement.
+    """
+    rng = random.Random(seed)
+    times = sorted(first(row) for name, rows in raw.items() if name != "extracts" for row in rows)
+    bounds = [times[len(times) * (number + 1) // batches - 1] for number in range(batches)]
+    of_extract: dict[str, int] = {}
+
+    def batch_of(row: Row) -> int:
+        number = next(number for number, bound in enumerate(bounds) if first(row) <= bound)
+        return rng.randrange(number, batches) if rng.random() < 0.1 else number
+
+    result: list[Raw] = [defaultdict(list) for _ in range(batches)]
+    extract_streams = {statement["stream_id"] for statement in raw["extracts"]}
+    for name, rows in raw.items():
+        for row in rows:
+            if name == "extracts":
+                continue
+            stream_id = row["stream_id"]
+            number = batch_of(row)
+            if stream_id in extract_streams:
+                number = of_extract.setdefault(stream_id, number)
+            result[number][name].append(row)
+    for statement in raw["extracts"]:
+        result[of_extract.get(statement["stream_id"], 0)]["extracts"].append(statement)
+    return [dict(batch) for batch in result]
