@@ -5,6 +5,7 @@ flow control is in `publisher`, consuming in `ingestion.collector`.
 """
 
 import logging
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ class BrokerClient:
 
     settings: "BrokerSettings"
     bootstrap_servers: str
+    card_path: Path
     card: BrokerCard | None
 
     @property
@@ -58,10 +60,15 @@ class BrokerClient:
         """A consumer of the collector's group: manual commits, EOF events, earliest on a new group."""
         from confluent_kafka import Consumer
 
+        group_id = self.settings.group_id
+        if self.embedded:
+            # The embedded broker keeps a member that left for its whole session (44 s), and a new one
+            # waits for it. Its groups need no memory: where to resume is in the lake.
+            group_id = f"{group_id}-{uuid.uuid4().hex[:8]}"
         return Consumer(
             self._common()
             | {
-                "group.id": self.settings.group_id,
+                "group.id": group_id,
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "enable.partition.eof": True,
@@ -105,10 +112,7 @@ class BrokerClient:
             raise UnknownTopicError(
                 f"broker {self.bootstrap_servers} has no topic {', '.join(missing)}; create it there"
             )
-        if self.card is not None:
-            ids = self.card.streams
-        else:
-            ids = _kafka_stream_ids(self, topics)
+        ids = self.card.streams if self.card is not None else _kafka_stream_ids(self, topics)
         return {topic: Stream(topic, ids[topic], counts[topic]) for topic in topics}
 
     def existing_topics(self, topics: Sequence[str]) -> list[str]:
@@ -148,12 +152,14 @@ def connect(settings: "BrokerSettings", home: Path) -> BrokerClient:
 
     Raises BrokerUnreachableError within `settings.connect_timeout_s`.
     """
-    card = None if settings.bootstrap_servers else read_card(home / CARD_NAME)
+    card_path = home / CARD_NAME
+    card = None if settings.bootstrap_servers else read_card(card_path)
     if not settings.bootstrap_servers and card is None:
         raise BrokerUnreachableError(
             f"no embedded broker runs for {home}; start one, or set {SERVERS_SETTING} to a real broker"
         )
-    client = BrokerClient(settings, card.bootstrap_servers if card else settings.bootstrap_servers, card)
+    address = card.bootstrap_servers if card else settings.bootstrap_servers
+    client = BrokerClient(settings, address, card_path, card)
     client._partition_counts()
     return client
 
@@ -183,4 +189,4 @@ def _kafka_stream_ids(client: BrokerClient, topics: Sequence[str]) -> dict[str, 
 
 def stream_id(cluster_id: str, topic: str, topic_id: str) -> str:
     """The identity of a Kafka topic; ids are base64, whose '/' and '+' cannot be part of an object name."""
-    return f"{cluster_id}.{topic}.{topic_id}".translate(str.maketrans({"/": "_", "+": "-"}))
+    return f"{cluster_id}.{topic}.{topic_id}".replace("/", "_").replace("+", "-")

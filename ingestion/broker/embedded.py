@@ -8,7 +8,9 @@ at 0. Client configuration is in `client`.
 """
 
 import ctypes
+import hashlib
 import os
+import socket
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -92,7 +94,8 @@ class EmbeddedBroker:
             if code:
                 raise EmbeddedBrokerError(f"topic '{topic}' could not be created (librdkafka error {code})")
         address = self._library.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()
-        streams = {topic: f"embedded.{topic}.{uuid.uuid4().hex}" for topic in self._topics}
+        prefix = stream_prefix(self._card_path)
+        streams = {topic: f"{prefix}.{topic}.{uuid.uuid4().hex}" for topic in self._topics}
         self.card = BrokerCard(address, os.getpid(), streams)
         self._write_card(self.card)
         return self.card
@@ -122,6 +125,16 @@ class EmbeddedBroker:
         )
         if code:
             raise EmbeddedBrokerError(f"records of '{topic}' could not be deleted (librdkafka error {code})")
+
+
+def stream_prefix(card_path: Path) -> str:
+    """What the stream ids of every embedded broker of one state folder start with.
+
+    One broker serves a folder at a time, so a stream of this prefix that is not on
+    the current card is gone for good.
+    """
+    place = f"{socket.gethostname()}:{card_path.absolute()}"
+    return f"embedded-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
 
 
 def _is_alive(pid: int) -> bool:

@@ -77,7 +77,7 @@ class RejectError(Exception):
 
 
 def _fail(reason: str, detail: str) -> NoReturn:
-    raise PydanticCustomError(reason, "{detail}", {"detail": detail})  # type: ignore[arg-type]
+    raise PydanticCustomError(reason, "{detail}", {"detail": detail})
 
 
 def _bounded(name: str, value: Decimal | int) -> None:

@@ -31,7 +31,8 @@ FOOTER_KEY = b"petwellness"
 SCHEMA_VERSION = 1
 COMPRESSION = "zstd"
 
-_FILLED_HERE = {field.name for field in ENVELOPE} - {"kafka_offset", "arrival_ts"}
+# Columns of the envelope that `land_range` fills in.
+FILLED_BY_CLAIM = {field.name for field in ENVELOPE} - {"kafka_offset", "arrival_ts"}
 
 
 class LandingError(Exception):

@@ -1,0 +1,241 @@
+"""Consent at ingestion: which devices' telemetry is dropped, from when to when.
+
+A snapshot is built from the landed owners, pets and device assignments, stored
+create-only and named in every claim. Erasure of what landed before a late change
+is the redaction ledger's business.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ingestion.lake import layout
+from ingestion.lake.store import ObjectExistsError, ObjectStore
+
+_EPOCH = datetime(1970, 1, 1)
+_ORDER = ["changed_at", "arrival_ts", "stream_id", "kafka_partition", "kafka_offset"]
+
+
+class ConsentSnapshotStaleError(Exception):
+    """There is no consent snapshot, or the latest is older than allowed: nothing may be ingested."""
+
+
+class OptOut(NamedTuple):
+    """One device's telemetry received in `[from_ts, to_ts)` is dropped; no end means until further notice."""
+
+    device_id: str
+    from_ts: datetime
+    to_ts: datetime | None
+
+
+class ConsentSnapshot(msgspec.Struct, frozen=True):
+    """Devices whose household does not allow analytics, as known at `built_at` (naive UTC)."""
+
+    snapshot_id: str
+    built_at: datetime
+    opted_out: list[OptOut]
+
+    def intervals(self) -> dict[str, list[tuple[int, int]]]:
+        """Opted-out stretches by device, in epoch microseconds."""
+        found: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for device_id, from_ts, to_ts in self.opted_out:
+            found[device_id].append((_micros(from_ts), _micros(to_ts) if to_ts else 2**63 - 1))
+        return dict(found)
+
+
+class Held(NamedTuple):
+    """`subject` had `value` from `from_ts` up to `to_ts` (no end: still)."""
+
+    subject: str
+    value: Any
+    from_ts: datetime
+    to_ts: datetime | None
+
+
+def build_consent_snapshot(store: ObjectStore, as_of: datetime) -> ConsentSnapshot:
+    """Derive the snapshot from records received up to `as_of` (naive UTC) and store it."""
+    owners = _read(store, "owners", ["owner_id", "op", "consent_flags"], as_of)
+    flags = [
+        (row["owner_id"], allows_analytics(row["consent_flags"]), row["changed_at"])
+        for row in owners.filter(pc.is_valid(owners["consent_flags"])).to_pylist()
+    ]
+    refusing = {owner for owner, allowed, _ in flags if allowed is False}
+    opted_out: list[OptOut] = []
+    if refusing:
+        pets = _read(store, "pets", ["pet_id", "owner_id"], as_of)
+        theirs = pc.unique(pets.filter(pc.is_in(pets["owner_id"], pa.array([*refusing])))["pet_id"])
+        pets = pets.filter(pc.is_in(pets["pet_id"], theirs))
+        assigned = _read(
+            store,
+            "device_assignments",
+            ["assignment_id", "op", "device_id", "pet_id", "assigned_from", "assigned_to"],
+            as_of,
+        )
+        opted_out = opt_outs(
+            (flag for flag in flags if flag[0] in refusing),
+            ((row["pet_id"], row["owner_id"], row["changed_at"]) for row in pets.to_pylist()),
+            _assignments(assigned.to_pylist()),
+        )
+    digest = hashlib.sha256(msgspec.json.encode(opted_out)).hexdigest()[:12]
+    snapshot = ConsentSnapshot(f"{as_of:%Y%m%dT%H%M%S%f}-{digest}", as_of, opted_out)
+    with contextlib.suppress(ObjectExistsError):  # The same moment and content: the same snapshot.
+        store.put_new(layout.consent_key(snapshot.snapshot_id), msgspec.json.encode(snapshot))
+    return snapshot
+
+
+def allows_analytics(consent_flags: str) -> bool | None:
+    """The `analytics` flag of an owner's `{"analytics": {"at": ..., "value": ...}, ...}`; None if unsaid."""
+    flag = json.loads(consent_flags).get("analytics")
+    return None if flag is None else bool(flag["value"])
+
+
+def opt_outs(
+    flags: Iterable[tuple[str, bool | None, datetime]],
+    owners_of_pets: Iterable[tuple[str, str | None, datetime]],
+    assignments: Iterable[tuple[str, str, datetime, datetime | None]],
+) -> list[OptOut]:
+    """Stretches in which a device was on a pet whose owner refused analytics, merged and sorted.
+
+    `flags` (owner, allowed, since) and `owners_of_pets` (pet, owner, since) are in
+    order of change; a flag left unsaid keeps the one before. A pet's first known
+    owner is taken as its owner before that, too: in doubt the refusal counts.
+    """
+    refusals: dict[str, list[Held]] = defaultdict(list)
+    for held in _held(flag for flag in flags if flag[1] is not None):
+        if held.value is False:
+            refusals[held.subject].append(held)
+    ownerships: dict[str, list[Held]] = defaultdict(list)
+    for held in _held(owners_of_pets):
+        known_before = ownerships[held.subject]
+        known_before.append(held if known_before else held._replace(from_ts=datetime.min))
+    found = []
+    for device_id, pet_id, assigned_from, assigned_to in assignments:
+        for ownership in ownerships[pet_id]:
+            for refusal in refusals[ownership.value]:
+                from_ts = max(assigned_from, ownership.from_ts, refusal.from_ts)
+                to_ts = _earliest(assigned_to, ownership.to_ts, refusal.to_ts)
+                if to_ts is None or from_ts < to_ts:
+                    found.append(OptOut(device_id, from_ts, to_ts))
+    return _merged(found)
+
+
+def load_snapshot(store: ObjectStore, snapshot_id: str) -> ConsentSnapshot:
+    """A stored snapshot. Raises ObjectMissingError."""
+    return msgspec.json.decode(store.get(layout.consent_key(snapshot_id)), type=ConsentSnapshot)
+
+
+def load_latest_snapshot(store: ObjectStore, now: datetime, max_age_s: float) -> ConsentSnapshot:
+    """The latest snapshot. Raises ConsentSnapshotStaleError when there is none or it is too old."""
+    last = max((info.key for info in store.list(layout.CONSENT)), default=None)
+    if last is None:
+        raise ConsentSnapshotStaleError(
+            "there is no consent snapshot, so nothing may be ingested; build one from the landed records"
+        )
+    snapshot: ConsentSnapshot = msgspec.json.decode(store.get(last), type=ConsentSnapshot)
+    check_age(snapshot, now, max_age_s)
+    return snapshot
+
+
+def check_age(snapshot: ConsentSnapshot, now: datetime, max_age_s: float) -> None:
+    """Raise ConsentSnapshotStaleError if a snapshot is older than allowed."""
+    age = now - snapshot.built_at
+    if age > timedelta(seconds=max_age_s):
+        raise ConsentSnapshotStaleError(
+            f"consent snapshot {snapshot.snapshot_id} is {age.total_seconds():.0f} s old, "
+            f"{max_age_s:.0f} s are allowed (PETWELLNESS_COLLECTOR_CONSENT_MAX_AGE_S); build a new one"
+        )
+
+
+def opted_out_rows(
+    intervals: dict[str, list[tuple[int, int]]],
+    device_ids: pa.ChunkedArray,
+    arrival_us: npt.NDArray[np.int64],
+) -> npt.NDArray[np.bool_]:
+    """Which rows come from a device that was opted out when the message was received."""
+    dropped = np.zeros(len(device_ids), np.bool_)
+    if not intervals or not len(device_ids):
+        return dropped
+    listed = pc.is_in(device_ids, pa.array([*intervals], pa.string())).to_numpy(zero_copy_only=False)
+    for position in np.flatnonzero(listed).tolist():
+        moment = arrival_us[position]
+        dropped[position] = any(low <= moment < high for low, high in intervals[device_ids[position].as_py()])
+    return dropped
+
+
+def mentions_opted_out(
+    intervals: dict[str, list[tuple[int, int]]], texts: Sequence[bytes | None], arrival_us: int
+) -> bool:
+    """Whether a message that is no event may come from an opted-out device: its id occurs anywhere in it."""
+    return any(
+        device_id.encode() in text
+        for device_id, stretches in intervals.items()
+        if any(low <= arrival_us < high for low, high in stretches)
+        for text in texts
+        if text
+    )
+
+
+def _read(store: ObjectStore, feed: str, columns: list[str], as_of: datetime) -> pa.Table:
+    """Landed records of a feed received up to `as_of`, in order of change."""
+    keys = [info.key for info in store.list(f"{layout.LANDING}{feed}/")]
+    wanted = [*dict.fromkeys([*columns, *_ORDER])]
+    tables = [pq.read_table(pa.BufferReader(data), columns=wanted) for data in store.get_many(keys)]
+    if not tables:
+        return pa.table({name: pa.array([], pa.string()) for name in wanted})
+    whole = pa.concat_tables(tables)
+    known = whole.filter(pc.less_equal(whole["arrival_ts"], pa.scalar(as_of, pa.timestamp("us"))))
+    return known.sort_by([(name, "ascending") for name in _ORDER])
+
+
+def _assignments(rows: Iterable[dict[str, Any]]) -> list[tuple[str, str, datetime, datetime | None]]:
+    """The last statement about each assignment, deleted ones left out."""
+    last = {row["assignment_id"]: row for row in rows}
+    return [
+        (row["device_id"], row["pet_id"], row["assigned_from"], row["assigned_to"])
+        for row in last.values()
+        if row["op"] != "delete"
+    ]
+
+
+def _held(changes: Iterable[tuple[str, Any, datetime]]) -> list[Held]:
+    by_subject: dict[str, list[tuple[Any, datetime]]] = defaultdict(list)
+    for subject, value, since in changes:
+        by_subject[subject].append((value, since))
+    return [
+        Held(subject, value, since, until)
+        for subject, values in by_subject.items()
+        for (value, since), until in zip(values, [*(since for _, since in values[1:]), None], strict=True)
+    ]
+
+
+def _earliest(*ends: datetime | None) -> datetime | None:
+    return min((end for end in ends if end is not None), default=None)
+
+
+def _merged(opted_out: list[OptOut]) -> list[OptOut]:
+    merged: list[OptOut] = []
+    for one in sorted(opted_out, key=lambda o: (o.device_id, o.from_ts)):
+        before = merged[-1] if merged else None
+        if before is None or before.device_id != one.device_id:
+            merged.append(one)
+        elif before.to_ts is None or one.from_ts <= before.to_ts:
+            to_ts = None if before.to_ts is None or one.to_ts is None else max(before.to_ts, one.to_ts)
+            merged[-1] = before._replace(to_ts=to_ts)
+        else:
+            merged.append(one)
+    return merged
+
+
+def _micros(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)
