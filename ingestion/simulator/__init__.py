@@ -7,8 +7,7 @@ warehouse: publishing and landing are the caller's.
 
 from ingestion.simulator.config import FleetConfig
 from ingestion.simulator.fleet import Fleet
-from ingestion.simulator.records import RecordExtract
 from ingestion.simulator.telemetry import MessageBatch, WaveBatches
 from ingestion.simulator.truth import write_truth
 
-__all__ = ["Fleet", "FleetConfig", "MessageBatch", "RecordExtract", "WaveBatches", "write_truth"]
+__all__ = ["Fleet", "FleetConfig", "MessageBatch", "WaveBatches", "write_truth"]

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from functools import cached_property
 
+from ingestion.extracts.model import RecordExtract
 from ingestion.simulator.config import FleetConfig
-from ingestion.simulator.records import Change, RecordExtract, changes, record_extracts
+from ingestion.simulator.records import Change, changes, record_extracts
 from ingestion.simulator.telemetry import MessageBatch, Planner, Renderer, WaveBatches
 from ingestion.simulator.timeline import Timeline, build_timeline, to_ms
 from ingestion.simulator.truth import Truth, find_truth

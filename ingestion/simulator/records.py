@@ -15,26 +15,12 @@ import pyarrow as pa
 
 from ingestion.contracts.columns import RECORD_FEEDS
 from ingestion.contracts.records import RECORD_KEYS, canonical_json, records_table
+from ingestion.extracts.model import RecordExtract
 from ingestion.simulator.config import FleetConfig
 from ingestion.simulator.world import INITIAL, Mutation, World
 
 SOURCE = "clinic-crm"
 _JSON_COLUMNS = ("consent_flags", "diagnosis_codes")
-
-
-@dataclass(frozen=True)
-class RecordExtract:
-    """One extract of one feed.
-
-    `table` has `business_key, op, changed_at`, the feed's typed columns and
-    `payload`; `complete` says that what it lacks does not exist.
-    """
-
-    feed: str
-    extract_id: str
-    table: pa.Table
-    complete: bool
-    extracted_at: datetime
 
 
 @dataclass(frozen=True)
@@ -112,6 +98,7 @@ def _extract(config: FleetConfig, feed: str, delivery: int, rows: list[Change]) 
     rows = sorted(rows, key=lambda change: (change.changed_at, change.key))
     name = "initial" if delivery == INITIAL else f"day-{delivery:03d}"
     return RecordExtract(
+        source=SOURCE,
         feed=feed,
         extract_id=f"{config.fingerprint()}-{name}",
         table=records_table(feed, [_row(change) for change in rows]),

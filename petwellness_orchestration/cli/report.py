@@ -106,10 +106,13 @@ def real_input(console: Console, figures: dict[str, Any]) -> None:
     """What real files taught: one line per figure."""
     table = _table("Real input", "", "")
     for name, value in figures.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{key} {thousands(count)}" for key, count in value.items()) or "none"
-        table.add_row(name.replace("_", " "), thousands(value) if isinstance(value, int) else str(value))
+        listed = ", ".join(f"{key.replace('_', ' ')} {_figure(one)}" for key, one in value.items())
+        table.add_row(name.replace("_", " "), listed)
     console.print(table)
+
+
+def _figure(value: Any) -> str:
+    return thousands(value) if isinstance(value, int) else str(value)
 
 
 def checks(console: Console, figures: dict[str, Any]) -> None:
