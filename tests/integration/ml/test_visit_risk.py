@@ -18,7 +18,7 @@ import pytest
 from ml.datasets import NotApplicable, TrainingSet, read_training_set
 from ml.errors import ArtifactTamperedError, DatasetError, RegistryError
 from ml.registry import MODEL_FILE, DataSnapshot, ModelRegistry
-from ml.scoring import score_days, write_scores
+from ml.scoring import SCORES_SCHEMA, score_days, write_scores
 from ml.settings import MlSettings
 from ml.training import OutOfTime, TrainingResult, train
 
@@ -228,8 +228,10 @@ def test_training_twice_gives_the_same_to_the_last_bit(con, candidate: TrainingR
 
 
 def test_a_half_read_result_of_the_caller_does_not_matter(con, candidate: TrainingResult) -> None:
-    con.execute("select * from range(10)").fetchone()
-    assert len(training_set(con)) == candidate.n_rows
+    with con.cursor() as busy:
+        busy.execute("select * from range(10)").fetchone()
+        assert len(training_set(busy)) == candidate.n_rows
+        assert write_scores(busy, SCORES_SCHEMA.empty_table(), [date(2026, 6, 1)]) == 0
 
 
 def test_a_warehouse_without_the_tables_says_what_to_do() -> None:
