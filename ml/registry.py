@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from ml.datasets import NotApplicable
 from ml.errors import ArtifactTamperedError, RegistryError
@@ -275,6 +276,9 @@ def _open_client(uri: str) -> Any:
     # Read while mlflow is imported; its progress bars and schema messages are noise to our users.
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    # Its own seven retries keep a user waiting for minutes before an unreachable server is named.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "8")
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
     from sqlalchemy.exc import SQLAlchemyError
@@ -286,10 +290,18 @@ def _open_client(uri: str) -> Any:
         client.search_registered_models(max_results=1)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise RegistryError(
-            f"cannot open the model registry at {uri} ({type(error).__name__}); "
+            f"cannot open the model registry at {_without_credentials(uri)} ({type(error).__name__}); "
             "set PETWELLNESS_ML_REGISTRY_URI or PETWELLNESS_ML_REGISTRY_FOLDER"
         ) from error
     return client
+
+
+def _without_credentials(uri: str) -> str:
+    """User, password and query of a server's address left out; a file's address has none."""
+    parts = urlsplit(uri)
+    if not parts.netloc:
+        return uri
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _metadata(result: TrainingResult, snapshot: DataSnapshot) -> dict[str, Any]:

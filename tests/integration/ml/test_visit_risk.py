@@ -3,8 +3,10 @@
 import ast
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -330,6 +332,18 @@ def test_a_registry_that_cannot_be_opened_names_the_setting(tmp_path: Path) -> N
     blocked.write_text("not a database, long enough to be read as a header of one")
     with pytest.raises(RegistryError, match="PETWELLNESS_ML_REGISTRY_URI"):
         ModelRegistry(MlSettings(registry_uri=f"sqlite:///{blocked}"))
+
+
+def test_an_unreachable_server_is_named_soon_and_without_its_password() -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
+        address = f"127.0.0.1:{reserved.getsockname()[1]}"
+        started = time.monotonic()
+        with pytest.raises(RegistryError) as error:
+            ModelRegistry(MlSettings(registry_uri=f"http://ann:secret@{address}/registry"))
+    assert time.monotonic() - started < 30
+    assert f"http://{address}/registry" in str(error.value)
+    assert "secret" not in str(error.value)
 
 
 def test_scoring_twice_writes_the_same_rows(settings: MlSettings, con, candidate) -> None:
