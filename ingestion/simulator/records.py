@@ -11,8 +11,6 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-import pyarrow as pa
-
 from ingestion.contracts.columns import RECORD_FEEDS
 from ingestion.contracts.records import RECORD_KEYS, canonical_json, records_table
 from ingestion.extracts.model import RecordExtract

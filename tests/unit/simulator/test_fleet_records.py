@@ -13,6 +13,8 @@ from pydantic import ValidationError
 
 from ingestion.contracts.columns import RECORD_FEEDS
 from ingestion.contracts.records import validate_records
+from ingestion.lake.extract import land_extract
+from ingestion.lake.store import LocalStore
 from ingestion.simulator import Fleet, FleetConfig, write_truth
 from ingestion.simulator.breeds import BREEDS
 
@@ -331,3 +333,27 @@ def test_fingerprints_follow_the_configuration():
 def test_wrong_configurations_are_refused(wrong):
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         FleetConfig(**wrong)
+
+
+def test_extracts_land_and_landing_again_is_a_no_op(tmp_path):
+    config = FleetConfig(collars=4, households=3, clinics=2, days=2)
+    store = LocalStore(tmp_path)
+
+    def land() -> list[int]:
+        return [
+            land_extract(
+                store,
+                source=extract.source,
+                feed=extract.feed,
+                extract_id=extract.extract_id,
+                table=extract.table,
+                complete=extract.complete,
+                extracted_at=extract.extracted_at,
+            ).rows
+            for extract in Fleet(config).record_extracts()
+        ]
+
+    first = land()
+    objects = sorted(info.key for info in store.list(""))
+    assert land() == first and sum(first) > 0
+    assert sorted(info.key for info in store.list("")) == objects
