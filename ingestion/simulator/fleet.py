@@ -63,7 +63,7 @@ class Fleet:
         return WaveBatches(self.wave_id(day_index), day_index, self._planner, self._renderer, batch_rows)
 
     def truth(self) -> Truth:
-        """What was planted. Runs the planning of all waves again without contents (a tenth of their cost)."""
+        """What was planted. Runs the planning of all waves again without contents (a fifth of their cost)."""
         return find_truth(self.world, self._timeline, self._planner, self._changes)
 
     def live_batches(self, now: datetime, batch_rows: int = 8_000) -> Iterator[MessageBatch]:

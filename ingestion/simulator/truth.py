@@ -1,7 +1,7 @@
 """What was planted in a fleet, as counts and tables that every layer can be checked against.
 
 Counts come from planning every wave again without contents, which costs a
-tenth of making the messages; nothing has to be remembered while waves are
+fifth of making the messages; nothing has to be remembered while waves are
 published. How the faults come about is in `telemetry` and `timeline`.
 """
 
