@@ -48,8 +48,8 @@ TREE_PARAMS: dict[str, Any] = {
 def one_thread() -> Iterator[None]:
     """Numeric libraries limited to one thread.
 
-    Parallel sums depend on the number of threads in their last bits; on a few hundred rows a second
-    thread gains nothing, and on busy cores waiting for it made a fit of 0.9 s take 13 s.
+    Parallel sums depend on the number of threads in their last bits, and a few hundred rows leave
+    a second thread little to do.
     """
     # A limit only reaches libraries that are loaded already.
     import_module("sklearn.ensemble")
