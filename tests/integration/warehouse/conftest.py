@@ -44,7 +44,8 @@ Rows = Sequence[Mapping[str, Any]]
 
 def _load_seeded_raw() -> None:
     spec = importlib.util.spec_from_file_location("seeded_raw", Path(__file__).with_name("seeded_raw.py"))
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules["seeded_raw"] = module
     spec.loader.exec_module(module)
@@ -126,7 +127,8 @@ class Warehouse:
             for item in (result.result.results if result.result else [])
             if str(item.status) not in {"success", "pass", "skipped"}
         ]
-        assert result.success and not problems, (problems, result.exception)
+        assert not problems, problems
+        assert result.success, result.exception
         return result.result
 
     def rows(self, sql: str) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ repeated records, moves in the middle of a day, ids that come back.
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -77,8 +77,9 @@ def owner_changes(seed: int, owners: int = 250) -> Raw:
     rng = random.Random(seed)
     parts: list[Raw] = []
     offset = 0
-    for number in range(owners):
-        owner_id = f"o-{seed}-{number:03}"
+    # Two in three only stream their changes; the others are in the registry too.
+    streamed = [f"o-{seed}-{number:03}" for number in range(2 * owners // 3)]
+    for owner_id in streamed + [f"r-{seed}-{number:03}" for number in range(owners // 3)]:
         for _ in range(rng.randrange(0, 7)):
             changed_at = FIRST_DAY + timedelta(hours=rng.randrange(0, 12))
             row = record(
@@ -121,7 +122,8 @@ def owner_changes(seed: int, owners: int = 250) -> Raw:
 def small_world(seed: int, days: int = 9, devices: int = 5) -> Raw:
     """Telemetry and every record feed for a few collars over a few days."""
     rng = random.Random(seed)
-    return merged([_registry(rng, devices), _assignments(rng, devices, days), _visits(rng, days)] + _telemetry(rng, devices, days))
+    records = [_registry(rng, devices), _assignments(rng, devices, days), _visits(rng, days)]
+    return merged([*records, _telemetry(rng, devices, days)])
 
 
 def _registry(rng: random.Random, devices: int) -> Raw:
@@ -129,7 +131,12 @@ def _registry(rng: random.Random, devices: int) -> Raw:
     raw: Raw = defaultdict(list)
     for number in range(devices):
         raw["devices"].append(
-            record("devices", f"d{number}", before, kafka_offset=number, status="active", expected_events_per_day=40)
+            record(
+                *("devices", f"d{number}", before),
+                kafka_offset=number,
+                status="active",
+                expected_events_per_day=40,
+            )
         )
     retired_at = FIRST_DAY + 4 * DAY + timedelta(hours=7)
     raw["devices"].append(record("devices", "d0", retired_at, kafka_offset=90, status="retired"))
@@ -151,14 +158,22 @@ def _registry(rng: random.Random, devices: int) -> Raw:
         )
     moved_at = FIRST_DAY + 3 * DAY + timedelta(hours=5)
     raw["pets"].append(
-        record("pets", "p1", moved_at, arrival_ts=moved_at + 2 * DAY, kafka_offset=91, owner_id="o2", breed="akita")
+        record(
+            *("pets", "p1", moved_at),
+            arrival_ts=moved_at + 2 * DAY,
+            kafka_offset=91,
+            owner_id="o2",
+            breed="akita",
+        )
     )
     for number in range(3):
-        raw["owners"].append(record("owners", f"o{number}", before, kafka_offset=number, name=f"Owner {number}"))
-        raw["clinics"].append(record("clinics", f"c{number}", before, kafka_offset=number, name=f"Clinic {number}"))
+        for feed, entity in (("owners", f"o{number}"), ("clinics", f"c{number}")):
+            raw[feed].append(record(feed, entity, before, kafka_offset=number, name=f"Name {number}"))
     raw["breeds"].append(record("breeds", "b1", before, breed="akita", species="dog"))
     raw["appointments"].append(
-        record("appointments", "a1", before, pet_id="p1", scheduled_ts=FIRST_DAY + 5 * DAY, status="scheduled")
+        record(
+            "appointments", "a1", before, pet_id="p1", scheduled_ts=FIRST_DAY + 5 * DAY, status="scheduled"
+        )
     )
     return dict(raw)
 
@@ -166,7 +181,9 @@ def _registry(rng: random.Random, devices: int) -> Raw:
 def _assignments(rng: random.Random, devices: int, days: int) -> Raw:
     rows: list[Row] = []
 
-    def assign(entity: str, device: int, pet: int, start: datetime, end: datetime | None, late: timedelta) -> None:
+    def assign(
+        entity: str, device: int, pet: int, start: datetime, end: datetime | None, late: timedelta
+    ) -> None:
         changed_at = start if end is None else end
         rows.append(
             record(
@@ -190,8 +207,9 @@ def _assignments(rng: random.Random, devices: int, days: int) -> Raw:
     assign("as-move", 1, devices, move, None, 2 * DAY)
     assign("as2", 2, 2, rows[2]["assigned_from"], FIRST_DAY + (days - 2) * DAY, timedelta(0))
     assign("as-shared", 2, 3, FIRST_DAY + 4 * DAY, FIRST_DAY + 5 * DAY + timedelta(hours=6), 1 * DAY)
-    rows.append({**rows[0], "op": "delete", "changed_at": FIRST_DAY + 6 * DAY, "kafka_offset": 80,
-                 "arrival_ts": FIRST_DAY + 6 * DAY, "extracted_at": FIRST_DAY + 6 * DAY})
+    gone = FIRST_DAY + 6 * DAY
+    times = {"changed_at": gone, "arrival_ts": gone, "extracted_at": gone}
+    rows.append({**rows[0], "op": "delete", "kafka_offset": 80, **times})
     return {"device_assignments": rows}
 
 
@@ -207,7 +225,8 @@ def _visits(rng: random.Random, days: int) -> Raw:
             "weight_kg": rng.choice([None, Decimal(rng.randrange(8000, 9000)) / 1000]),
             "next_vaccine_due": rng.choice([None, (visit_ts + 90 * DAY).date()]),
         }
-        stages = [(visit_ts - 3 * DAY, "scheduled"), (visit_ts, rng.choice(["completed", "completed", "no_show"]))]
+        outcome = rng.choice(["completed", "completed", "no_show"])
+        stages = [(visit_ts - 3 * DAY, "scheduled"), (visit_ts, outcome)]
         for step, (changed_at, status) in enumerate(stages):
             late = rng.choice([timedelta(0), timedelta(minutes=5), 2 * DAY])
             row = record(
@@ -238,10 +257,29 @@ def _visits(rng: random.Random, days: int) -> Raw:
             if rng.random() < 0.6
         ]
         parts.append(extract("clinic_visits", number, extracted_at, rows))
+        # The clinic's own stream touches some of the registry's visits in between.
+        changed_at = extracted_at + timedelta(hours=rng.randrange(1, 30))
+        parts.append(
+            {
+                "clinic_visits": [
+                    record(
+                        "clinic_visits",
+                        f"x{visit}",
+                        changed_at,
+                        kafka_offset=100 + 10 * number + visit,
+                        pet_id=f"p{visit}",
+                        visit_ts=FIRST_DAY - (visit + 1) * DAY,
+                        status="completed",
+                        is_unplanned=False,
+                    )
+                    for visit in rng.sample(range(5), 2)
+                ]
+            }
+        )
     return merged(parts)
 
 
-def _telemetry(rng: random.Random, devices: int, days: int) -> list[Raw]:
+def _telemetry(rng: random.Random, devices: int, days: int) -> Raw:
     events: list[Row] = []
     for device in range(devices):
         for day in range(days):
@@ -259,7 +297,7 @@ def _telemetry(rng: random.Random, devices: int, days: int) -> list[Raw]:
         repeated.append({**event, "arrival_ts": later, **changes})
     for offset, event in enumerate(events + repeated):
         event["kafka_offset"] = offset
-    return [{"telemetry_events": events + repeated}]
+    return {"telemetry_events": events + repeated}
 
 
 def _event(rng: random.Random, device: int, event_ts: datetime, event_id: str, late_s: int) -> Row:
@@ -292,31 +330,38 @@ def _event(rng: random.Random, device: int, event_ts: datetime, event_id: str, l
     }
 
 
-def split_into_batches(raw: Raw, seed: int, batches: int, first: Callable[[Row], datetime]) -> list[Raw]:
-    """Raw rows in the batches a loader would bring them in: roughly by `first`, one in ten much later.
+def split_into_batches(raw: Raw, seed: int, first_days: list[int]) -> list[Raw]:
+    """Raw rows in the batches a loader would bring them in, and a last one of records alone.
 
-    An extract stays whole, with its statement.
+    `first_days` says at which day of the world each batch begins. Telemetry
+    comes by its event's day, one event in 250 a batch late; records come by
+    their arrival, one in five in any later batch. An extract stays whole, with
+    its statement.
     """
     rng = random.Random(seed)
-    times = sorted(first(row) for name, rows in raw.items() if name != "extracts" for row in rows)
-    bounds = [times[len(times) * (number + 1) // batches - 1] for number in range(batches)]
+    last = len(first_days)
     of_extract: dict[str, int] = {}
 
-    def batch_of(row: Row) -> int:
-        number = next(number for number, bound in enumerate(bounds) if first(row) <= bound)
-        return rng.randrange(number, batches) if rng.random() < 0.1 else number
+    def batch_of(moment: datetime) -> int:
+        return max(
+            number for number, day in enumerate(first_days) if number == 0 or moment >= FIRST_DAY + day * DAY
+        )
 
-    result: list[Raw] = [defaultdict(list) for _ in range(batches)]
+    def record_batch(row: Row) -> int:
+        number = batch_of(row["arrival_ts"])
+        return rng.randint(number, last) if rng.random() < 0.2 else number
+
+    result: list[Raw] = [defaultdict(list) for _ in range(last + 1)]
     extract_streams = {statement["stream_id"] for statement in raw["extracts"]}
-    for name, rows in raw.items():
-        for row in rows:
-            if name == "extracts":
-                continue
-            stream_id = row["stream_id"]
-            number = batch_of(row)
-            if stream_id in extract_streams:
-                number = of_extract.setdefault(stream_id, number)
+    for name in sorted(set(raw) - {"extracts", "telemetry_events"}):
+        for row in raw[name]:
+            number = record_batch(row)
+            if row["stream_id"] in extract_streams:
+                number = of_extract.setdefault(row["stream_id"], number)
             result[number][name].append(row)
+    for row in raw["telemetry_events"]:
+        late = rng.random() < 0.004
+        result[min(batch_of(row["event_ts"]) + late, last - 1)]["telemetry_events"].append(row)
     for statement in raw["extracts"]:
         result[of_extract.get(statement["stream_id"], 0)]["extracts"].append(statement)
     return [dict(batch) for batch in result]

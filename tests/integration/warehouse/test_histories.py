@@ -10,7 +10,13 @@ ATTRIBUTES = ("district", "name", "consent_flags")
 
 
 def order(row):
-    return (row["changed_at"], row["arrival_ts"], row["stream_id"], row["kafka_partition"], row["kafka_offset"])
+    return (
+        row["changed_at"],
+        row["arrival_ts"],
+        row["stream_id"],
+        row["kafka_partition"],
+        row["kafka_offset"],
+    )
 
 
 def reference_history(raw, known_at=None):
@@ -36,7 +42,9 @@ def derived_absences(records, extracts, known_at):
         arrival_ts = max(arrivals, default=statement["extracted_at"])
         has_come = arrivals or statement["row_count"] == 0
         if statement["complete"] and has_come and (known_at is None or arrival_ts <= known_at):
-            complete.append((statement["extracted_at"], statement["stream_id"], arrival_ts, statement["row_count"]))
+            complete.append(
+                (statement["extracted_at"], statement["stream_id"], arrival_ts, statement["row_count"])
+            )
     for (_, before, before_arrival, _), (at, after, after_arrival, row_count) in pairwise(sorted(complete)):
         present = {row["owner_id"] for row in rows_of[after]}
         for owner in {row["owner_id"] for row in rows_of[before]} - present:
@@ -91,7 +99,9 @@ def test_histories_equal_the_reference(warehouse, change_log):
 @pytest.fixture(scope="module")
 def history_sql(warehouse):
     """The macro's SQL as of a moment; KNOWN_AT stands for it."""
-    call = "{{ scd2_history('owners', ref('stg_owners'), source('raw', 'extracts'), \"timestamp 'KNOWN_AT'\") }}"
+    call = (
+        "{{ scd2_history('owners', ref('stg_owners'), source('raw', 'extracts'), \"timestamp 'KNOWN_AT'\") }}"
+    )
     compiled = warehouse.invoke("compile", "--inline", call)
     assert compiled.success, compiled.exception
     return compiled.result.results[0].node.compiled_code
@@ -103,7 +113,8 @@ def test_history_known_at_a_moment_is_that_of_the_records_received_by_then(
 ):
     known_at = FIRST_DAY + hours * DAY / 24
     built = built_history(warehouse.rows(history_sql.replace("KNOWN_AT", f"{known_at:%Y-%m-%d %H:%M:%S}")))
-    assert built and built == reference_history(change_log, known_at)
+    assert built
+    assert built == reference_history(change_log, known_at)
 
 
 def test_exact_repeats_are_set_aside_and_point_to_a_record_that_stays(make_warehouse):
@@ -129,6 +140,11 @@ def test_exact_repeats_are_set_aside_and_point_to_a_record_that_stays(make_wareh
     )
     assert repeats == [
         {"entity_id": "o1", "kafka_offset": 4, "kept_stream_id": "cluster.owners.1", "kept_kafka_offset": 9},
-        {"entity_id": "r1", "kafka_offset": 0, "kept_stream_id": "registry.owners.001", "kept_kafka_offset": 1},
+        {
+            "entity_id": "r1",
+            "kafka_offset": 0,
+            "kept_stream_id": "registry.owners.001",
+            "kept_kafka_offset": 1,
+        },
     ]
     assert warehouse.rows("select count(*) as n from stg.owners where owner_id = 'r1'") == [{"n": 2}]

@@ -42,19 +42,20 @@ def test_the_first_of_each_key_stays_and_the_rest_point_to_it(warehouse, world):
     groups = grouped(events, "device_id", "event_id", "event_date").values()
     expected = {key_of(event): key_of(group[0]) for group in groups for event in group[1:]}
     built = warehouse.rows("select * from stg.telemetry_duplicates")
-    assert expected and expected == {
-        key_of(row): tuple(row[f"kept_{name}"] for name in KEY) for row in built
-    }
+    assert expected
+    assert expected == {key_of(row): tuple(row[f"kept_{name}"] for name in KEY) for row in built}
     staged = {key_of(row) for row in warehouse.rows("select * from stg.telemetry_events")}
     assert staged == {key_of(group[0]) for group in groups}
 
 
 def test_conflicts_are_other_content_or_another_date(warehouse, world):
     def content(event):
-        return {name: value for name, value in event.items() if name not in {*KEY, "arrival_ts", "ingested_at"}}
+        return {
+            name: value for name, value in event.items() if name not in {*KEY, "arrival_ts", "ingested_at"}
+        }
 
     expected = {}
-    for (first, *others) in grouped(world["telemetry_events"], "device_id", "event_id").values():
+    for first, *others in grouped(world["telemetry_events"], "device_id", "event_id").values():
         for event in others:
             if event["event_ts"].date() != first["event_ts"].date():
                 expected[key_of(event)] = "date"
@@ -91,5 +92,8 @@ def test_analytics_hold_no_exact_position_and_no_payload(warehouse):
     assert "payload" not in columns
     sharper = "select count(*) as n from anl.telemetry_events where gps_lat <> round(gps_lat, 2)"
     assert warehouse.rows(sharper) == [{"n": 0}]
-    moved = "select max(abs(a.gps_lat - s.gps_lat)) as shift from anl.telemetry_events a join stg.telemetry_events s using (device_id, event_id, event_date)"
+    moved = """
+        select max(abs(a.gps_lat - s.gps_lat)) as shift
+        from anl.telemetry_events as a join stg.telemetry_events as s using (device_id, event_id, event_date)
+    """
     assert 0 < warehouse.rows(moved)[0]["shift"] <= 0.005
