@@ -286,8 +286,8 @@ class Collector:
         else:
             if end > high:
                 raise LogTruncatedError(
-                    f"{place.topic}[{place.partition}] ends at {high}, but offsets up to {end} of stream "
-                    f"{stream.stream_id} were landed; the broker lost data: recreate the topic, for a new stream"
+                    f"{place.topic}[{place.partition}] ends at {high}, but offsets up to {end} were landed "
+                    f"from {stream.stream_id}; the broker lost data: recreate the topic (a new stream)"
                 )
             for claim in open_claims(self._store, stream.stream_id, place.partition):
                 manifest = recover_range(self._store, claim)
@@ -354,7 +354,8 @@ class Collector:
             offset = message.offset()
             if offset < current.position:
                 raise LogTruncatedError(
-                    f"{current.name} delivered offset {offset} after {current.position - 1}: its log was replaced"
+                    f"{current.name} delivered offset {offset} after {current.position - 1}: "
+                    "its log was replaced"
                 )
             current.position = offset + 1
             value = message.value()

@@ -57,8 +57,8 @@ def decoder_of(claim: Claim) -> Decoder:
     decoder = DECODERS.get(claim.decoder.partition("@")[0])
     if decoder is None or decoder_label(decoder) != claim.decoder:
         raise DecoderVersionError(
-            f"{claim.stream_id} partition {claim.partition} [{claim.start}, {claim.end}) was claimed "
-            f"for decoder {claim.decoder}, which this release lacks; finish it with the release that claimed it"
+            f"{claim.stream_id} partition {claim.partition} [{claim.start}, {claim.end}) was claimed for "
+            f"decoder {claim.decoder}, which is not here; finish it with the release that claimed it"
         )
     return decoder
 

@@ -245,6 +245,15 @@ def chain_end(store: ObjectStore, stream_id: str, partition: int) -> int | None:
     return None if last is None else read_claim(store, layout.range_of(last)).end
 
 
+def landed_end(store: ObjectStore, stream_id: str, partition: int) -> int:
+    """Up to where a partition is landed: the end of its last manifest, 0 without any.
+
+    Claims are finished in order, so everything before is landed as well.
+    """
+    last = max((info.key for info in store.list(layout.manifests_prefix(stream_id, partition))), default=None)
+    return 0 if last is None else read_manifest(store, layout.range_of(last)).end
+
+
 def open_claims(store: ObjectStore, stream_id: str, partition: int) -> list[Claim]:
     """Claims of a partition that have no manifest yet, in order: what recovery has to finish."""
     finished = {
