@@ -34,7 +34,7 @@ class SourceSettings(BaseSettings):
 
     data: Path | None = Field(default=None, description="Folder of real source files.")
     fleet_seed: int = 7
-    fleet_collars: int = Field(default=120, ge=1)
+    fleet_collars: int = Field(default=122, ge=1)
     fleet_households: int = Field(default=100, ge=1)
     fleet_clinics: int = Field(default=6, ge=1)
     fleet_days: int = Field(default=14, ge=1)

@@ -11,7 +11,7 @@ import csv
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,14 +29,6 @@ PUBLISHER_NAME = "publisher.json"
 
 class PublisherDiedError(RuntimeError):
     """The process that published waves ended before they were all seen landed."""
-
-
-@dataclass(frozen=True)
-class Wave:
-    """One wave to publish: its id and an iterable of message batches."""
-
-    wave_id: str
-    batches: Iterable[Any]
 
 
 def fleet(settings: PlatformSettings) -> Fleet:
@@ -70,17 +62,16 @@ def read_records(settings: PlatformSettings) -> tuple[list[RecordExtract], list[
     return read.extracts, read.problems
 
 
-def waves(settings: PlatformSettings) -> Iterator[Wave]:
-    """The telemetry waves of the source in order of receipt."""
+def waves(settings: PlatformSettings) -> Iterator[tuple[str, Iterable[Any]]]:
+    """The telemetry waves of the source in order of receipt: id and batches of messages."""
     if settings.source.data is None:
         simulated = fleet(settings)
         for day in range(simulated.config.days):
-            yield Wave(simulated.wave_id(day), simulated.telemetry_wave(day))
+            yield simulated.wave_id(day), simulated.telemetry_wave(day)
         return
     from ingestion.extracts.replay import telemetry_messages
 
-    for wave_id, wave in telemetry_messages(settings.source.data).items():
-        yield Wave(wave_id, wave)
+    yield from telemetry_messages(settings.source.data).items()
 
 
 def write_problems(home: Path, problems: list[Problem]) -> Path:

@@ -54,9 +54,9 @@ def simulate(
     Waves that have landed before are not published again. A collector has to
     run beside it (`petwellness collect`): the embedded broker keeps little.
     """
-    from petwellness_orchestration.cli.publish import publish_live, publish_waves
+    from petwellness_orchestration.cli.publish import publish_live, publish_source
 
-    publish_live() if live else publish_waves(serve)
+    publish_live() if live else publish_source(serve)
 
 
 @app.command()
@@ -68,10 +68,10 @@ def replay(
 ) -> None:
     """Publish real telemetry files with their original times of receipt."""
     from petwellness_orchestration.cli import use_data
-    from petwellness_orchestration.cli.publish import publish_waves
+    from petwellness_orchestration.cli.publish import publish_source
 
     use_data(data)
-    publish_waves(serve)
+    publish_source(serve)
 
 
 @app.command()

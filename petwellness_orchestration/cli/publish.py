@@ -40,26 +40,23 @@ def broker(settings: PlatformSettings) -> Iterator[BrokerClient]:
         yield connect(settings.broker, settings.state.home)
 
 
-def publish_waves(serve: bool) -> None:
+def publish_source(serve: bool) -> None:
     """Publish every wave of the source that has not been seen landed; with `serve` stay up afterwards."""
-    from ingestion.broker.publisher import publish_wave
-
+    from ingestion.broker.publisher import publish_waves
     from ingestion.lake.store import open_store
 
     settings = load_settings()
     home = settings.state.home
     store = open_store(settings.lake, home)
     store.check()
-    waves = sources.waves(settings)
     with broker(settings) as client:
         sources.write_publisher_status(home, "publishing")
         try:
-            for wave in waves:
-                report = publish_wave(client, store, wave.wave_id, wave.batches)
+            for report in publish_waves(client, store, sources.waves(settings)):
                 if report.already_landed:
-                    say(f"wave {wave.wave_id}: landed before, not published again")
+                    say(f"wave {report.wave_id}: landed before, not published again")
                 else:
-                    say(f"wave {wave.wave_id}: {report.messages:,} messages published and landed")
+                    say(f"wave {report.wave_id}: {report.messages:,} messages published and landed")
             sources.write_publisher_status(home, "landed")
             sources.write_truth(settings)
             if serve:
@@ -71,7 +68,6 @@ def publish_waves(serve: bool) -> None:
 def publish_live() -> None:
     """Publish the fleet's events as they fall due until SIGINT or SIGTERM."""
     from ingestion.broker.publisher import LivePublisher
-
     from ingestion.lake.store import open_store
 
     settings = load_settings()

@@ -108,7 +108,11 @@ def failure_line(error: Any) -> str | None:
     """The innermost cause of a step's failure, in one line."""
     while error is not None and error.cause is not None:
         error = error.cause
-    return None if error is None else " ".join(error.message.split())
+    if error is None:
+        return None
+    message = " ".join(error.message.split())
+    # Dagster puts the class before its message; people need the message.
+    return message.removeprefix(f"{error.cls_name}: ").split(f"{error.cls_name}: ", 1)[-1]
 
 
 def _check(evaluation: Any) -> CheckOutcome:

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from ml.settings import MlSettings
 
 _FEATURES = dg.AssetKey(["ml", "computed_features"])
-_VISITS = dg.AssetKey(["cur", "clinic_visits"])
-_PETS = dg.AssetKey(["cur", "pets"])
-_OWNERS = dg.AssetKey(["cur", "owners"])
+# What was known at a time is in the records, not in the histories.
+_RECORDS = [dg.AssetKey(["stg", feed]) for feed in ("clinic_visits", "pets", "owners")]
 
 GATE = dg.AssetCheckSpec(
     "beats_baseline",
@@ -40,7 +39,7 @@ def ml_settings(settings: PlatformSettings) -> "MlSettings":
 
 @dg.asset(
     key=names.VISIT_RISK_MODEL,
-    deps=[_FEATURES, _VISITS, _PETS, _OWNERS],
+    deps=[_FEATURES, *_RECORDS, names.EXTRACTS, names.LOAD_HISTORY],
     group_name="ml",
     kinds={"scikitlearn", "mlflow"},
     owners=[names.CLINICAL_OWNER],
