@@ -102,7 +102,7 @@ def owner_changes(seed: int, owners: int = 250) -> Raw:
                 offset += 1
     for number in range(6):
         extracted_at = FIRST_DAY + timedelta(hours=2 * number + rng.randrange(2))
-        arrival_ts = extracted_at + timedelta(hours=rng.choice([0, 0, 7]))
+        arrival_ts = extracted_at + timedelta(hours=7 if number == 2 else 0)
         rows = [
             record(
                 "owners",
@@ -115,7 +115,7 @@ def owner_changes(seed: int, owners: int = 250) -> Raw:
             if rng.random() < 0.6
             for _ in range(rng.choice([1, 1, 1, 2]))
         ]
-        parts.append(extract("owners", number, extracted_at, rows, complete=rng.random() < 0.8))
+        parts.append(extract("owners", number, extracted_at, rows, complete=number != 4))
     return merged(parts)
 
 
@@ -330,38 +330,34 @@ def _event(rng: random.Random, device: int, event_ts: datetime, event_id: str, l
     }
 
 
-def split_into_batches(raw: Raw, seed: int, first_days: list[int]) -> list[Raw]:
-    """Raw rows in the batches a loader would bring them in, and a last one of records alone.
+def split_into_batches(raw: Raw, seed: int, first_days: list[int], straggling_day: int) -> list[Raw]:
+    """Raw rows in the batches a loader would bring them in.
 
-    `first_days` says at which day of the world each batch begins. Telemetry
-    comes by its event's day, one event in 250 a batch late; records come by
-    their arrival, one in five in any later batch. An extract stays whole, with
-    its statement.
+    `first_days` says at which day of the world each batch begins; telemetry
+    comes by its event's day, records by their arrival. Two more batches
+    follow: records alone, some of them long known elsewhere, and telemetry
+    alone, some events of `straggling_day`. An extract stays whole, with its
+    statement.
     """
     rng = random.Random(seed)
-    last = len(first_days)
+    records_alone = len(first_days)
     of_extract: dict[str, int] = {}
 
     def batch_of(moment: datetime) -> int:
-        return max(
-            number for number, day in enumerate(first_days) if number == 0 or moment >= FIRST_DAY + day * DAY
-        )
+        begun = [day for day in first_days if moment >= FIRST_DAY + day * DAY]
+        return max(len(begun) - 1, 0)
 
-    def record_batch(row: Row) -> int:
-        number = batch_of(row["arrival_ts"])
-        return rng.randint(number, last) if rng.random() < 0.2 else number
-
-    result: list[Raw] = [defaultdict(list) for _ in range(last + 1)]
+    result: list[Raw] = [defaultdict(list) for _ in range(records_alone + 2)]
     extract_streams = {statement["stream_id"] for statement in raw["extracts"]}
     for name in sorted(set(raw) - {"extracts", "telemetry_events"}):
         for row in raw[name]:
-            number = record_batch(row)
+            number = records_alone if rng.random() < 0.1 else batch_of(row["arrival_ts"])
             if row["stream_id"] in extract_streams:
                 number = of_extract.setdefault(row["stream_id"], number)
             result[number][name].append(row)
     for row in raw["telemetry_events"]:
-        late = rng.random() < 0.004
-        result[min(batch_of(row["event_ts"]) + late, last - 1)]["telemetry_events"].append(row)
+        straggles = (row["event_ts"] - FIRST_DAY).days == straggling_day and rng.random() < 0.3
+        result[-1 if straggles else batch_of(row["event_ts"])]["telemetry_events"].append(row)
     for statement in raw["extracts"]:
         result[of_extract.get(statement["stream_id"], 0)]["extracts"].append(statement)
     return [dict(batch) for batch in result]
