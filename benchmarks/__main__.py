@@ -1,0 +1,81 @@
+"""`python -m benchmarks`: measure, print a table, write `benchmarks/results/latest.json`."""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks import code_location, collector, demo, machine, queries, report, simulator
+
+RESULTS = Path(__file__).parent / "results" / "latest.json"
+
+# In the order they run: the short ones first, the demo before the queries on what it made.
+NAMES = ("simulator", "collector", "code_location", "demo", "queries")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the chosen benchmarks; 0 when all of them ran, whether or not their aims are met."""
+    options = _parser().parse_args(arguments)
+    chosen = [name for name in NAMES if not options.only or name in options.only]
+    described = machine.describe()
+    fresh: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="petwellness-bench-") as folder:
+        home = Path(folder) / "state"
+        for name in chosen:
+            say(f"{name} ...")
+            work = _work(name, home, "demo" in chosen)
+            fresh[name] = {
+                "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "commit": machine.commit(),
+                "load_1m": machine.load_1m(),
+                "figures": work(),
+            }
+    document = report.merged(report.read(options.output), described, fresh)
+    report.write(options.output, document)
+    print("\n".join(report.lines(document)))
+    say(f"written to {options.output}")
+    return 0
+
+
+def say(line: str) -> None:
+    """A line of progress, apart from the table."""
+    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+
+
+def _work(name: str, home: Path, demo_ran: bool) -> Callable[[], dict[str, Any]]:
+    if name == "demo":
+        return lambda: demo.run(home, progress=say)
+    if name == "queries":
+        return lambda: queries.run(home if demo_ran else _own_home())
+    return {"simulator": simulator.run, "collector": collector.run, "code_location": code_location.run}[name]
+
+
+def _own_home() -> Path:
+    from ingestion.settings import StateSettings
+
+    return StateSettings().home
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure the platform on this machine. Close other programs first; it takes about four minutes.",
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=NAMES,
+        metavar="NAME",
+        help=f"run one benchmark and keep the other figures of the file (may be repeated): {', '.join(NAMES)};"
+        " `queries` alone uses the state of the last demo (PETWELLNESS_HOME)",
+    )
+    parser.add_argument("--output", type=Path, default=RESULTS, help="JSON file (default: %(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

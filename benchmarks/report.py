@@ -1,0 +1,110 @@
+"""Figures against their aims, as one JSON document and one table. Nothing is measured here."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.code_location import AIM_RATIO
+from benchmarks.demo import AIM_PEAK_BYTES, AIM_SECOND_RUN_S, AIM_TOTAL_S
+from benchmarks.simulator import AIM_EVENTS_PER_S
+
+AIM_COLLECTOR_RATIO = 4.0
+
+
+@dataclass(frozen=True)
+class Aim:
+    """One figure that has an aim: at least or at most `aim`."""
+
+    benchmark: str
+    figure: str
+    unit: str
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def is_met(self, value: float) -> bool:
+        """Whether the figure reaches the aim; exactly the aim does."""
+        if self.at_least is not None:
+            return value >= self.at_least
+        return self.at_most is not None and value <= self.at_most
+
+    @property
+    def text(self) -> str:
+        bound, aim = ("at least", self.at_least) if self.at_least is not None else ("at most", self.at_most)
+        return f"{bound} {aim:,}"
+
+
+AIMS = (
+    Aim("collector", "ratio", "times the naive loop", at_least=AIM_COLLECTOR_RATIO),
+    Aim("simulator", "events_per_s", "events/s on one core", at_least=AIM_EVENTS_PER_S),
+    Aim("code_location", "ratio", "times the bare import", at_most=AIM_RATIO),
+    Aim("demo", "wall_s", "s in all", at_most=AIM_TOTAL_S),
+    Aim("demo", "peak_bytes", "bytes, all processes at one moment", at_most=AIM_PEAK_BYTES),
+    Aim("demo", "second_run_s", "s when nothing changed", at_most=AIM_SECOND_RUN_S),
+)
+
+
+def judged(benchmarks: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Every aim whose figure was measured: figure, value, aim, met."""
+    return [
+        {**_named(aim), "value": value, "met": aim.is_met(value)}
+        for aim in AIMS
+        if (value := benchmarks.get(aim.benchmark, {}).get("figures", {}).get(aim.figure)) is not None
+    ]
+
+
+def _named(aim: Aim) -> dict[str, Any]:
+    return {key: value for key, value in asdict(aim).items() if value is not None}
+
+
+def merged(before: Mapping[str, Any], machine: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+    """The document after a run: fresh sections replace theirs, others stay if they are of this machine."""
+    kept = before.get("benchmarks", {}) if before.get("machine") == machine else {}
+    benchmarks = {**kept, **fresh}
+    return {
+        "machine": dict(machine),
+        "aims": judged(benchmarks),
+        "benchmarks": dict(sorted(benchmarks.items())),
+    }
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The document of the last run; {} when there is none."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def write(path: Path, document: Mapping[str, Any]) -> None:
+    """Write the document as JSON that diffs well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def lines(document: Mapping[str, Any]) -> list[str]:
+    """The document as text: every figure, then the aims."""
+    text = []
+    for name, section in document["benchmarks"].items():
+        text.append(f"{name}  (commit {section['commit']}, load {section['load_1m']} before)")
+        text += [f"  {figure:<46} {_shown(value)}" for figure, value in flat(section["figures"])]
+    text.append("aims")
+    for aim in document["aims"]:
+        bound = Aim(**{key: aim[key] for key in aim if key not in ("value", "met")}).text
+        verdict = "met" if aim["met"] else "MISSED"
+        figure = f"{aim['benchmark']} {aim['figure']}"
+        text.append(f"  {verdict:<7} {figure:<30} {_shown(aim['value'])} {aim['unit']} (aim: {bound})")
+    return text
+
+
+def flat(figures: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested figures as (dotted name, value)."""
+    found: list[tuple[str, Any]] = []
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            found += flat(value, f"{prefix}{name}: ")
+        else:
+            found.append((f"{prefix}{name}", value))
+    return found
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
