@@ -2,18 +2,27 @@
 -- drops one. Returns the days that differ.
 {% set days = var('dirty_days') %}
 with counts as (
-    select event_date, count(*) as staged_rows, 0 as analytic_rows
+    select
+        event_date,
+        count(*) as staged_rows,
+        0 as analytic_rows
     from {{ ref('stg_telemetry_events') }}
     where {{ date_in_days('event_date', days) }}
     group by event_date
     union all
-    select event_date, 0 as staged_rows, count(*) as analytic_rows
+    select
+        event_date,
+        0 as staged_rows,
+        count(*) as analytic_rows
     from {{ ref('anl_telemetry_events') }}
     where {{ date_in_days('event_date', days) }}
     group by event_date
 )
 
-select event_date, sum(staged_rows) as staged_rows, sum(analytic_rows) as analytic_rows
+select
+    event_date,
+    sum(staged_rows) as staged_rows,
+    sum(analytic_rows) as analytic_rows
 from counts
 group by event_date
 having sum(staged_rows) <> sum(analytic_rows)

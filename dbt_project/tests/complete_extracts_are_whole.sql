@@ -1,9 +1,12 @@
 -- A complete extract states what is absent, so each of its rows must be in raw:
 -- a missing row would read as a deletion. Returns the extracts that lack rows.
-{% set feeds = ['owners', 'pets', 'devices', 'clinics', 'device_assignments', 'clinic_visits', 'appointments', 'breeds'] %}
+{% set feeds = record_feeds() %}
 with loaded as (
     {%- for feed in feeds %}
-    select '{{ feed }}' as feed, stream_id, count(*) as loaded_rows
+    select
+        '{{ feed }}' as feed,
+        stream_id,
+        count(*) as loaded_rows
     from {{ source('raw', feed) }}
     group by stream_id
     {%- if not loop.last %}

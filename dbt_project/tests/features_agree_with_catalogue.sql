@@ -1,7 +1,9 @@
 -- Features in the table and in the catalogue are the same set, by name and
 -- version; an empty table (no tracked pet) agrees with any catalogue.
 with present as (
-    select distinct feature_name, feature_version
+    select distinct
+        feature_name,
+        feature_version
     from {{ ref('ml_computed_features') }}
 ),
 
@@ -15,7 +17,10 @@ differences as (
         on present.feature_name = catalogue.feature_name and present.feature_version = catalogue.feature_version
 )
 
-select feature_name, present_version, catalogue_version
+select
+    feature_name,
+    present_version,
+    catalogue_version
 from differences
 where
     (present_version is null or catalogue_version is null)

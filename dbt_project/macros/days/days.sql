@@ -69,6 +69,21 @@
     {{ return(expand_days(days, meta.get('window_days', 1))) }}
 {%- endmacro %}
 
+{# Predicate: a day later than the last that the model at hand holds; false when all days are built anyway. #}
+{% macro after_last_day_of_this(column, days) -%}
+    {%- if days is none -%}false
+    {%- else -%}
+        {{ column }} > (select coalesce(max(built.event_date), date '0001-01-01') from {{ this }} as built)
+    {%- endif -%}
+{%- endmacro %}
+
+{# Predicate: the day is over at var as_of_ts. #}
+{% macro over_as_of(column) -%}
+    {%- if var('as_of_ts') is none -%}true
+    {%- else -%}{{ midnight_after(column) }} <= timestamp '{{ var("as_of_ts") }}'
+    {%- endif -%}
+{%- endmacro %}
+
 {% macro changed_inputs_sql(kinds) -%}
     select distinct {{ iso_date("coalesce(present.event_date, applied.event_date)") }} as event_date
     from (

@@ -2,6 +2,12 @@
    ingestion/contracts/columns.py: [column, kind, SQL type]. One list for
    staging, change detection and histories. #}
 
+{% macro record_feeds() -%}
+    {{ return([
+        'owners', 'pets', 'devices', 'clinics', 'device_assignments', 'clinic_visits', 'appointments', 'breeds'
+    ]) }}
+{%- endmacro %}
+
 {% macro entity_id(feed) -%}
     {{ return({
         'owners': 'owner_id',

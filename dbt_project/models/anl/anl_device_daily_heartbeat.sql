@@ -38,9 +38,11 @@ main_clinics as (
         capture_clinic_id
     from by_clinic
     where capture_clinic_id is not null
-    qualify row_number() over (
-        partition by device_id, event_date order by event_count desc, capture_clinic_id
-    ) = 1
+    qualify
+        row_number() over (
+            partition by device_id, event_date
+            order by event_count desc, capture_clinic_id asc
+        ) = 1
 ),
 
 event_days as (

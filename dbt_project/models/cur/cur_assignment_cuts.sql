@@ -2,10 +2,14 @@
 -- device's time. A span between two cuts is worn by one pet or another as a
 -- whole, whatever was known when; so features sum spans and never split them.
 with moments as (
-    select device_id, assigned_from as cut_ts
+    select
+        device_id,
+        assigned_from as cut_ts
     from {{ ref('stg_device_assignments') }}
     union
-    select device_id, assigned_to as cut_ts
+    select
+        device_id,
+        assigned_to as cut_ts
     from {{ ref('stg_device_assignments') }}
     where assigned_to is not null
 )

@@ -44,21 +44,16 @@ with days as (
         from {{ ref('ml_device_day_measures') }}
         where known_date = event_date
     ) as known_dates
+    -- Past the last day built are days that were not over at the last run's as_of_ts.
     where
-        (
-            {{ date_in_days('event_date', days) }}
-            {% if days is not none %}
-                -- Days that were not over at the last run's as_of_ts.
-                or event_date > (select coalesce(max(built.event_date), date '0001-01-01') from {{ this }} as built)
-            {% endif %}
-        )
-        {% if var('as_of_ts') is not none %}
-            and {{ midnight_after('event_date') }} <= timestamp '{{ var("as_of_ts") }}'
-        {% endif %}
+        ({{ date_in_days('event_date', days) }} or {{ after_last_day_of_this('event_date', days) }})
+        and {{ over_as_of('event_date') }}
 ),
 
 known_assignments as (
-    with {{ change_log('device_assignments', ref('stg_device_assignments'), source('raw', 'extracts'), 'any') | indent(4) }},
+    with {{ change_log(
+        'device_assignments', ref('stg_device_assignments'), source('raw', 'extracts'), 'any'
+    ) | indent(4) }},
 
     {{ known_versions('device_assignments', 'versions') | indent(4) }}
 
@@ -344,7 +339,7 @@ select
     {{ midnight_after('event_date', '(1 - window_days)') }} as start_ts,
     end_ts,
     event_date,
-    cast(feature_value as double) as value,
+    cast(feature_value as double) as value,  -- noqa: RF04
     feature_version,
     'day=' || {{ iso_date('event_date') }} || '/' || feature_version as batch_id,
     end_ts as created_at

@@ -32,10 +32,11 @@ firsts as (
         kafka_offset,
         content_md5
     from candidates
-    qualify row_number() over (
-        partition by device_id, event_id
-        order by arrival_ts, stream_id, kafka_partition, kafka_offset
-    ) = 1
+    qualify
+        row_number() over (
+            partition by device_id, event_id
+            order by arrival_ts, stream_id, kafka_partition, kafka_offset
+        ) = 1
 )
 
 select

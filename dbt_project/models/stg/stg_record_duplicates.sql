@@ -1,4 +1,4 @@
-{% set feeds = ['owners', 'pets', 'devices', 'clinics', 'device_assignments', 'clinic_visits', 'appointments', 'breeds'] %}
+{% set feeds = record_feeds() %}
 {% for feed in feeds %}
 {% if not loop.first %}union all{% endif %}
 select

@@ -44,10 +44,11 @@ firsts as (
         kafka_partition as kept_kafka_partition,
         kafka_offset as kept_kafka_offset
     from candidates
-    qualify row_number() over (
-        partition by device_id, event_id, event_date
-        order by arrival_ts, stream_id, kafka_partition, kafka_offset
-    ) = 1
+    qualify
+        row_number() over (
+            partition by device_id, event_id, event_date
+            order by arrival_ts, stream_id, kafka_partition, kafka_offset
+        ) = 1
 )
 
 select
