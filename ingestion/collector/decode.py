@@ -16,7 +16,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -31,7 +30,7 @@ from ingestion.contracts.telemetry import RejectError
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
-Payloads = Sequence[bytes | None]
+Payloads = Sequence[bytes]
 
 # 10,000 to 50,000 messages parse fastest; bytes are bounded so that memory is.
 CHUNK_MESSAGES = 25_000
@@ -43,6 +42,8 @@ _TEXTS = [field.name for field in TELEMETRY_FIELDS if pa.types.is_string(field.t
 _MEASURES = [field for field in TELEMETRY_FIELDS if pa.types.is_decimal(field.type)]
 _COUNTS = [field.name for field in TELEMETRY_FIELDS if pa.types.is_integer(field.type)]
 _CANONICAL_TIME = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,6})?Z$"
+# Bytes after which a number may start.
+_STARTS_NUMBER = np.isin(np.arange(256), np.frombuffer(b":,[ ", np.uint8))
 _MEMBER = re.compile(rb'"([^"]*)"\s*:')
 _TINY_EXPONENT = re.compile(rb"[eE]-[0-9]{3,}[,}\] ]")
 
@@ -64,7 +65,7 @@ _Parsed = msgspec.defstruct(
     gc=False,
 )
 _parse = msgspec.json.Decoder(_Parsed).decode
-_GETTERS = {field.name: attrgetter(field.name) for field in TELEMETRY_FIELDS}
+_NAMES = [field.name for field in TELEMETRY_FIELDS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,24 +110,23 @@ def decode_vendor(
 ) -> DecodedBatch:
     """Decode messages of a vendor's format one by one; the payload column holds the message's text."""
 
-    def parse(payload: bytes | None) -> dict[str, Any]:
+    def parse(payload: bytes) -> dict[str, Any]:
         telemetry.check_text(payload, max_bytes)
-        assert payload is not None
         return telemetry.validate_event(decode(payload))
 
     return _decode_each(payloads, arrival_us, range(len(payloads)), parse)
 
 
 def _chunks(payloads: Payloads) -> list[tuple[int, int]]:
-    bounds, low, size = [], 0, 0
-    for position, payload in enumerate(payloads):
-        length = len(payload) if payload is not None else 0
-        if position > low and (position - low >= CHUNK_MESSAGES or size + length > CHUNK_BYTES):
-            bounds.append((low, position))
-            low, size = position, 0
-        size += length
-    if low < len(payloads):
-        bounds.append((low, len(payloads)))
+    sizes = np.fromiter(map(len, payloads), np.int64, len(payloads))
+    ends = np.cumsum(sizes)
+    bounds, low = [], 0
+    while low < len(payloads):
+        before = ends[low - 1] if low else 0
+        fitting = int(np.searchsorted(ends, before + CHUNK_BYTES, side="right"))
+        high = min(max(fitting, low + 1), low + CHUNK_MESSAGES)
+        bounds.append((low, high))
+        low = high
     return bounds
 
 
@@ -150,7 +150,6 @@ def _shift(batch: DecodedBatch, by: int) -> DecodedBatch:
 
 
 def _decode_chunk(payloads: Payloads, arrival_us: Ints, low: int, max_bytes: int) -> DecodedBatch:
-    payloads = [payload or b"" for payload in payloads]
     table, accepted = _fast_rows(payloads, arrival_us, max_bytes)
     fast = np.flatnonzero(accepted)
     if len(fast) == len(payloads):
@@ -159,7 +158,7 @@ def _decode_chunk(payloads: Payloads, arrival_us: Ints, low: int, max_bytes: int
         payloads,
         arrival_us,
         np.flatnonzero(~accepted).tolist(),
-        lambda payload: telemetry.parse_event(payload, max_bytes),  # type: ignore[arg-type]
+        lambda payload: telemetry.parse_event(payload, max_bytes),
     )
     index = np.concatenate([fast, others.index])
     whole = pa.concat_tables([table, others.table])
@@ -173,7 +172,7 @@ def _decode_each(
     payloads: Payloads,
     arrival_us: Ints,
     positions: Sequence[int],
-    parse: Callable[[bytes | None], dict[str, Any]],
+    parse: Callable[[bytes], dict[str, Any]],
 ) -> DecodedBatch:
     events, index, rejects = [], [], []
     for position in positions:
@@ -186,7 +185,6 @@ def _decode_each(
         except RejectError as error:
             rejects.append(Rejected(position, error.reason, error.detail))
             continue
-        assert payload is not None
         event["payload"] = payload.decode()
         events.append(event)
         index.append(position)
@@ -202,8 +200,8 @@ def _plain_rows(payloads: Payloads, max_bytes: int) -> Bools:
     escapes and line breaks (repeated names could hide), broken text in fields it
     skips, many brackets, and numbers that a double cannot tell from a shorter one.
     """
-    data = b"\n".join(payloads)  # type: ignore[arg-type]
-    lengths = np.fromiter(map(len, payloads), np.int64, len(payloads))  # type: ignore[arg-type]
+    data = b"\n".join(payloads)
+    lengths = np.fromiter(map(len, payloads), np.int64, len(payloads))
     plain = (lengths >= 2) & (lengths <= max_bytes)
     starts = np.zeros(len(payloads), np.int64)
     np.cumsum(lengths[:-1] + 1, out=starts[1:])
@@ -218,17 +216,25 @@ def _plain_rows(payloads: Payloads, max_bytes: int) -> Bools:
         exclude(np.flatnonzero(control))
     if b"\\" in data:
         exclude(np.flatnonzero(array == ord("\\")))
-    if b" :" in data:
+    if b" " in data and b" :" in data:
         exclude([match.start() for match in re.finditer(b" :", data)])
-    if data.count(b"{") + data.count(b"[") > len(payloads) - 1 + telemetry.MAX_BRACKETS:
-        opening = np.flatnonzero((array == ord("{")) | (array == ord("[")))
-        rows = np.searchsorted(starts, opening, side="right") - 1
+    opening = (array | 0x20) == ord("{")  # and "[", which differs by that bit alone
+    if np.count_nonzero(opening) > len(payloads) - 1 + telemetry.MAX_BRACKETS:
+        rows = np.searchsorted(starts, np.flatnonzero(opening), side="right") - 1
         plain &= np.bincount(rows, minlength=len(payloads)) <= telemetry.MAX_BRACKETS
     exclude(_long_numbers(array))
     exclude(_tiny_numbers(array, data))
     if not data.isascii():
         exclude(_broken_text(payloads, data, starts))
     return plain
+
+
+def _sparse_positions(mask: Bools) -> npt.NDArray[np.intp]:
+    """np.flatnonzero for masks that are nearly all false, eight positions at a time."""
+    whole = len(mask) // 8 * 8
+    words = np.flatnonzero(mask[:whole].view(np.uint64))
+    near = (words[:, None] * 8 + np.arange(8)).ravel()
+    return np.concatenate([near[mask[near]], whole + np.flatnonzero(mask[whole:])])
 
 
 def _long_numbers(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.intp]:
@@ -242,30 +248,28 @@ def _long_numbers(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.intp]:
     run = digit[:-1] & digit[1:]
     run = run[:-2] & run[2:]
     run = run[:-4] & run[4:]
-    position = np.flatnonzero(run)
+    position = _sparse_positions(run)
     if not len(position):
         return position
     before = array[np.maximum(position - 1, 0)]
     further = array[np.maximum(position - 2, 0)]
-    starters = np.frombuffer(b":,[ ", np.uint8)
     return position[
-        np.isin(before, starters) | (before == ord(".")) | ((before == ord("-")) & np.isin(further, starters))
+        _STARTS_NUMBER[before] | (before == ord(".")) | ((before == ord("-")) & _STARTS_NUMBER[further])
     ]
 
 
 def _tiny_numbers(array: npt.NDArray[np.uint8], data: bytes) -> npt.NDArray[np.intp]:
     """Where a number has a negative exponent of 3 digits or more, which can vanish into a double's zero."""
-    dash = np.flatnonzero(array[1:] == ord("-"))
-    exponent = dash[(array[dash] | 0x20) == ord("e")]
+    exponent = _sparse_positions((array[1:] == ord("-")) & ((array[:-1] | 0x20) == ord("e")))
     return np.array([p for p in exponent.tolist() if _TINY_EXPONENT.match(data, p)], np.intp)
 
 
 def _broken_text(payloads: Payloads, data: bytes, starts: Ints) -> list[int]:
     """Starts of the messages that are not UTF-8."""
 
-    def broken(text: bytes | None) -> bool:
+    def broken(text: bytes) -> bool:
         try:
-            (text or b"").decode()
+            text.decode()
         except UnicodeDecodeError:
             return True
         return False
@@ -298,7 +302,7 @@ def _fast_rows(payloads: Payloads, arrival_us: Ints, max_bytes: int) -> tuple[pa
 def _parse_all(lines: Payloads) -> list[Any]:
     """Each message as a _Parsed, or None where the typed parser refuses it."""
     parsed: list[Any] = []
-    remaining: Iterator[Any] = map(_parse, lines)  # type: ignore[arg-type]
+    remaining: Iterator[Any] = map(_parse, lines)
     while len(parsed) < len(lines):
         try:
             # What was parsed before a message that fails stays in the list.
@@ -314,16 +318,19 @@ def _without_repeats(lines: Payloads, columns: dict[str, pa.Array]) -> Bools:
     A message with exactly as many names as there are values has no repeat, no null
     and no unknown field; the names of the others are looked at.
     """
-    names = np.fromiter((line.count(b'":') for line in lines), np.int64, len(lines))  # type: ignore[union-attr]
+    present = [column for column in columns.values() if column.null_count < len(column)]
+    data = np.frombuffer(b"\n".join(lines), np.uint8)
+    members = np.count_nonzero((data[:-1] == ord('"')) & (data[1:] == ord(":")))
+    # No message has fewer names than values, so equal sums mean equality in each.
+    if members == sum(len(column) - column.null_count for column in present):
+        return np.ones(len(lines), np.bool_)
+    names = np.fromiter((line.count(b'":') for line in lines), np.int64, len(lines))
     values = np.zeros(len(lines), np.int64)
-    for column in columns.values():
-        if column.null_count == 0:
-            values += 1
-        elif column.null_count < len(column):
-            values += column.is_valid().to_numpy(zero_copy_only=False)
+    for column in present:
+        values += column.is_valid().to_numpy(zero_copy_only=False)
     unique = names == values
     for position in np.flatnonzero(~unique).tolist():
-        found = _MEMBER.findall(lines[position])  # type: ignore[arg-type]
+        found = _MEMBER.findall(lines[position])
         unique[position] = len(found) == len(set(found))
     return unique
 
@@ -332,8 +339,11 @@ def _checked_columns(parsed: list[Any], arrival_us: Ints) -> tuple[dict[str, pa.
     """Typed columns, and which rows are exact, complete and within all bounds."""
     good = np.ones(len(parsed), np.bool_)
     columns: dict[str, pa.Array] = {}
+    raw = dict(zip(_NAMES, zip(*map(msgspec.structs.astuple, parsed), strict=True), strict=True))
+    if not parsed:
+        raw = dict.fromkeys(_NAMES, ())
     for name in _TEXTS:
-        columns[name] = texts = pa.array([*map(_GETTERS[name], parsed)], pa.string())
+        columns[name] = texts = pa.array(raw[name], pa.string())
         if texts.null_count == len(texts):
             good &= name not in telemetry.REQUIRED
             continue
@@ -342,16 +352,14 @@ def _checked_columns(parsed: list[Any], arrival_us: Ints) -> tuple[dict[str, pa.
         if name in telemetry.REQUIRED:
             good &= size > 0
     for field in _MEASURES:
-        values = pa.array([*map(_GETTERS[field.name], parsed)], pa.float64())
-        columns[field.name] = _measure(values, field, good)
+        columns[field.name] = _measure(pa.array(raw[field.name], pa.float64()), field, good)
     for name in _COUNTS:
-        columns[name] = _count([*map(_GETTERS[name], parsed)], name, good)
+        columns[name] = _count(raw[name], name, good)
     versions = columns["schema_version"]
     if versions.null_count < len(versions):
         known = pc.is_in(versions, pa.array([*telemetry.SCHEMA_VERSIONS], versions.type))
         good &= known.to_numpy(zero_copy_only=False) | _nulls(versions)
-    texts = pa.array([*map(_GETTERS["event_ts"], parsed)], pa.string())
-    columns["event_ts"] = moments = _moments(texts, good)
+    columns["event_ts"] = moments = _moments(pa.array(raw["event_ts"], pa.string()), good)
     event_us = moments.cast(pa.int64()).to_numpy()
     good &= event_us >= arrival_us - telemetry.MAX_AGE // timedelta(microseconds=1)
     good &= event_us <= arrival_us + telemetry.MAX_AHEAD // timedelta(microseconds=1)
@@ -385,17 +393,25 @@ def _measure(parsed: pa.Array, field: pa.Field, good: Bools) -> pa.Array:
     return pa.Array.from_buffers(field.type, len(parsed), [validity, pa.py_buffer(words)])
 
 
-def _count(values: list[int | float | None], name: str, good: Bools) -> pa.Array:
+def _count(values: Sequence[int | float | None], name: str, good: Bools) -> pa.Array:
     """Whole numbers as 32 bits; clears `good` for fractions, exponents and what is out of bounds."""
     low = telemetry.BOUNDS.get(name, (-telemetry.MAX_INT, None))[0]
-    if not set(map(type, values)) <= {int, type(None)} or not all(
-        value is None or low <= value <= telemetry.MAX_INT for value in values
-    ):
-        for position, value in enumerate(values):
-            if value is not None and (type(value) is not int or not low <= value <= telemetry.MAX_INT):
-                good[position] = False
-                values[position] = None
-    return pa.array(values, pa.int32())
+
+    def fits(value: int | float | None) -> bool:
+        return value is None or (type(value) is int and low <= value <= telemetry.MAX_INT)
+
+    if not {int, type(None)}.issuperset(map(type, values)):
+        good &= np.fromiter(map(fits, values), np.bool_, len(values))
+        values = [value if fits(value) else None for value in values]
+    try:
+        counts = pa.array(values, pa.int32())
+        least = pc.min(counts).as_py()
+        if least is None or least >= low:
+            return counts
+    except (pa.ArrowInvalid, OverflowError):
+        pass  # Beyond 32 bits: find out which.
+    good &= np.fromiter(map(fits, values), np.bool_, len(values))
+    return pa.array([value if fits(value) else None for value in values], pa.int32())
 
 
 def _moments(texts: pa.Array, good: Bools) -> pa.Array:

@@ -4,9 +4,11 @@
 when it is told to. Per partition it buffers messages, closes a range by rows,
 bytes, age, memory or the end of the log, claims it, lands it and commits.
 Where to resume is decided by the claim chain in the lake; the committed offset
-is a hint for humans and lag monitors. One thread; scale by group members.
+is a hint for humans and lag monitors. One thread consumes and claims, a second
+one lands in order; scale by group members.
 """
 
+import gc
 import logging
 import signal
 import threading
@@ -14,6 +16,7 @@ import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -30,7 +33,7 @@ from ingestion.collector.consent import (
     load_latest_snapshot,
     load_snapshot,
 )
-from ingestion.collector.ranges import Messages, decoder_label, land_messages
+from ingestion.collector.ranges import Messages, decode_messages, decoder_label, land_content
 from ingestion.contracts.columns import TELEMETRY_FEED, TELEMETRY_SCHEMA
 from ingestion.contracts.decoders import DECODERS, Decoder
 from ingestion.lake import layout
@@ -55,6 +58,9 @@ CONSUME_MESSAGES = 10_000
 POLL_S = 0.05
 # All partitions together; the largest buffer is landed when it is exceeded.
 MAX_BUFFERED_BYTES = 192 * 1024 * 1024
+# Claimed ranges waiting for the landing thread; beyond, consuming waits.
+MAX_LANDING_BYTES = 64 * 1024 * 1024
+GC_THRESHOLD = 100_000
 # The embedded broker keeps 5 MB per partition and its producer stops at 4: land well before that.
 EMBEDDED_ROTATE_BYTES = 2_400_000
 # At the end of the log more may be on its way; wait this long before a small range is closed.
@@ -147,6 +153,17 @@ class _Partition:
         return f"{self.stream.topic}[{self.partition}]"
 
 
+@dataclass(frozen=True, slots=True)
+class _Landing:
+    """A claimed range on its way into the lake."""
+
+    future: Future[Manifest]
+    stream: Stream
+    claim: Claim
+    bytes: int
+    received: list[tuple[float, int]]
+
+
 class Collector:
     """Lands the messages of some topics. Use it once: one driver call, then it is closed.
 
@@ -175,6 +192,8 @@ class Collector:
         if client.embedded:
             self._rotate_bytes = min(settings.rotate_bytes, EMBEDDED_ROTATE_BYTES)
         self._me = uuid.uuid4().hex
+        self._lander = ThreadPoolExecutor(1, thread_name_prefix="landing")
+        self._landings: deque[_Landing] = deque()
         self._partitions: dict[tuple[str, int], _Partition] = {}
         self._streams: dict[str, Stream] = {}
         self._consent: ConsentSnapshot | None = None
@@ -234,6 +253,9 @@ class Collector:
         self._progress = progress
         started = last_message = time.monotonic()
         consumer = self._client.consumer(error_cb=self._on_error)
+        thresholds = gc.get_threshold()
+        # Messages and rows are many objects without cycles; looking for cycles among them costs a sixth.
+        gc.set_threshold(GC_THRESHOLD, *thresholds[1:])
         try:
             consumer.subscribe(
                 [*self._decoders],
@@ -246,15 +268,19 @@ class Collector:
                 moment = time.monotonic()
                 if self._take(messages, moment):
                     last_message, self._broker_down = moment, None
-                self._rotate(consumer, moment, linger_s)
+                self._rotate(moment, linger_s)
+                self._settle_landings(consumer, MAX_LANDING_BYTES)
                 self._tell(started)
                 quiet_s = time.monotonic() - last_message
                 if done(quiet_s):
                     break
                 self._check_life(quiet_s, idle_timeout_s)
             for partition in [*self._partitions.values()]:
-                self._close(consumer, partition, "stop")
+                self._close(partition, "stop")
+            self._settle_landings(consumer, 0)
         finally:
+            gc.set_threshold(*thresholds)
+            self._lander.shutdown(cancel_futures=True)
             consumer.close()
         self._report.settle(started)
         return self._report
@@ -358,15 +384,14 @@ class Collector:
                     "its log was replaced"
                 )
             current.position = offset + 1
-            value = message.value()
+            value = message.value() or b""
             buffered = current.messages
             buffered.offsets.append(offset)
             buffered.arrival_ms.append(message.timestamp()[1])
             buffered.keys.append(message.key())
             buffered.payloads.append(value)
-            size = len(value) if value is not None else 0
-            current.bytes += size
-            self._report.bytes += size
+            current.bytes += len(value)
+            self._report.bytes += len(value)
             touched[place] += 1
         for place, count in touched.items():
             partition = self._partitions[place]
@@ -394,19 +419,19 @@ class Collector:
 
     # Ranges
 
-    def _rotate(self, consumer: Any, moment: float, linger_s: float | None) -> None:
+    def _rotate(self, moment: float, linger_s: float | None) -> None:
         """Finish claims whose messages are all here, and close the ranges that are due."""
         for partition in self._partitions.values():
-            self._finish_replays(consumer, partition)
+            self._finish_replays(partition)
             if partition.messages and not partition.replay:
                 reason = self._due(partition, moment, linger_s)
                 if reason is not None:
-                    self._close(consumer, partition, reason)
+                    self._close(partition, reason)
         while sum(partition.bytes for partition in self._partitions.values()) > MAX_BUFFERED_BYTES:
             closable = [p for p in self._partitions.values() if p.messages and not p.replay]
             if not closable:
                 return
-            self._close(consumer, max(closable, key=lambda p: p.bytes), "memory")
+            self._close(max(closable, key=lambda p: p.bytes), "memory")
 
     def _due(self, partition: _Partition, moment: float, linger_s: float | None) -> str | None:
         if len(partition.messages) >= self._settings.rotate_rows:
@@ -419,7 +444,7 @@ class Collector:
             return "end_of_log"
         return None
 
-    def _close(self, consumer: Any, partition: _Partition, reason: str) -> None:
+    def _close(self, partition: _Partition, reason: str) -> None:
         """Claim what is buffered and land it; if another claimed the range first, follow that claim."""
         if not partition.messages or partition.replay:
             return
@@ -429,41 +454,62 @@ class Collector:
         self._report.rotations_by_reason[reason] += 1
         stored = claim_range(self._store, claim)
         if stored == claim:
-            self._finish(consumer, partition, claim)
+            self._land(partition, claim, may_be_landed=False)
         else:
             _log.info("%s: [%d, ...) is claimed already, following that claim", partition.name, claim.start)
             partition.replay.append(stored)
-            self._finish_replays(consumer, partition)
+            self._finish_replays(partition)
 
-    def _finish_replays(self, consumer: Any, partition: _Partition) -> None:
+    def _finish_replays(self, partition: _Partition) -> None:
         while partition.replay:
             claim = partition.replay[0]
             # Offsets may be sparse, so the last one before the end may never come.
             if partition.position < claim.end and not partition.at_end:
                 return
             partition.replay.popleft()
-            manifest = recover_range(self._store, claim)
             self._report.recovered_claims += 1
-            self._finish(consumer, partition, claim, manifest)
+            self._land(partition, claim, may_be_landed=True)
 
-    def _finish(
-        self, consumer: Any, partition: _Partition, claim: Claim, manifest: Manifest | None = None
-    ) -> None:
+    def _land(self, partition: _Partition, claim: Claim, may_be_landed: bool) -> None:
+        """Decode a claimed range and hand it to the landing thread; the partition goes on after it."""
         mine, rest = partition.messages.split(claim.end)
-        if manifest is None:
-            manifest = land_messages(
-                self._store, claim, mine, self._consent_of(claim), self._settings.max_message_bytes
-            )
-        self._commit(consumer, partition, claim.end)
-        landed_at = time.monotonic()
-        self._report.latencies += [(landed_at - moment, count) for moment, count in partition.received]
-        self._report.add(manifest)
-        partition.messages = rest
-        partition.bytes = sum(len(payload) for payload in rest.payloads if payload is not None)
-        partition.received = [(landed_at, len(rest))] if rest else []
+        rest_bytes = sum(map(len, rest.payloads))
+        landed = recover_range(self._store, claim) if may_be_landed else None
+        future: Future[Manifest] = Future()
+        if landed is not None:
+            future.set_result(landed)
+        else:
+            # Decoding holds the interpreter, writing does not: the two threads overlap.
+            content = decode_messages(claim, mine, self._consent_of(claim), self._settings.max_message_bytes)
+            future = self._lander.submit(land_content, self._store, claim, content)
+        size = partition.bytes - rest_bytes
+        self._landings.append(_Landing(future, partition.stream, claim, size, partition.received))
+        moment = time.monotonic()
+        partition.messages, partition.bytes = rest, rest_bytes
+        partition.received = [(moment, len(rest))] if rest else []
         partition.start = claim.end
         partition.position = max(partition.position, claim.end)
-        partition.opened_at = landed_at
+        partition.opened_at = moment
+
+    def _settle_landings(self, consumer: Any, allowed_bytes: int) -> None:
+        """Commit and count what is landed; wait while more than `allowed_bytes` are on their way.
+
+        Raises what landing raised.
+        """
+        from confluent_kafka import TopicPartition
+
+        under_way = sum(landing.bytes for landing in self._landings)
+        while self._landings and (
+            under_way > allowed_bytes or allowed_bytes == 0 or self._landings[0].future.done()
+        ):
+            landing = self._landings.popleft()
+            under_way -= landing.bytes
+            manifest = landing.future.result()
+            claim, landed_at = landing.claim, time.monotonic()
+            place = TopicPartition(landing.stream.topic, claim.partition, claim.end, metadata=claim.stream_id)
+            consumer.commit(offsets=[place], asynchronous=True)
+            self._report.latencies += [(landed_at - moment, count) for moment, count in landing.received]
+            self._report.add(manifest)
 
     def _claim(
         self,
@@ -487,14 +533,6 @@ class Collector:
             consent_snapshot_id=self._latest_consent().snapshot_id,
             gap_reason=gap_reason,
         )
-
-    def _commit(self, consumer: Any, partition: _Partition, end: int) -> None:
-        from confluent_kafka import TopicPartition
-
-        place = TopicPartition(
-            partition.stream.topic, partition.partition, end, metadata=partition.stream.stream_id
-        )
-        consumer.commit(offsets=[place], asynchronous=True)
 
     # Consent
 
@@ -520,9 +558,13 @@ class Collector:
     # Life
 
     def _caught_up(self) -> bool:
-        return self._assigned and all(
-            partition.at_end and not partition.replay and not partition.messages
-            for partition in self._partitions.values()
+        return (
+            self._assigned
+            and not self._landings
+            and all(
+                partition.at_end and not partition.replay and not partition.messages
+                for partition in self._partitions.values()
+            )
         )
 
     def _on_error(self, error: Any) -> None:

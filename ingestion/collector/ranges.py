@@ -1,4 +1,4 @@
-"""From buffered messages to a landed range: decode under the claim's terms, drop for consent, land.
+"""From buffered messages to a range's content: decode under the claim's terms, drop for consent, land.
 
 Pure of Kafka: messages come as parallel lists. Consuming and deciding when a
 range ends is in `engine`.
@@ -26,12 +26,12 @@ class DecoderVersionError(LandingError):
 
 @dataclass
 class Messages:
-    """Messages of one partition in order of offset, as parallel lists."""
+    """Messages of one partition in order of offset, as parallel lists; a message without a value is b""."""
 
     offsets: list[int] = field(default_factory=list)
     arrival_ms: list[int] = field(default_factory=list)
     keys: list[bytes | None] = field(default_factory=list)
-    payloads: list[bytes | None] = field(default_factory=list)
+    payloads: list[bytes] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -63,16 +63,22 @@ def decoder_of(claim: Claim) -> Decoder:
     return decoder
 
 
-def land_messages(
-    store: ObjectStore,
-    claim: Claim,
-    messages: Messages,
-    consent: ConsentSnapshot,
-    max_message_bytes: int,
-) -> Manifest:
-    """Decode the messages of a claimed range and land it; offsets without a message are gaps.
+@dataclass(frozen=True, slots=True)
+class RangeContent:
+    """What `land_range` takes for a range, besides its claim."""
 
-    `consent` is the snapshot the claim names. Raises what decoding and landing raise.
+    table: pa.Table
+    rejects: pa.Table
+    consent_dropped: int
+    offset_gaps: int
+
+
+def decode_messages(
+    claim: Claim, messages: Messages, consent: ConsentSnapshot, max_message_bytes: int
+) -> RangeContent:
+    """Decode the messages of a claimed range; offsets without a message are gaps.
+
+    `consent` is the snapshot the claim names. Raises DecoderVersionError.
     """
     arrival_us = np.array(messages.arrival_ms, np.int64) * 1000
     decoded = _decode(decoder_of(claim), messages.payloads, arrival_us, max_message_bytes)
@@ -83,18 +89,28 @@ def land_messages(
     ).append_column("arrival_ts", pa.array(arrival_us[decoded.index]).cast(TIMESTAMP))
     if dropped.any():
         table = table.filter(pc.invert(pa.array(dropped)))
+    return RangeContent(
+        table,
+        _reject_table(claim, messages, decoded, intervals),
+        int(np.count_nonzero(dropped)),
+        claim.end - claim.start - len(messages),
+    )
+
+
+def land_content(store: ObjectStore, claim: Claim, content: RangeContent) -> Manifest:
+    """Land a decoded range."""
     return land_range(
         store,
         claim,
-        table,
-        _reject_table(claim, messages, decoded, intervals),
-        consent_dropped=int(np.count_nonzero(dropped)),
-        offset_gaps=claim.end - claim.start - len(messages),
+        content.table,
+        content.rejects,
+        consent_dropped=content.consent_dropped,
+        offset_gaps=content.offset_gaps,
     )
 
 
 def _decode(
-    decoder: Decoder, payloads: Sequence[bytes | None], arrival_us: "np.ndarray", max_bytes: int
+    decoder: Decoder, payloads: Sequence[bytes], arrival_us: "np.ndarray", max_bytes: int
 ) -> DecodedBatch:
     if decoder.name == COLLAR_DECODER:
         return decode_contract_json(payloads, arrival_us, max_bytes)
@@ -109,7 +125,7 @@ def _reject_table(
         payload, key = messages.payloads[reject.index], messages.keys[reject.index]
         arrival_us = messages.arrival_ms[reject.index] * 1000
         kept = not mentions_opted_out(intervals, (key, payload), arrival_us)
-        rows.append((messages.offsets[reject.index], arrival_us, reject, (payload or b"") if kept else None))
+        rows.append((messages.offsets[reject.index], arrival_us, reject, payload if kept else None))
     rows.sort(key=lambda row: row[0])
     count = len(rows)
     return pa.Table.from_arrays(

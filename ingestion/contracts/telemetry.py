@@ -251,9 +251,9 @@ def parse_object(payload: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> dict[str
     return dict(parsed.pairs)
 
 
-def check_text(payload: bytes | None, max_bytes: int = MAX_MESSAGE_BYTES) -> str:
+def check_text(payload: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> str:
     """The text of a message; any decoder of text formats starts here. Raises RejectError."""
-    if payload is None or not payload.strip(_BLANK):
+    if not payload.strip(_BLANK):
         raise RejectError("empty", "the message has no content")
     if len(payload) > max_bytes:
         raise RejectError("oversized", f"the message is larger than {max_bytes} bytes")
