@@ -30,6 +30,9 @@ JSON_COLUMNS = frozenset({"payload", "consent_flags", "diagnosis_codes"})
 # Files per insert: bounds the memory of one statement, keeps its progress visible.
 FILES_PER_INSERT = 64
 
+# The load streams; without a limit DuckDB would take most of the machine for its cache.
+MEMORY_LIMIT = "700MB"
+
 WAREHOUSE_MARK = "warehouse"
 PUBLISHED_MARK = "published"
 
@@ -39,7 +42,7 @@ class WarehouseUnreachableError(RuntimeError):
 
 
 class LoadMismatchError(RuntimeError):
-    """A landed file holds other rows than its manifest says; nothing of the load was kept."""
+    """A landed file is not what its manifest says; nothing of the load was kept."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ def open_warehouse(
         ) from error
     try:
         con.execute("set timezone = 'UTC'")
+        con.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
         con.execute("set preserve_insertion_order = false")
         if store is not None:
             register_lake(con, store)
@@ -90,9 +94,7 @@ def register_lake(con: duckdb.DuckDBPyConnection, store: ObjectStore) -> None:
     from fsspec.implementations.arrow import ArrowFSWrapper
 
     filesystem, _ = store.filesystem()
-    wrapper = ArrowFSWrapper(filesystem)
-    wrapper.protocol = "s3"
-    con.register_filesystem(wrapper)
+    con.register_filesystem(ArrowFSWrapper(filesystem))
 
 
 def sql_type(field: pa.Field) -> str:
@@ -159,14 +161,17 @@ def load_pending(
 ) -> LoadReport:
     """Load every manifest's range that the ledger does not hold yet, in one transaction.
 
-    Raises LoadMismatchError when a file's rows differ from its manifest; then
-    nothing of this load stays.
+    A range that several manifests bring is loaded from the first of them.
+
+    Raises LoadMismatchError when a file cannot be read or its rows differ from
+    its manifest; then nothing of this load stays.
     """
     known = loaded_keys(con)
-    pending = sorted(
-        (m for m in manifests if m.range_key not in known),
-        key=lambda m: (m.feed, m.range_key),
-    )
+    first_by_range: dict[RangeKey, Manifest] = {}
+    for manifest in manifests:
+        if manifest.range_key not in known:
+            first_by_range.setdefault(manifest.range_key, manifest)
+    pending = sorted(first_by_range.values(), key=lambda m: (m.feed, m.range_key))
     load_seq = latest_load_seq(con) + 1
     started_at = utc_now()
     if not pending:
@@ -194,13 +199,21 @@ def _insert_rows(
     pending: list[Manifest],
     progress: Callable[[str], None],
 ) -> dict[str, int]:
+    import duckdb
+
     rows_by_feed: dict[str, int] = {}
     for feed in sorted({m.feed for m in pending}):
         of_feed = [m for m in pending if m.feed == feed]
         for first in range(0, len(of_feed), FILES_PER_INSERT):
             batch = of_feed[first : first + FILES_PER_INSERT]
             expected = sum(m.rows for m in batch)
-            inserted = _insert_files(con, feed, [store.uri(m.source_file) for m in batch])
+            try:
+                inserted = _insert_files(con, feed, [store.uri(m.source_file) for m in batch])
+            except (duckdb.IOException, duckdb.InvalidInputException) as error:
+                raise LoadMismatchError(
+                    f"raw.{feed}: a landed file cannot be read; nothing was loaded. Restore it from the"
+                    f" lake's backup. ({str(error).splitlines()[0]})"
+                ) from error
             if inserted != expected:
                 raise LoadMismatchError(
                     f"raw.{feed}: {len(batch)} files from {batch[0].source_file} on hold {inserted} rows,"

@@ -1,6 +1,6 @@
 """Claims, manifests, ledger and raw tables held against each other, range by range.
 
-The law of the landing protocol: in every range rows + manifest.rejected + dropped by
+The law of the landing protocol: in every range rows + rejected + dropped by
 consent + offset gaps = end - start; claims follow each other without a hole;
 every claim has its manifest, every manifest its ledger entry, every ledger
 entry its rows, each offset once. Nothing is repaired here.
@@ -156,7 +156,11 @@ def row_findings(key: RangeKey, manifest: Manifest, raw: RawRange) -> list[Findi
 
 
 def read_raw_ranges(con: duckdb.DuckDBPyConnection) -> tuple[dict[RangeKey, RawRange], int]:
-    """Every ledger entry with what its table holds of it, and the rows of no ledger entry."""
+    """Every ledger entry with what its table holds of it, and the rows of no ledger entry.
+
+    A range has one main object, so its distinct offsets are those of one source
+    file: rows that came under a second name repeat them.
+    """
     counts = " union all ".join(
         f"select '{feed}' as feed, stream_id, kafka_partition, source_file, count(*) as row_count,"
         " count(distinct kafka_offset) as offset_count,"
@@ -170,7 +174,7 @@ def read_raw_ranges(con: duckdb.DuckDBPyConnection) -> tuple[dict[RangeKey, RawR
         select
             l.stream_id, l.kafka_partition, l.start_offset, l.end_offset, l.row_count as ledger_rows,
             coalesce(sum(f.row_count), 0)::bigint as table_rows,
-            coalesce(sum(f.offset_count), 0)::bigint as offset_count
+            coalesce(max(f.offset_count), 0)::bigint as offset_count
         from raw.load_history as l
         full outer join table_files as f
             on f.feed = l.feed and f.stream_id = l.stream_id
