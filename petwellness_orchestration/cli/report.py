@@ -155,8 +155,9 @@ def stages(console: Console, summary: dict[str, Any]) -> None:
     table = _table("Time", "stage", "seconds")
     for stage, seconds in summary["stage_seconds"].items():
         table.add_row(stage, f"{seconds:.1f}")
-    memory = summary["peak_memory_bytes"]
-    table.add_row("peak memory", f"{mebibytes(memory['demo'])}; publisher {mebibytes(memory['publisher'])}")
+    for process, size_bytes in summary["peak_memory_bytes"].items():
+        if size_bytes is not None:
+            table.add_row(f"peak memory, {process}", mebibytes(size_bytes))
     console.print(table)
 
 

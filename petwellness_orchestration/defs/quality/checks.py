@@ -79,6 +79,7 @@ def _heartbeat(platform: PlatformResource, table: str, key: str) -> dg.AssetChec
         passed=result.passed,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={
+            "reason": f"{result.outside} of {result.judged} below {min_ratio:.0%}",
             "judged": result.judged,
             "below": result.outside,
             "min_ratio": min_ratio,
