@@ -339,9 +339,8 @@ def _checked_columns(parsed: list[Any], arrival_us: Ints) -> tuple[dict[str, pa.
     """Typed columns, and which rows are exact, complete and within all bounds."""
     good = np.ones(len(parsed), np.bool_)
     columns: dict[str, pa.Array] = {}
-    raw = dict(zip(_NAMES, zip(*map(msgspec.structs.astuple, parsed), strict=True), strict=True))
-    if not parsed:
-        raw = dict.fromkeys(_NAMES, ())
+    transposed = zip(*map(msgspec.structs.astuple, parsed), strict=True) if parsed else [()] * len(_NAMES)
+    raw = dict(zip(_NAMES, transposed, strict=True))
     for name in _TEXTS:
         columns[name] = texts = pa.array(raw[name], pa.string())
         if texts.null_count == len(texts):
