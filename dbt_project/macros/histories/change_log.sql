@@ -95,6 +95,15 @@ from numbered
 where repeat_number = 1
 {%- endmacro %}
 
+{# The columns of a change log of `feed`. #}
+{% macro change_log_columns(feed) -%}
+    {%- set columns = [
+        entity_id(feed), 'changed_at', 'arrival_ts', 'stream_id', 'kafka_partition', 'kafka_offset',
+        'is_deletion', 'ingested_at', 'source_system', 'record_md5', 'superseded_at',
+    ] + attribute_names(feed) -%}
+    {{ columns | join(',\n            ') }}
+{%- endmacro %}
+
 {# CTEs ending in `change_log`: one row per change of an entity of `feed`,
    either a staged record or a deletion derived between two neighbouring
    complete extracts of the same source and feed (in the earlier, not in the
@@ -125,7 +134,12 @@ where repeat_number = 1
 
     ordered_extracts as (
         select
-            complete_extracts.*,
+            source_system,
+            stream_id,
+            extracted_at,
+            claimed_at,
+            row_count,
+            arrival_ts,
             row_number() over (partition by source_system order by extracted_at, stream_id) as position
         from complete_extracts
     ),
@@ -225,7 +239,8 @@ where repeat_number = 1
     ),
 
     change_log as (
-        select every_change.*
+        select
+            {{ change_log_columns(feed) }}
         from every_change
         {%- if known_at is none %}
         where superseded_at is null

@@ -103,6 +103,13 @@
     }[feed]) }}
 {%- endmacro %}
 
+{# Only the columns' names. #}
+{% macro attribute_names(feed) -%}
+    {%- set names = [] -%}
+    {%- for column, kind, sql_type in entity_attributes(feed) -%}{%- do names.append(column) -%}{%- endfor -%}
+    {{ return(names) }}
+{%- endmacro %}
+
 {# One cleaning rule per kind: text is trimmed and empty text is null; e-mail
    addresses are lower case. Ids are left as they came. #}
 {% macro clean_attribute(column, kind, sql_type) -%}

@@ -11,11 +11,14 @@
 {% macro scd2_history(feed, records, extracts, known_at=none) -%}
 {%- set id = entity_id(feed) -%}
 {%- set attributes = entity_attributes(feed) -%}
+{%- set state_columns = (
+    [id, 'changed_at', 'is_deletion', 'ingested_at', 'source_system', 'record_md5'] + attribute_names(feed)
+) | join(',\n            ') -%}
 with {{ change_log(feed, records, extracts, known_at) }},
 
     ordinals as (
         select
-            change_log.*,
+            {{ change_log_columns(feed) }},
             row_number() over (partition by {{ id }} order by {{ change_order() }}) as ordinal,
             row_number() over (
                 partition by {{ id }}, changed_at order by {{ change_order(descending=true) }}
@@ -26,7 +29,9 @@ with {{ change_log(feed, records, extracts, known_at) }},
     -- Which change holds the attributes: itself, or for a deletion the last content before it.
     content_ordinals as (
         select
-            ordinals.*,
+            {{ change_log_columns(feed) }},
+            ordinal,
+            from_last_at_instant,
             max(case when not is_deletion then ordinal end) over (
                 partition by {{ id }} order by ordinal rows between unbounded preceding and current row
             ) as content_ordinal
@@ -52,7 +57,7 @@ with {{ change_log(feed, records, extracts, known_at) }},
 
     compared as (
         select
-            states.*,
+            {{ state_columns }},
             lag(record_md5) over (partition by {{ id }} order by changed_at) as previous_md5,
             lag(is_deletion) over (partition by {{ id }} order by changed_at) as previous_is_deletion
         from states
@@ -60,7 +65,7 @@ with {{ change_log(feed, records, extracts, known_at) }},
 
     openings as (
         select
-            compared.*,
+            {{ state_columns }},
             lead(changed_at) over (partition by {{ id }} order by changed_at) as next_changed_at
         from compared
         where
@@ -114,7 +119,10 @@ from openings
     ),
 
     {{ name }} as (
-        select {{ name }}_ranked.*
+        select
+            event_date,
+            end_ts,
+            {{ ([id] + attribute_names(feed)) | join(',\n            ') }}
         from {{ name }}_ranked
         where from_last = 1 and not is_deletion
     )
