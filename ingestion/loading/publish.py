@@ -166,8 +166,10 @@ def _switch(folder: Path, catalogue: Catalogue, version: int) -> None:
     """Build the database of views beside the one in force and rename it over; then the catalogue."""
     import duckdb
 
+    # What a publication that died left behind, its write-ahead log included.
+    for stale in (*folder.glob(f".{DATABASE_NAME}.*"), *folder.glob(f".{CATALOGUE_NAME}.*")):
+        stale.unlink()
     fresh = folder / f".{DATABASE_NAME}.{version}"
-    fresh.unlink(missing_ok=True)
     con = duckdb.connect(str(fresh))
     try:
         for schema in sorted({name.split(".")[0] for name in catalogue}):
