@@ -1,0 +1,306 @@
+"""The published copy: what changed and nothing else is written, and readers never notice."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from ingestion.loading.publish import (
+    CATALOGUE_NAME,
+    DATABASE_NAME,
+    PublishedTable,
+    PublishReport,
+    publish,
+    read_catalogue,
+)
+
+DAILY = PublishedTable("anl", "activity", ("event_date", "pet_id", "steps"), day_column="event_date")
+WHOLE = PublishedTable("cur", "pets", ("pet_id", "species"))
+TABLES = (DAILY, WHOLE)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "published"
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A writable warehouse with a table by day, of three days, and one that is built whole."""
+    con = duckdb.connect(str(tmp_path / "warehouse.duckdb"))
+    con.execute("create schema anl")
+    con.execute("create schema cur")
+    con.execute("create table cur.pets as select 'p1' as pet_id, 'dog' as species, 'Rex' as name")
+    con.execute(
+        "create table anl.activity as select date '2026-06-01' + (i // 2)::integer as event_date,"
+        " 'p' || i as pet_id, 100 * i as steps, 'secret' as note from range(6) t(i)"
+    )
+    yield con
+    con.close()
+
+
+def rows(folder: Path, sql: str) -> list[tuple[Any, ...]]:
+    with duckdb.connect(str(folder / DATABASE_NAME), read_only=True) as con:
+        return con.execute(sql).fetchall()
+
+
+def files(folder: Path) -> dict[str, tuple[int, str]]:
+    """Every file of the copy: time of its last change and digest."""
+    return {
+        str(path.relative_to(folder)): (
+            path.stat().st_mtime_ns,
+            hashlib.sha256(path.read_bytes()).hexdigest(),
+        )
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_readers_get_the_named_columns_of_every_row(
+    warehouse: duckdb.DuckDBPyConnection, folder: Path
+) -> None:
+    report = publish(warehouse, folder, TABLES)
+    assert report == PublishReport(version=1, tables=2, files=4, files_written=4, days_changed=4)
+    assert rows(folder, "describe anl.activity") == rows(
+        folder,
+        "describe select * from (values (date '2026-06-01', 'p', 1::bigint)) t(event_date, pet_id, steps)",
+    )
+    assert (
+        rows(folder, "select * from anl.activity order by pet_id")
+        == warehouse.execute("select event_date, pet_id, steps from anl.activity order by pet_id").fetchall()
+    )
+    assert rows(folder, "select * from cur.pets") == [("p1", "dog")]
+    for path in folder.rglob("*.parquet"):
+        names = {
+            row[0]
+            for row in duckdb.sql(
+                f"describe select * from read_parquet('{path}', hive_partitioning = false)"
+            ).fetchall()
+        }
+        assert not names & {"note", "name"}, path
+
+
+def test_nothing_new_means_no_new_version_and_no_write(
+    warehouse: duckdb.DuckDBPyConnection, folder: Path
+) -> None:
+    publish(warehouse, folder, TABLES)
+    before = files(folder)
+    # The same rows in another order are the same content.
+    warehouse.execute("create or replace table anl.activity as from anl.activity order by steps desc")
+    report = publish(warehouse, folder, TABLES)
+    assert report == PublishReport(version=1, tables=2, files=4, files_written=0, days_changed=0)
+    assert not report.changed
+    assert files(folder) == before
+
+
+def test_only_changed_days_are_written(warehouse: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    publish(warehouse, folder, TABLES)
+    before = files(folder)
+    warehouse.execute("update anl.activity set steps = 7 where pet_id = 'p2'")
+    report = publish(warehouse, folder, TABLES)
+    assert (report.version, report.files_written, report.days_changed) == (2, 1, 1)
+    after = files(folder)
+    fresh = {name for name in after if name.endswith(".parquet") and after[name] != before.get(name)}
+    assert len(fresh) == 1
+    assert "v000002/event_date=2026-06-02/" in fresh.pop()
+    assert {n: s for n, s in after.items() if "v000001" in n}.items() <= before.items()
+    assert rows(folder, "select steps from anl.activity where pet_id = 'p2'") == [(7,)]
+    assert rows(folder, "select count(*) from anl.activity") == [(6,)]
+
+
+def test_a_column_that_is_not_published_changes_nothing(
+    warehouse: duckdb.DuckDBPyConnection, folder: Path
+) -> None:
+    publish(warehouse, folder, TABLES)
+    warehouse.execute("update anl.activity set note = 'other'")
+    assert not publish(warehouse, folder, TABLES).changed
+
+
+def test_another_set_of_columns_is_written_anew(warehouse: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    publish(warehouse, folder, TABLES)
+    wider = PublishedTable("cur", "pets", ("pet_id", "species", "name"))
+    assert publish(warehouse, folder, [DAILY, wider]).days_changed == 1
+    assert rows(folder, "select * from cur.pets") == [("p1", "dog", "Rex")]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        # Sums over a day stay the same; what the rows say does not.
+        "update anl.activity set steps = case pet_id when 'p2' then 300 else 200 end where pet_id in ('p2', 'p3')",
+        "update anl.activity set pet_id = 'p9' where pet_id = 'p2'",
+        "update anl.activity set steps = null where pet_id = 'p2'",
+        "insert into anl.activity from anl.activity where pet_id = 'p2'",
+        "delete from anl.activity where pet_id = 'p2'",
+    ],
+)
+def test_every_change_of_content_is_seen(
+    warehouse: duckdb.DuckDBPyConnection, folder: Path, change: str
+) -> None:
+    publish(warehouse, folder, TABLES)
+    warehouse.execute(change)
+    report = publish(warehouse, folder, TABLES)
+    assert (report.files_written, report.days_changed) == (1, 1)
+    same = "select event_date, pet_id, steps from anl.activity order by all"
+    assert rows(folder, same) == warehouse.execute(same).fetchall()
+
+
+def test_a_removed_day_is_gone_for_readers(warehouse: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    publish(warehouse, folder, TABLES)
+    warehouse.execute("delete from anl.activity where event_date = date '2026-06-02'")
+    report = publish(warehouse, folder, TABLES)
+    assert (report.version, report.files_written, report.days_changed, report.files) == (2, 0, 1, 3)
+    assert rows(folder, "select distinct event_date::varchar from anl.activity order by 1") == [
+        ("2026-06-01",),
+        ("2026-06-03",),
+    ]
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.full_name)
+def test_an_empty_table_has_its_columns(
+    warehouse: duckdb.DuckDBPyConnection, folder: Path, table: PublishedTable
+) -> None:
+    warehouse.execute(f"create table kept as from {table.full_name}")
+    warehouse.execute(f"delete from {table.full_name}")
+    publish(warehouse, folder, TABLES)
+    described = f"select column_name, column_type from (describe {table.full_name})"
+    empty = rows(folder, described)
+    assert [row[0] for row in empty] == list(table.columns)
+    assert rows(folder, f"select count(*) from {table.full_name}") == [(0,)]
+    assert not publish(warehouse, folder, TABLES).changed
+    # Filled, and emptied again.
+    warehouse.execute(f"insert into {table.full_name} from kept")
+    assert publish(warehouse, folder, TABLES).changed
+    assert rows(folder, described) == empty
+    assert rows(folder, f"select count(*) > 0 from {table.full_name}") == [(True,)]
+    warehouse.execute(f"delete from {table.full_name}")
+    assert publish(warehouse, folder, TABLES).changed
+    assert rows(folder, f"select count(*) from {table.full_name}") == [(0,)]
+
+
+def test_tables_that_are_not_mentioned_stay(warehouse: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    publish(warehouse, folder, [DAILY])
+    assert publish(warehouse, folder, [WHOLE]).tables == 2
+    assert rows(folder, "select count(*) from anl.activity") == [(6,)]
+    assert rows(folder, "select count(*) from cur.pets") == [(1,)]
+    assert publish(warehouse, folder, [WHOLE]).version == 2
+
+
+def test_a_reader_with_the_old_database_open_reads_on(
+    warehouse: duckdb.DuckDBPyConnection, folder: Path
+) -> None:
+    publish(warehouse, folder, TABLES)
+    with duckdb.connect(str(folder / DATABASE_NAME), read_only=True) as reader:
+        before = reader.execute("select * from anl.activity order by all").fetchall()
+        warehouse.execute("update anl.activity set steps = steps + 1")
+        publish(warehouse, folder, TABLES)
+        assert reader.execute("select * from anl.activity order by all").fetchall() == before
+    assert rows(folder, "select sum(steps) from anl.activity") == [(1506,)]
+
+
+def test_files_of_versions_before_the_last_are_removed(
+    warehouse: duckdb.DuckDBPyConnection, folder: Path
+) -> None:
+    for _ in range(3):
+        warehouse.execute("update anl.activity set steps = steps + 1")
+        publish(warehouse, folder, TABLES)
+    kept = {path.name for path in (folder / "tables" / "anl.activity").iterdir()}
+    assert kept == {"v000002", "v000003"}
+    # Never changed, so still the first.
+    assert {path.name for path in (folder / "tables" / "cur.pets").iterdir()} == {"v000001"}
+
+
+def test_another_process_reads_while_the_warehouse_is_written(
+    warehouse: duckdb.DuckDBPyConnection, folder: Path, tmp_path: Path
+) -> None:
+    publish(warehouse, folder, TABLES)
+    warehouse.execute("begin")
+    warehouse.execute("update anl.activity set steps = 0")
+    client = textwrap.dedent(
+        """
+        import sys, duckdb
+        print(duckdb.connect(sys.argv[1], read_only=True).execute("select sum(steps) from anl.activity").fetchone()[0])
+        """
+    )
+
+    def read(path: Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", client, str(path)]
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+
+    answer = read(folder / DATABASE_NAME)
+    assert answer.stdout.strip() == "1500", answer.stderr
+    # The lock is real: the warehouse itself refuses the client.
+    assert read(tmp_path / "warehouse.duckdb").returncode != 0
+    warehouse.execute("commit")
+
+
+@pytest.mark.parametrize("moment", ["first", "second"])
+def test_a_crash_between_database_and_catalogue_heals(
+    warehouse: duckdb.DuckDBPyConnection, folder: Path, moment: str
+) -> None:
+    """The database is switched first: readers are right, and the next publication catches up."""
+    catalogue = folder / CATALOGUE_NAME
+    if moment == "second":
+        publish(warehouse, folder, TABLES)
+    old = catalogue.read_bytes() if catalogue.exists() else None
+    warehouse.execute("update anl.activity set steps = 1")
+    publish(warehouse, folder, TABLES)
+    catalogue.unlink()
+    if old is not None:
+        catalogue.write_bytes(old)
+    assert rows(folder, "select sum(steps) from anl.activity") == [(6,)]
+    report = publish(warehouse, folder, TABLES)
+    assert report.changed
+    assert report.version > json.loads(old or b'{"version": 0}')["version"] + 1
+    assert rows(folder, "select sum(steps), count(*) from anl.activity") == [(6, 6)]
+    assert read_catalogue(folder)["version"] == report.version
+    assert not publish(warehouse, folder, TABLES).changed
+    for parts in read_catalogue(folder)["tables"].values():
+        assert all((folder / file).exists() for part in parts.values() for file in part["files"])
+
+
+@pytest.mark.parametrize("moment", ["exported", "database built"])
+def test_a_crash_before_the_switch_leaves_the_old_copy_and_heals(
+    warehouse: duckdb.DuckDBPyConnection, folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    from ingestion.loading import publish as module
+
+    publish(warehouse, folder, TABLES)
+    warehouse.execute("update anl.activity set steps = 1")
+    before = files(folder)
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        if moment == "exported":
+            broken.setattr(module, "_switch", crash)
+        else:
+            broken.setattr(os, "replace", crash)
+        publish(warehouse, folder, TABLES)
+    assert rows(folder, "select sum(steps) from anl.activity") == [(1500,)]
+    assert before.items() <= files(folder).items()
+    assert publish(warehouse, folder, TABLES).changed
+    assert rows(folder, "select sum(steps) from anl.activity") == [(6,)]
+    # What the crash left behind goes with the next publication.
+    warehouse.execute("update anl.activity set steps = 2")
+    publish(warehouse, folder, TABLES)
+    assert len(list((folder / "tables" / "anl.activity").iterdir())) == 2
+    assert {path.name for path in folder.iterdir()} == {"tables", DATABASE_NAME, CATALOGUE_NAME}
+
+
+def test_a_copy_that_was_moved_says_where_its_files_were(
+    warehouse: duckdb.DuckDBPyConnection, folder: Path, tmp_path: Path
+) -> None:
+    publish(warehouse, folder, TABLES)
+    folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(duckdb.IOException, match="published"):
+        rows(tmp_path / "elsewhere", "select * from cur.pets")
