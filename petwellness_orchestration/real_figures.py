@@ -7,12 +7,9 @@ other code, are in `tests/realdata_reference.py`. Sources are told apart by
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from petwellness_orchestration.settings import PlatformSettings
-
-if TYPE_CHECKING:
-    import duckdb
 
 REGISTRY = "zurich-registry"
 TRACKER = "campusiot"
@@ -142,19 +139,22 @@ from stg.telemetry_events
 
 def compute(settings: PlatformSettings) -> dict[str, Any]:
     """Figures by subject; the registry's by date of snapshot. Needs the tables of a finished build."""
-    from ingestion.loading.duckdb_raw import open_warehouse
+    from ingestion.loading.duckdb_raw import fetch_rows, open_warehouse
 
     with open_warehouse(settings.state.warehouse_path, read_only=True) as con:
-        registry = _rows(con, REGISTRY_ROWS_SQL)
-        changes = {row["snapshot"]: row for row in _rows(con, REGISTRY_CHANGES_SQL)}
+        registry = fetch_rows(con, REGISTRY_ROWS_SQL)
+        changes = {row["snapshot"]: row for row in fetch_rows(con, REGISTRY_CHANGES_SQL)}
         figures: dict[str, Any] = {
             f"registry_{row['snapshot']}": _without_snapshot({**row, **changes.get(row["snapshot"], {})})
             for row in registry
         }
-        figures["tracker"] = {**_row(con, TRACKER_SQL), **_row(con, TRACKERS_WITHOUT_PET_SQL)}
-        figures["cats"] = _row(con, CATS_SQL)
-        figures["shelter"] = _row(con, SHELTER_SQL)
-        figures["event_days"] = _row(con, EVENT_DAYS_SQL)
+        figures["tracker"] = {
+            **fetch_rows(con, TRACKER_SQL)[0],
+            **fetch_rows(con, TRACKERS_WITHOUT_PET_SQL)[0],
+        }
+        figures["cats"] = fetch_rows(con, CATS_SQL)[0]
+        figures["shelter"] = fetch_rows(con, SHELTER_SQL)[0]
+        figures["event_days"] = fetch_rows(con, EVENT_DAYS_SQL)[0]
     for snapshot, count in _duplicate_rows(settings).items():
         figures[f"registry_{snapshot}"]["exact_duplicate_rows"] = count
     return figures
@@ -179,13 +179,3 @@ def _duplicate_rows(settings: PlatformSettings) -> dict[str, int]:
 
 def _without_snapshot(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "snapshot"}
-
-
-def _rows(con: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:
-    table = con.execute(sql).to_arrow_table()
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return rows
-
-
-def _row(con: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
-    return _rows(con, sql)[0]

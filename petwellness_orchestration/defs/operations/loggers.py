@@ -21,7 +21,7 @@ class _ProgressHandler(logging.Handler):
             say(f"{step} FAILED")
 
 
-@dg.logger(description="One line per step and message, for people who watch a headless run.")
+@dg.logger
 def progress(_context: dg.InitLoggerContext) -> logging.Logger:
     """A logger of its own for each run, so that no handler is added twice."""
     logger = logging.Logger("petwellness.progress", level=logging.DEBUG)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -56,9 +57,10 @@ def run_dbt(
     def on_event(message: EventMsg) -> None:
         if message.info.name not in RESULT_EVENTS:
             return
-        run.events.append(_as_dict(message))
+        event = _as_dict(message)
+        run.events.append(event)
         if message.info.name != "LogTestResult":
-            progress(message.info.msg.strip())
+            progress(short_line(event["info"]["msg"]))
 
     arguments = [
         *command,
@@ -95,6 +97,11 @@ def dbt_environment(settings: PlatformSettings) -> Iterator[None]:
             del os.environ["PETWELLNESS_DUCKDB_PATH"]
         else:
             os.environ["PETWELLNESS_DUCKDB_PATH"] = before
+
+
+def short_line(message: str) -> str:
+    """dbt's line on a node without the dots it pads with."""
+    return re.sub(r" \.{3,} ", " ", message.strip())
 
 
 def _as_dict(message: Any) -> dict[str, Any]:
