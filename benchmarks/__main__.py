@@ -51,7 +51,12 @@ def _work(name: str, home: Path, demo_ran: bool) -> Callable[[], dict[str, Any]]
         return lambda: demo.run(home, progress=say)
     if name == "queries":
         return lambda: queries.run(home if demo_ran else _own_home())
-    return {"simulator": simulator.run, "collector": collector.run, "code_location": code_location.run}[name]
+    works: dict[str, Callable[[], dict[str, Any]]] = {
+        "simulator": simulator.run,
+        "collector": collector.run,
+        "code_location": code_location.run,
+    }
+    return works[name]
 
 
 def _own_home() -> Path:

@@ -7,6 +7,7 @@ was empty before. Memory is sampled over the process and its children, because
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -19,6 +20,8 @@ AIM_TOTAL_S = 120
 AIM_PEAK_BYTES = 1_500_000_000
 AIM_SECOND_RUN_S = 10
 SAMPLE_EVERY_S = 0.2
+# How the demo says that a step starts: "[  17.0 s] raw_loads ...".
+_STEP = re.compile(r"\[[ \d.]+ s\] (\S+) \.\.\.")
 COMMAND = [sys.executable, "-m", "petwellness_orchestration.cli", "demo"]
 
 
@@ -32,6 +35,8 @@ class MemorySampler:
     def __init__(self, pid: int) -> None:
         self.peak_bytes = 0
         self.peak_bytes_by_process: dict[str, int] = {}
+        self.peak_bytes_by_step: dict[str, int] = {}
+        self.step = "start"
         self._pid = pid
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -66,6 +71,7 @@ class MemorySampler:
             total += resident
             self.peak_bytes_by_process[name] = max(self.peak_bytes_by_process.get(name, 0), resident)
         self.peak_bytes = max(self.peak_bytes, total)
+        self.peak_bytes_by_step[self.step] = max(self.peak_bytes_by_step.get(self.step, 0), total)
 
     def _name(self, pid: int, arguments: list[str]) -> str:
         if pid == self._pid:
@@ -91,6 +97,7 @@ def run(home: Path, progress: Callable[[str], None] = lambda _: None) -> dict[st
         "bytes_per_telemetry_row": summary["lake"]["bytes_per_telemetry_row"],
         "peak_bytes": sampler.peak_bytes,
         "peak_bytes_by_process": dict(sorted(sampler.peak_bytes_by_process.items())),
+        "peak_bytes_by_step": sampler.peak_bytes_by_step,
         "second_run_s": round(second_s, 1),
     }
 
@@ -109,7 +116,9 @@ def _demo(
         with MemorySampler(process.pid) as sampler:
             for line in process.stdout:
                 lines.append(line.rstrip())
-                if lines[-1].endswith(" ..."):
+                step = _STEP.fullmatch(lines[-1])
+                if step:
+                    sampler.step = step[1]
                     progress(lines[-1])
             code = process.wait()
     finally:
