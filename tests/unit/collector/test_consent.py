@@ -1,0 +1,169 @@
+"""Consent: which device's telemetry is dropped when, from plain histories and from landed records."""
+
+import json
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from ingestion.collector.consent import (
+    ConsentSnapshot,
+    ConsentSnapshotStaleError,
+    OptOut,
+    allows_analytics,
+    build_consent_snapshot,
+    load_latest_snapshot,
+    load_snapshot,
+    mentions_opted_out,
+    opt_outs,
+    opted_out_rows,
+)
+from ingestion.contracts.columns import record_schema
+from ingestion.lake.extract import land_extract
+from ingestion.lake.store import LocalStore
+
+
+def day(number: int) -> datetime:
+    return datetime(2026, 6, number)
+
+
+def test_a_refusal_drops_from_its_change_until_it_is_taken_back() -> None:
+    flags = [("o", True, day(1)), ("o", False, day(5)), ("o", True, day(9))]
+    assert opt_outs(flags, [("p", "o", day(1))], [("d", "p", day(2), None)]) == [OptOut("d", day(5), day(9))]
+
+
+def test_a_refusal_not_taken_back_has_no_end() -> None:
+    assert opt_outs([("o", False, day(5))], [("p", "o", day(1))], [("d", "p", day(7), None)]) == [
+        OptOut("d", day(7), None)
+    ]
+
+
+def test_the_device_is_free_on_another_pet_and_after_the_pet_changed_owner() -> None:
+    flags = [("no", False, day(1)), ("yes", True, day(1))]
+    owners = [("p", "no", day(1)), ("p", "yes", day(10)), ("q", "yes", day(1))]
+    assigned = [("d", "q", day(2), day(4)), ("d", "p", day(4), None), ("e", "p", day(2), day(3))]
+    assert opt_outs(flags, owners, assigned) == [
+        OptOut("d", day(4), day(10)),
+        OptOut("e", day(2), day(3)),
+    ]
+
+
+def test_a_pets_first_known_owner_counts_before_it_was_known() -> None:
+    flags, owners = [("no", False, day(1))], [("p", "no", day(8))]
+    assert opt_outs(flags, owners, [("d", "p", day(2), day(9))]) == [OptOut("d", day(2), day(9))]
+
+
+def test_a_statement_without_the_flag_keeps_the_one_before() -> None:
+    flags = [("o", False, day(3)), ("o", None, day(5))]
+    assert opt_outs(flags, [("p", "o", day(1))], [("d", "p", day(1), None)]) == [OptOut("d", day(3), None)]
+
+
+def test_touching_stretches_are_one() -> None:
+    flags = [("o", False, day(1))]
+    assigned = [("d", "p", day(2), day(4)), ("d", "p", day(4), day(6)), ("d", "p", day(8), day(9))]
+    assert opt_outs(flags, [("p", "o", day(1))], assigned) == [
+        OptOut("d", day(2), day(6)),
+        OptOut("d", day(8), day(9)),
+    ]
+
+
+def test_flags_are_read_from_the_owners_record() -> None:
+    assert allows_analytics('{"analytics":{"at":"2026-06-01T00:00:00Z","value":false}}') is False
+    assert allows_analytics('{"email":{"at":"2026-06-01T00:00:00Z","value":false}}') is None
+
+
+SNAPSHOT = ConsentSnapshot("s", day(1), [OptOut("a", day(2), day(3)), OptOut("b", day(2), None)])
+
+
+def micros(moment: datetime) -> int:
+    return int((moment - datetime(1970, 1, 1)) / timedelta(microseconds=1))
+
+
+def test_rows_are_dropped_by_their_time_of_receipt_start_included_end_not() -> None:
+    rows = [
+        ("a", day(2)),
+        ("a", day(3)),
+        ("b", day(3)),
+        ("c", day(2)),
+        ("a", day(2) - timedelta(microseconds=1)),
+    ]
+    dropped = opted_out_rows(
+        SNAPSHOT.intervals(),
+        pa.chunked_array([[device for device, _ in rows]]),
+        np.array([micros(moment) for _, moment in rows]),
+    )
+    assert dropped.tolist() == [True, False, True, False, False]
+
+
+def test_a_reject_that_mentions_an_opted_out_device_is_known_by_key_or_content() -> None:
+    intervals = SNAPSHOT.intervals()
+    assert mentions_opted_out(intervals, (b"k", b'{"device_id":"a"'), micros(day(2)))
+    assert mentions_opted_out(intervals, (b"b", b""), micros(day(20)))
+    assert not mentions_opted_out(intervals, (b"k", b'{"device_id":"a"'), micros(day(3)))
+    assert not mentions_opted_out(intervals, (None, b"zzz"), micros(day(2)))
+
+
+def land(store: LocalStore, feed: str, extract_id: str, at: datetime, rows: list[dict[str, Any]]) -> None:
+    given = set(rows[0]) | {"business_key", "op", "changed_at", "payload"}
+    fields = [f for f in record_schema(feed) if f.name in given or f.name not in _ENVELOPE]
+    complete = [
+        {"business_key": "k", "op": "upsert", "changed_at": at, "payload": "{}", **row} for row in rows
+    ]
+    table = pa.Table.from_pylist(complete, schema=pa.schema(fields))
+    land_extract(
+        store, source="sim", feed=feed, extract_id=extract_id, table=table, complete=False, extracted_at=at
+    )
+
+
+_ENVELOPE = {
+    "stream_id",
+    "kafka_partition",
+    "kafka_offset",
+    "arrival_ts",
+    "ingested_at",
+    "source_system",
+    "source_file",
+    "extracted_at",
+}
+
+
+def flags(value: bool) -> str:
+    return json.dumps({"analytics": {"at": "2026-06-01T00:00:00Z", "value": value}})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    store = LocalStore(tmp_path / "lake")
+    land(store, "owners", "1", day(1), [{"owner_id": "o", "consent_flags": flags(True)}])
+    land(store, "owners", "2", day(4), [{"owner_id": "o", "consent_flags": flags(False)}])
+    land(store, "pets", "1", day(1), [{"pet_id": "p", "owner_id": "o"}])
+    assignment = {"assignment_id": "a", "device_id": "d", "pet_id": "p", "assigned_from": day(2)}
+    land(store, "device_assignments", "1", day(2), [assignment])
+    land(store, "device_assignments", "2", day(6), [{**assignment, "assigned_to": day(8)}])
+    mistake = {**assignment, "assignment_id": "b", "device_id": "x"}
+    land(store, "device_assignments", "3", day(2), [mistake])
+    land(store, "device_assignments", "4", day(3), [{**mistake, "op": "delete"}])
+    return store
+
+
+def test_a_snapshot_follows_from_the_landed_records_known_at_its_moment(store: LocalStore) -> None:
+    assert build_consent_snapshot(store, day(3)).opted_out == []
+    assert build_consent_snapshot(store, day(5)).opted_out == [OptOut("d", day(4), None)]
+    latest = build_consent_snapshot(store, day(7))
+    assert latest.opted_out == [OptOut("d", day(4), day(8))]
+    assert load_snapshot(store, latest.snapshot_id) == latest
+    assert load_latest_snapshot(store, day(7), 60) == latest
+    assert build_consent_snapshot(store, day(7)) == latest
+
+
+def test_nothing_may_be_ingested_under_an_old_snapshot_or_none(store: LocalStore, tmp_path: Path) -> None:
+    build_consent_snapshot(store, day(7))
+    with pytest.raises(
+        ConsentSnapshotStaleError, match=r"86400 s old.*PETWELLNESS_COLLECTOR_CONSENT_MAX_AGE_S"
+    ):
+        load_latest_snapshot(store, day(8), 3600)
+    with pytest.raises(ConsentSnapshotStaleError, match="no consent snapshot"):
+        load_latest_snapshot(LocalStore(tmp_path / "empty"), day(8), 3600)
