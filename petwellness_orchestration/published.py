@@ -8,14 +8,18 @@ from typing import Any
 from ingestion.loading.publish import PUBLISHED_SCHEMAS, PublishedTable
 
 PII_META = "pii"
+PUBLISHED_META = "published"
 
 
 def published_tables(manifest: Mapping[str, Any]) -> list[PublishedTable]:
-    """Every model of the readers' schemas without its personal columns, in name order."""
+    """The models of the readers' schemas, without those that say `published: false` and without
+    personal columns, in name order."""
     models = [
         props
         for props in manifest["nodes"].values()
-        if props["resource_type"] == "model" and props["schema"] in PUBLISHED_SCHEMAS
+        if props["resource_type"] == "model"
+        and props["schema"] in PUBLISHED_SCHEMAS
+        and props["config"]["meta"].get(PUBLISHED_META, True)
     ]
     tables = [
         PublishedTable(
