@@ -17,6 +17,15 @@ _SENSOR_STATUS = dg.DefaultSensorStatus.RUNNING if _OPERATIONS.automation else d
 NIGHTLY_CRON = "0 3 * * *"
 LANDING_INTERVAL_S = 30
 
+# A run starts up for seconds before it counts as started. One that was never
+# launched stays NOT_STARTED forever and must not hold up the rest.
+_UNDER_WAY = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
 everything = dg.define_asset_job(
     "everything",
     selection=dg.AssetSelection.all(include_sources=False),
@@ -69,9 +78,7 @@ def landing_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Sk
     cursor = landing_cursor(keys)
     if cursor == context.cursor:
         return dg.SkipReason("nothing new has landed")
-    active = context.instance.get_run_records(
-        dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED]), limit=1
-    )
+    active = context.instance.get_run_records(dg.RunsFilter(statuses=_UNDER_WAY), limit=1)
     if active:
         return dg.SkipReason("a run is under way; what landed waits for the next tick")
     context.update_cursor(cursor)
