@@ -1,0 +1,138 @@
+"""State folders of small fleets and what runs in them: made once a session, also across workers."""
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+# Small, yet with every planted fault, moving collars, opt-outs and changed records.
+SMALL_FLEET = {
+    "PETWELLNESS_FLEET_DAYS": "3",
+    "PETWELLNESS_FLEET_COLLARS": "12",
+    "PETWELLNESS_FLEET_HOUSEHOLDS": "14",
+    "PETWELLNESS_FLEET_CLINICS": "2",
+}
+DEMO_TIMEOUT_S = 240
+
+Petwellness = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@dataclass(frozen=True)
+class DemoState:
+    """A state folder after a demo: what the command printed, its exit code, its environment."""
+
+    home: Path
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return environment(self.home)
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """Variables of a process that works on a small fleet in `home`."""
+    return {**os.environ, **SMALL_FLEET, "PETWELLNESS_HOME": str(home), **more}
+
+
+def command(*arguments: str) -> list[str]:
+    """The `petwellness` command of this environment."""
+    return [sys.executable, "-m", "petwellness_orchestration.cli", *arguments]
+
+
+def run(
+    *arguments: str, env: Mapping[str, str], timeout_s: float = DEMO_TIMEOUT_S, cwd: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run a `petwellness` subcommand to its end."""
+    return subprocess.run(
+        command(*arguments),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        env=dict(env),
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One worker at a time."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all workers of this session."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "pipeline"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def manifest(shared_folder: Path) -> Path:
+    """The dbt manifest, parsed by one worker if it has to be."""
+    from petwellness_orchestration.defs.warehouse.manifest import ensure_manifest
+
+    with locked(shared_folder / "manifest.lock"):
+        return ensure_manifest()
+
+
+@pytest.fixture(scope="session")
+def petwellness() -> Petwellness:
+    """Runs a subcommand in a process of its own."""
+    return run
+
+
+@pytest.fixture(scope="session")
+def small_fleet_environment() -> Callable[..., dict[str, str]]:
+    return environment
+
+
+@pytest.fixture(scope="session")
+def start_petwellness() -> Callable[..., "subprocess.Popen[str]"]:
+    """Starts a subcommand in a process group of its own, its standard output to be read."""
+
+    def start(*arguments: str, env: Mapping[str, str]) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            command(*arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=dict(env),
+            start_new_session=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def demo_state(manifest: Path, shared_folder: Path) -> DemoState:
+    """A demo that nothing disturbed. Not to be changed: copy the folder to break something."""
+    folder = shared_folder / "undisturbed"
+    home = folder / "home"
+    with locked(shared_folder / "undisturbed.lock"):
+        if not (folder / "returncode").exists():
+            folder.mkdir(exist_ok=True)
+            done = run("demo", env=environment(home))
+            (folder / "stdout").write_text(done.stdout)
+            (folder / "stderr").write_text(done.stderr)
+            (folder / "returncode").write_text(str(done.returncode))
+    return DemoState(
+        home,
+        int((folder / "returncode").read_text()),
+        (folder / "stdout").read_text(),
+        (folder / "stderr").read_text(),
+    )
