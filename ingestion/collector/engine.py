@@ -10,7 +10,6 @@ one lands in order; scale by group members.
 
 import gc
 import logging
-import signal
 import threading
 import time
 import uuid
@@ -235,7 +234,7 @@ class Collector:
     def run_forever(
         self, stop: threading.Event, progress: Callable[[DrainReport], None] | None = None
     ) -> DrainReport:
-        """Land until `stop` is set; then land what is buffered and leave the group."""
+        """Land until `stop` is set (by a handler of SIGTERM); then land what is buffered and leave the group."""
         return self._run(lambda _: stop.is_set(), progress, None, linger_s=None)
 
     def _run(
@@ -588,14 +587,6 @@ class Collector:
             self._progressed_at = moment
             self._report.seconds = moment - started
             self._progress(self._report)
-
-
-def stop_on_signals(*signals: signal.Signals) -> threading.Event:
-    """An event that the given signals set (default SIGTERM and SIGINT), for `run_forever`."""
-    stop = threading.Event()
-    for number in signals or (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
 
 
 def _no_rows() -> pa.Table:
