@@ -208,15 +208,18 @@ def validate_event(event: dict[str, Any]) -> dict[str, Any]:
     try:
         checked = TelemetryEvent.model_validate(event)
     except ValidationError as error:
-        rejects = [_reject_of(found) for found in error.errors()]
-        raise min(rejects, key=lambda reject: REJECT_REASONS.index(reject.reason)) from None
+        # Plain values, not exceptions: one kept in this frame would tie frames and batch
+        # into a cycle, and a collector's memory would grow until the next full collection.
+        found = [_reason_and_detail(one) for one in error.errors()]
+        reason, detail = min(found, key=lambda one: REJECT_REASONS.index(one[0]))
+        raise RejectError(reason, detail) from None
     return {name: getattr(checked, name) for name in TYPES}
 
 
-def _reject_of(error: Any) -> RejectError:
+def _reason_and_detail(error: Any) -> tuple[str, str]:
     if error["type"] == "missing":
-        return RejectError("missing", f"{error['loc'][0]} is required")
-    return RejectError(error["type"], error["ctx"]["detail"])
+        return "missing", f"{error['loc'][0]} is required"
+    return error["type"], error["ctx"]["detail"]
 
 
 def parse_event(payload: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> dict[str, Any]:
