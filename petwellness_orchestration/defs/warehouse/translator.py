@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
-from dagster_dbt import DagsterDbtTranslator
+from dagster_dbt import DagsterDbtTranslator, DbtProject
 
 from petwellness_orchestration import names
 from petwellness_orchestration.defs.warehouse.partitions import EVENT_DAYS
@@ -26,6 +26,15 @@ def table_name(props: Mapping[str, Any]) -> str:
 
 class WarehouseTranslator(DagsterDbtTranslator):
     """Keys are (schema, table), as analysts know them."""
+
+    def get_asset_spec(
+        self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None
+    ) -> dg.AssetSpec:
+        """A model that reads raw also depends on the load ledger, whose blocking check vouches for raw."""
+        spec = super().get_asset_spec(manifest, unique_id, project)
+        if self.get_resource_props(manifest, unique_id)["schema"] != "stg":
+            return spec
+        return spec.replace_attributes(deps=[*spec.deps, names.LOAD_HISTORY])
 
     def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
         return dg.AssetKey([dbt_resource_props["schema"], table_name(dbt_resource_props)])
