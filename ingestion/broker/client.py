@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 SERVERS_SETTING = "PETWELLNESS_KAFKA_BOOTSTRAP_SERVERS"
 CARD_NAME = "broker.json"
 
-_log = logging.getLogger(__name__)
+# What goes wrong is raised as a typed error; librdkafka would repeat it line after line.
 _silent = logging.getLogger(f"{__name__}.librdkafka")
+_silent.setLevel(logging.CRITICAL)
 
 
 class BrokerUnreachableError(Exception):

@@ -234,7 +234,7 @@ class Collector:
     def run_forever(
         self, stop: threading.Event, progress: Callable[[DrainReport], None] | None = None
     ) -> DrainReport:
-        """Land until `stop` is set (by a handler of SIGTERM); then land what is buffered and leave the group."""
+        """Land until `stop` is set (as on SIGTERM); then land what is buffered and leave the group."""
         return self._run(lambda _: stop.is_set(), progress, None, linger_s=None)
 
     def _run(
@@ -280,7 +280,11 @@ class Collector:
         finally:
             gc.set_threshold(*thresholds)
             self._lander.shutdown(cancel_futures=True)
-            consumer.close()
+            if self._broker_down is None:
+                consumer.close()
+            else:
+                # With the broker gone, closing (or freeing) waits out the session, 45 s; the error shall not.
+                threading.Thread(target=consumer.close, daemon=True).start()
         self._report.settle(started)
         return self._report
 
