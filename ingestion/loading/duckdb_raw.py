@@ -284,9 +284,16 @@ def latest_load_seq(con: duckdb.DuckDBPyConnection) -> int:
     return int(row[0]) if row else 0
 
 
+def fetch_rows(con: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:
+    """The rows of a query, each a dictionary by column name."""
+    cursor = con.execute(sql)
+    names = [column[0] for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
 def load_history_rows(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     """The load ledger, one dictionary per range."""
-    return con.execute("select * exclude (event_dates) from raw.load_history").to_arrow_table().to_pylist()
+    return fetch_rows(con, "select * exclude (event_dates) from raw.load_history")
 
 
 def last_load_started_at(con: duckdb.DuckDBPyConnection) -> datetime | None:
