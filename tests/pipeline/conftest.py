@@ -13,6 +13,7 @@ import pytest
 
 # Small, yet with every planted fault, moving collars, opt-outs and changed records.
 SMALL_FLEET = {
+    "PETWELLNESS_FLEET_SEED": "24",
     "PETWELLNESS_FLEET_DAYS": "3",
     "PETWELLNESS_FLEET_COLLARS": "12",
     "PETWELLNESS_FLEET_HOUSEHOLDS": "14",
