@@ -122,7 +122,7 @@ def test_trackers_are_devices_that_no_pet_wears(tmp_path: Path) -> None:
     assert read.extracts[0].extracted_at == datetime(2021, 9, 2, 13, 39, 16, 209_000)
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"{}")[:-4]])
+@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"{}")[:-4]], ids=["no gzip", "cut short"])
 def test_a_file_that_is_no_whole_gzip_is_named(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(SourceFormatError, match=f"{tracker.FILE} is not a whole gzip file"):
         tracker.read_trackers(write(tmp_path, tracker.FILE, content))
