@@ -116,6 +116,27 @@ class BrokerClient:
         ids = self.card.streams if self.card is not None else _kafka_stream_ids(self, topics)
         return {topic: Stream(topic, ids[topic], counts[topic]) for topic in topics}
 
+    def retention_ms(self, topic: str) -> int | None:
+        """How long the broker keeps a topic's messages by their timestamp; None for ever.
+
+        Raises BrokerUnreachableError.
+        """
+        if self.embedded:
+            return None
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+
+        admin = AdminClient(self._common(), logger=_silent)
+        resource = ConfigResource(ResourceType.TOPIC, topic)
+        try:
+            [described] = admin.describe_configs(
+                [resource], request_timeout=self.settings.connect_timeout_s
+            ).values()
+            kept_ms = int(described.result()["retention.ms"].value)
+        except KafkaException as error:
+            raise unreachable(self.bootstrap_servers, error.args[0].str()) from error
+        return None if kept_ms < 0 else kept_ms
+
     def existing_topics(self, topics: Sequence[str]) -> list[str]:
         """Those of some topics that the broker has."""
         counts = self._partition_counts()

@@ -7,6 +7,7 @@ duplicates key sets the repeats aside). What a wave contains is its source's bus
 """
 
 import contextlib
+import math
 import time
 import zlib
 from collections import deque
@@ -34,6 +35,10 @@ _STRETCH = 256
 
 class PublishError(Exception):
     """Messages could not be delivered to the broker."""
+
+
+class RetentionTooShortError(PublishError):
+    """The topic would delete messages of that age as soon as they are written."""
 
 
 class LandingStalledError(Exception):
@@ -245,6 +250,7 @@ class LivePublisher:
         self._failures: list[str] = []
         self._broker_down: str | None = None
         self._lanes: dict[str, list[_Lane]] = {}
+        self._oldest_kept_ms: dict[str, float] = {}
         self._producer = client.producer(
             error_cb=self._on_error,
             on_delivery=self._on_delivery,
@@ -325,6 +331,7 @@ class LivePublisher:
         self, topic: str, keys: Sequence[bytes], values: Sequence[bytes], arrival_ts_ms: Sequence[int]
     ) -> None:
         lanes = self._lanes_of(topic)
+        self._refuse_expired(topic, arrival_ts_ms)
         count, crc, produce = len(lanes), zlib.crc32, self._producer.produce
         limited = self._client.embedded
         for key, value, moment in zip(keys, values, arrival_ts_ms, strict=True):
@@ -340,6 +347,18 @@ class LivePublisher:
                     self._producer.poll(0.05)
                     self._raise_failures()
             lane.produced(size)
+
+    def _refuse_expired(self, topic: str, arrival_ts_ms: Sequence[int]) -> None:
+        # Retention looks at a message's timestamp, here the original time of receipt:
+        # Kafka 4.1 deleted a replayed wave of last summer before anybody could read it.
+        if topic not in self._oldest_kept_ms:
+            kept_ms = self._client.retention_ms(topic)
+            self._oldest_kept_ms[topic] = -math.inf if kept_ms is None else time.time() * 1000 - kept_ms
+        if min(arrival_ts_ms, default=math.inf) < self._oldest_kept_ms[topic]:
+            raise RetentionTooShortError(
+                f"topic {topic} on {self._client.bootstrap_servers} keeps messages for less than the age of "
+                "what is replayed and would delete it unread; set the topic's retention.ms to -1"
+            )
 
     def _wait_for_room(self, lane: _Lane, size: int) -> None:
         self.flush()
@@ -374,7 +393,8 @@ class LivePublisher:
     def _wait(self, lanes: list[_Lane], enough: Callable[[], bool]) -> None:
         started = moved = time.monotonic()
         while True:
-            if any([lane.refresh(self._store) for lane in lanes]):
+            progressed = [lane.refresh(self._store) for lane in lanes]
+            if any(progressed):
                 moved = time.monotonic()
             if enough():
                 break

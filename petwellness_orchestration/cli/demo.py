@@ -64,7 +64,7 @@ def run_demo(data: Path | None) -> int:
     if not outcome.success:
         warn(outcome.error or "the run failed; see it in the Dagster UI (`make dev`)")
     if not published_ok:
-        warn(f"publishing the source's waves failed; see {settings.state.home / PUBLISHER_LOG}")
+        warn(f"publishing the source's waves failed: {last_line(settings.state.home / PUBLISHER_LOG)}")
     passed = (
         outcome.success
         and published_ok
@@ -121,9 +121,14 @@ def wait_until_publishing(
     deadline = time.monotonic() + PUBLISHER_START_TIMEOUT_S
     while not (settings.state.home / PUBLISHER_NAME).exists():
         if process.poll() is not None or time.monotonic() > deadline:
-            lines = log_path.read_text(errors="replace").strip().splitlines()
-            raise SystemExit(lines[-1] if lines else "petwellness: the publisher did not start")
+            raise SystemExit(f"petwellness: the publisher did not start: {last_line(log_path)}")
         time.sleep(0.05)
+
+
+def last_line(log_path: Path) -> str:
+    """The last line of the publisher's log, which says why it ended."""
+    lines = log_path.read_text(errors="replace").strip().splitlines()
+    return lines[-1].removeprefix("petwellness: ") if lines else f"{log_path} is empty"
 
 
 def finish_publisher(process: subprocess.Popen[bytes]) -> bool:
