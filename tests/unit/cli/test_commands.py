@@ -1,0 +1,234 @@
+"""What a person at the command line gets: help, one clear line for what is wrong, results."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import pytest
+import typer.testing
+
+from ingestion.loading.publish import PublishedTable, publish
+from petwellness_orchestration.cli import expected_line
+from petwellness_orchestration.cli.app import app
+
+SUBCOMMANDS = sorted(
+    command.name or (command.callback.__name__ if command.callback else "")
+    for command in app.registered_commands
+)
+
+
+def petwellness(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "petwellness_orchestration.cli", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **settings},
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def fails_with_one_line(*arguments: str, **settings: str) -> str:
+    """The one line of a command that fails within 30 s, and leaves no traceback."""
+    started = time.monotonic()
+    failed = petwellness(*arguments, **settings)
+    assert time.monotonic() - started < 30
+    assert failed.returncode not in (0, None)
+    assert "Traceback" not in failed.stderr + failed.stdout, failed.stderr
+    lines = failed.stderr.strip().splitlines()
+    assert len(lines) == 1, failed.stderr
+    assert lines[0].startswith("petwellness: ")
+    return lines[0]
+
+
+def test_the_parts_all_have_a_subcommand() -> None:
+    promised = {"simulate", "replay", "collect", "load", "demo", "dev", "query"}
+    assert promised <= set(SUBCOMMANDS)
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_every_subcommand_has_help(name: str) -> None:
+    shown = typer.testing.CliRunner().invoke(app, [name, "--help"])
+    assert shown.exit_code == 0
+    assert f"{name} [OPTIONS]" in shown.output
+    [command] = [c for c in app.registered_commands if c.callback and c.callback.__name__ == name]
+    assert command.callback is not None
+    assert (command.callback.__doc__ or "").splitlines()[0][:40] in shown.output
+
+
+def test_help_is_quick_and_touches_nothing(tmp_path: Path) -> None:
+    shown = petwellness("--help", PETWELLNESS_HOME=str(tmp_path / "home"))
+    assert shown.returncode == 0
+    assert all(name in shown.stdout for name in SUBCOMMANDS)
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_broker_that_does_not_answer(tmp_path: Path) -> None:
+    line = fails_with_one_line(
+        "simulate",
+        PETWELLNESS_HOME=str(tmp_path),
+        PETWELLNESS_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1",
+        PETWELLNESS_KAFKA_CONNECT_TIMEOUT_S="5",
+    )
+    assert "127.0.0.1:1" in line
+    assert "PETWELLNESS_KAFKA_BOOTSTRAP_SERVERS" in line
+
+
+def test_a_collector_without_a_broker(tmp_path: Path) -> None:
+    line = fails_with_one_line("collect", "--forever", PETWELLNESS_HOME=str(tmp_path))
+    assert "PETWELLNESS_KAFKA_BOOTSTRAP_SERVERS" in line
+
+
+def test_an_s3_that_does_not_answer(tmp_path: Path) -> None:
+    line = fails_with_one_line(
+        "simulate",
+        PETWELLNESS_HOME=str(tmp_path),
+        PETWELLNESS_LAKE_URL="s3://lake/x",
+        PETWELLNESS_LAKE_ENDPOINT_URL="http://127.0.0.1:1",
+        PETWELLNESS_LAKE_ACCESS_KEY_ID="k",
+        PETWELLNESS_LAKE_SECRET_ACCESS_KEY="hidden",
+    )
+    assert "s3://lake/x" in line
+    assert "http://127.0.0.1:1" in line
+    assert "PETWELLNESS_LAKE_ENDPOINT_URL" in line
+    assert "hidden" not in line
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    # A file where the folder should be: permissions do not stop root.
+    (tmp_path / "lake").write_text("")
+    line = fails_with_one_line(
+        "simulate", PETWELLNESS_HOME=str(tmp_path / "home"), PETWELLNESS_LAKE_URL=str(tmp_path / "lake")
+    )
+    assert str(tmp_path / "lake") in line
+    assert "PETWELLNESS_LAKE_URL" in line
+
+
+def test_an_address_that_is_no_lake(tmp_path: Path) -> None:
+    line = fails_with_one_line(
+        "status", PETWELLNESS_HOME=str(tmp_path), PETWELLNESS_LAKE_URL="ftp://host/lake"
+    )
+    assert "ftp://host/lake" in line
+    assert "PETWELLNESS_LAKE_URL" in line
+
+
+def test_a_data_folder_that_is_missing(tmp_path: Path) -> None:
+    missing = tmp_path / "nowhere"
+    line = fails_with_one_line("replay", str(missing), PETWELLNESS_HOME=str(tmp_path / "home"))
+    assert str(missing) in line
+    assert not any((tmp_path / "home").rglob("*.parquet"))
+
+
+def test_an_unknown_environment(tmp_path: Path) -> None:
+    line = fails_with_one_line("status", PETWELLNESS_HOME=str(tmp_path), PETWELLNESS_ENVIRONMENT="staging")
+    assert "PETWELLNESS_ENVIRONMENT='staging'" in line
+
+
+def test_a_value_that_is_no_number(tmp_path: Path) -> None:
+    line = fails_with_one_line("status", PETWELLNESS_HOME=str(tmp_path), PETWELLNESS_FLEET_DAYS="many")
+    assert "fleet_days" in line
+
+
+def test_a_warehouse_that_is_in_use(tmp_path: Path) -> None:
+    path = tmp_path / "warehouse.duckdb"
+    with duckdb.connect(str(path)):
+        line = fails_with_one_line("status", PETWELLNESS_HOME=str(tmp_path))
+    assert str(path) in line
+    assert "PETWELLNESS_HOME" in line
+
+
+def test_nothing_to_rebuild(tmp_path: Path) -> None:
+    line = fails_with_one_line("rebuild", PETWELLNESS_HOME=str(tmp_path))
+    assert str(tmp_path / "warehouse.duckdb") in line
+
+
+@pytest.fixture(scope="module")
+def published_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("published")
+    con = duckdb.connect()
+    con.execute("create schema anl")
+    con.execute(
+        "create table anl.steps as select 'p' || i as pet_id, date '2026-06-01' as event_date,"
+        " (i * 1.5)::decimal(4, 1) as steps from range(3) t(i)"
+    )
+    publish(con, home / "published", [PublishedTable("anl", "steps", ("pet_id", "event_date", "steps"))])
+    con.close()
+    return home
+
+
+def query(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return petwellness("query", *arguments, PETWELLNESS_HOME=str(home))
+
+
+SQL = "select pet_id, event_date, steps from anl.steps order by pet_id"
+
+
+def test_a_query_as_a_table_is_for_people(published_home: Path) -> None:
+    shown = query(published_home, SQL)
+    assert shown.returncode == 0
+    assert all(text in shown.stdout for text in ("pet_id", "p0", "p2", "3.0", "2026-06-01"))
+
+
+def test_a_query_as_csv_and_json_is_for_programs(published_home: Path) -> None:
+    as_csv = query(published_home, SQL, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(as_csv.stdout)))
+    assert [row["pet_id"] for row in rows] == ["p0", "p1", "p2"]
+    assert [float(row["steps"]) for row in rows] == [0, 1.5, 3]
+    as_json = query(published_home, SQL, "--format", "json")
+    lines = [json.loads(line) for line in as_json.stdout.splitlines()]
+    assert [(line["pet_id"], line["event_date"], float(line["steps"])) for line in lines] == [
+        ("p0", "2026-06-01", 0.0),
+        ("p1", "2026-06-01", 1.5),
+        ("p2", "2026-06-01", 3.0),
+    ]
+
+
+def test_without_sql_the_tables_are_listed(published_home: Path) -> None:
+    shown = query(published_home, "--format", "json")
+    assert [json.loads(line) for line in shown.stdout.splitlines()] == [
+        {"schema": "anl", "name": "steps", "columns": 3}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [
+        ("select nothing from anl.steps", "nothing"),
+        ("selec 1", "selec"),
+        ("select * from anl.absent", "absent"),
+        ("create table t as select 1", "read-only"),
+        ("drop view anl.steps", "read-only"),
+        ("insert into anl.steps values ('p9', null, 1)", "steps"),
+    ],
+)
+def test_sql_that_fails_or_writes_is_one_line(published_home: Path, sql: str, words: str) -> None:
+    line = fails_with_one_line("query", sql, PETWELLNESS_HOME=str(published_home))
+    assert words.lower() in line.lower()
+
+
+def test_an_unknown_format_lists_the_known(published_home: Path) -> None:
+    line = fails_with_one_line("query", SQL, "--format", "xml", PETWELLNESS_HOME=str(published_home))
+    assert "table, csv, json" in line
+
+
+def test_nothing_published_yet(tmp_path: Path) -> None:
+    line = fails_with_one_line("query", "select 1", PETWELLNESS_HOME=str(tmp_path))
+    assert str(tmp_path / "published") in line
+    assert "make demo" in line
+
+
+def test_only_the_platforms_own_errors_become_one_line() -> None:
+    from ingestion.lake.store import StoreUnreachableError
+
+    assert expected_line(ValueError("a bug")) is None
+    assert expected_line(StoreUnreachableError("lake\n is  down")) == "lake is down"
+    outer = RuntimeError("a step failed")
+    outer.__cause__ = StoreUnreachableError("lake is down")
+    assert expected_line(outer) == "lake is down"
