@@ -72,5 +72,9 @@ def use_data(data: Path | None) -> None:
     """
     if data is None:
         return
+    if not data.is_dir():
+        from ingestion.extracts.model import MissingSourceError
+
+        raise MissingSourceError(f"data folder '{data}' does not exist; give the folder of the real files")
     os.environ["PETWELLNESS_DATA"] = str(data.expanduser().absolute())
     os.environ.setdefault("PETWELLNESS_HOME", str(Path(".petwellness/real").absolute()))

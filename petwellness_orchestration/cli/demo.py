@@ -61,10 +61,6 @@ def run_demo(data: Path | None) -> int:
         outcome = run_everything(settings)
         publisher_peak_bytes = peak_memory_bytes(process.pid) if process.poll() is None else None
         published_ok = finish_publisher(process)
-    if not outcome.success:
-        warn(outcome.error or "the run failed; see it in the Dagster UI (`make dev`)")
-    if not published_ok:
-        warn(f"publishing the source's waves failed: {last_line(settings.state.home / PUBLISHER_LOG)}")
     passed = (
         outcome.success
         and published_ok
@@ -76,6 +72,10 @@ def run_demo(data: Path | None) -> int:
     from petwellness_orchestration.cli.report import print_summary
 
     print_summary(settings, summary)
+    if not outcome.success:
+        warn(outcome.error or "the run failed; see it in the Dagster UI (`make dev`)")
+    if not published_ok:
+        warn(f"publishing the source's waves failed: {last_line(settings.state.home / PUBLISHER_LOG)}")
     if passed and before is not None and summary.get("published_version") == before:
         say("the tables were up to date: nothing new was published")
     return 0 if passed else 1

@@ -34,7 +34,7 @@ def print_summary(settings: PlatformSettings, summary: dict[str, Any]) -> None:
 def lake(console: Console, summary: dict[str, Any]) -> None:
     """Files and bytes, rejects by reason, what consent dropped."""
     figures = summary["lake"]
-    table = _table("Lake", "", "")
+    table = _table(console, "Lake", "", "")
     table.add_row("landed files", f"{thousands(figures['files'])}  ({mebibytes(figures['bytes'])})")
     table.add_row(
         "telemetry", f"{thousands(figures['messages'])} messages, {thousands(figures['telemetry_rows'])} rows, "
@@ -53,7 +53,7 @@ def lake(console: Console, summary: dict[str, Any]) -> None:
 
 def layers(console: Console, figures: dict[str, Any]) -> None:
     """Rows per layer and table, and what was set aside between layers."""
-    table = _table("Warehouse", "layer", "rows", "tables")
+    table = _table(console, "Warehouse", "layer", "rows", "tables")
     for layer, rows in figures["rows_by_layer"].items():
         named = {
             name.split(".")[1]: count
@@ -75,7 +75,7 @@ def layers(console: Console, figures: dict[str, Any]) -> None:
 def truth(console: Console, summary: dict[str, Any]) -> None:
     """What the simulator planted beside what the platform found."""
     planted, lake_figures = summary["truth"], summary["lake"]
-    table = _table("Planted by the simulator, found by the platform", "", "planted", "found")
+    table = _table(console, "Planted by the simulator, found by the platform", "", "planted", "found")
     rows = [
         ("messages", planted["messages"], lake_figures["messages"]),
         ("rejects", sum(planted["rejected"].values()), sum(lake_figures["rejects_by_reason"].values())),
@@ -104,7 +104,7 @@ def truth(console: Console, summary: dict[str, Any]) -> None:
 
 def real_input(console: Console, figures: dict[str, Any]) -> None:
     """What real files taught: one line per figure."""
-    table = _table("Real input", "", "")
+    table = _table(console, "Real input", "", "")
     for name, value in figures.items():
         listed = ", ".join(f"{key.replace('_', ' ')} {_figure(one)}" for key, one in value.items())
         table.add_row(name.replace("_", " "), listed)
@@ -118,6 +118,7 @@ def _figure(value: Any) -> str:
 def checks(console: Console, figures: dict[str, Any]) -> None:
     """Checks by outcome; every one that did not simply pass is named."""
     table = _table(
+        console,
         f"Checks: {figures['passed']} passed, {figures['failed']} failed, {figures['warned']} warned, "
         f"{figures['not_applicable']} not applicable",
         "status",
@@ -137,6 +138,7 @@ def model(console: Console, figures: dict[str, Any]) -> None:
         console.print(f"\n[bold]Model[/bold]  {why}\n")
         return
     table = _table(
+        console,
         f"Model {figures['model']}: {thousands(figures['training_rows'])} pet-days, "
         f"{thousands(figures['positives'])} followed by an unplanned visit",
         "metric",
@@ -152,7 +154,7 @@ def model(console: Console, figures: dict[str, Any]) -> None:
 
 def stages(console: Console, summary: dict[str, Any]) -> None:
     """Seconds per stage and peak memory."""
-    table = _table("Time", "stage", "seconds")
+    table = _table(console, "Time", "stage", "seconds")
     for stage, seconds in summary["stage_seconds"].items():
         table.add_row(stage, f"{seconds:.1f}")
     for process, size_bytes in summary["peak_memory_bytes"].items():
@@ -176,8 +178,10 @@ def where_next(console: Console, settings: PlatformSettings, summary: dict[str, 
     console.print("  make dev opens the asset graph at http://127.0.0.1:3000\n")
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=any(columns), box=None)
+def _table(console: Console, title: str, *columns: str) -> Table:
+    """A table to fill, under a title that has the whole width."""
+    console.print(f"\n[bold]{title}[/bold]")
+    table = Table(show_header=any(columns), box=None)
     for index, column in enumerate(columns):
         table.add_column(
             column,

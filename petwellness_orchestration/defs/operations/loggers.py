@@ -13,8 +13,10 @@ class _ProgressHandler(logging.Handler):
         event = meta.get("dagster_event")
         step = meta.get("step_key") or ""
         if event is None:
-            if record.levelno >= logging.INFO:
-                say(f"{step}: {meta.get('orig_message', record.getMessage())}")
+            message = meta.get("orig_message", record.getMessage())
+            # The failed step says what is wrong; a line for each step behind it does not help.
+            if record.levelno >= logging.INFO and not message.startswith("Dependencies for step"):
+                say(f"{step}: {message}")
         elif event.event_type_value == "STEP_START":
             say(f"{step} ...")
         elif event.event_type_value == "STEP_FAILURE":
