@@ -119,9 +119,10 @@ def test_an_address_that_is_no_lake(tmp_path: Path) -> None:
     assert "PETWELLNESS_LAKE_URL" in line
 
 
-def test_a_data_folder_that_is_missing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [["replay"], ["extract", "--data"], ["demo", "--data"]])
+def test_a_data_folder_that_is_missing(tmp_path: Path, arguments: list[str]) -> None:
     missing = tmp_path / "nowhere"
-    line = fails_with_one_line("replay", str(missing), PETWELLNESS_HOME=str(tmp_path / "home"))
+    line = fails_with_one_line(*arguments, str(missing), PETWELLNESS_HOME=str(tmp_path / "home"))
     assert str(missing) in line
     assert not any((tmp_path / "home").rglob("*.parquet"))
 

@@ -87,6 +87,7 @@ def test_real_data_goes_to_a_state_of_its_own(tmp_path: Path, monkeypatch: pytes
         monkeypatch.delenv(name)
     use_data(None)
     assert "PETWELLNESS_DATA" not in os.environ
+    (tmp_path / "files").mkdir()
     use_data(Path("files"))
     settings = load_settings()
     assert settings.source.data == tmp_path / "files"
