@@ -169,6 +169,21 @@ def test_the_pet_of_an_event_is_that_of_its_time(
     assert moved[0] > 0, "no collar moved between pets, so the join was not put to the test"
 
 
+def test_every_day_with_events_is_a_materialized_partition(
+    demo_state: Any, warehouse: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    """One run rebuilt all days; the UI has to show each of them, not just the run's own partition."""
+    import dagster as dg
+
+    days = warehouse.execute("select distinct event_date from anl.telemetry_events order by 1").fetchall()
+    shutil.copytree(demo_state.home / "dagster", tmp_path / "dagster")
+    with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as instance:
+        for key in (["stg", "telemetry_events"], ["anl", "telemetry_events"], ["anl", "daily_activity"]):
+            materialized = instance.get_materialized_partitions(dg.AssetKey(key))
+            assert {day.isoformat() for (day,) in days} <= set(materialized), key
+            assert len(materialized) <= len(days) + 1, key
+
+
 def test_the_published_copy_equals_the_warehouse(
     demo_state: Any, warehouse: duckdb.DuckDBPyConnection
 ) -> None:

@@ -98,7 +98,7 @@ def _asset_events(
                 yield asset_event.with_metadata({**asset_event.metadata, "dagster/row_count": rows})
             else:
                 yield asset_event
-        if is_daily(props) and event["data"]["status"] == "success":
+        if is_daily(props) and event["data"]["node_info"]["node_status"] == "success":
             _log_days(context, TRANSLATOR.get_asset_key(props), _rows_by_day(con, props, days))
 
 

@@ -50,7 +50,15 @@ def test_the_first_of_each_key_stays_and_the_rest_point_to_it(warehouse, world):
 
 def test_conflicts_are_other_content_or_another_date(warehouse, world):
     def content(event):
-        not_measured = {*KEY, "arrival_ts", "ingested_at", "event_ts", "payload", "source_file", "source_system"}
+        not_measured = {
+            *KEY,
+            "arrival_ts",
+            "ingested_at",
+            "event_ts",
+            "payload",
+            "source_file",
+            "source_system",
+        }
         return {name: value for name, value in event.items() if name not in not_measured}
 
     expected = {}
