@@ -74,7 +74,8 @@ class BrokerSettings(BaseSettings):
     sasl_username: str | None = None
     sasl_password: SecretStr | None = None
     ssl_ca_location: str | None = None
-    connect_timeout_s: float = Field(default=20.0, gt=0, le=30)
+    # With the start of a command it stays below 30 s until the clear error.
+    connect_timeout_s: float = Field(default=10.0, gt=0, le=30)
 
 
 class CollectorSettings(BaseSettings):

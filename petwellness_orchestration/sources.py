@@ -127,17 +127,17 @@ def publisher_is_through(home: Path) -> bool:
 
     Raises PublisherDiedError when one ended in the middle.
     """
+    from ingestion.broker.embedded import process_runs
+
     try:
         status = msgspec.json.decode((home / PUBLISHER_NAME).read_bytes(), type=PublisherStatus)
     except FileNotFoundError:
         return True
     if status.state != "publishing":
         return True
-    try:
-        os.kill(status.pid, 0)
-    except ProcessLookupError:
+    if not process_runs(status.pid):
         clear_publisher_status(home)
         raise PublisherDiedError(
             f"the publisher (process {status.pid}) ended before its waves had landed; start it again"
-        ) from None
+        )
     return False

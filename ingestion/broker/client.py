@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ingestion.broker.embedded import BrokerCard, read_card
+from ingestion.broker.embedded import BrokerCard, process_runs, read_card
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, Producer

@@ -71,7 +71,7 @@ class EmbeddedBroker:
     def start(self) -> BrokerCard:
         """Listen on a free port of 127.0.0.1 and write the card. Raises EmbeddedBrokerError."""
         running = read_card(self._card_path)
-        if running is not None and running.pid != os.getpid() and _is_alive(running.pid):
+        if running is not None and running.pid != os.getpid() and process_runs(running.pid):
             raise EmbeddedBrokerError(
                 f"an embedded broker of process {running.pid} already serves {self._card_path.parent}; "
                 "stop it first"
@@ -137,14 +137,19 @@ def stream_prefix(card_path: Path) -> str:
     return f"embedded-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
 
 
-def _is_alive(pid: int) -> bool:
+def process_runs(pid: int) -> bool:
+    """Whether a process of that id runs; one that was killed and not yet reaped does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    status = Path(f"/proc/{pid}/stat")
+    if not status.exists():
+        return True
+    # The state follows the command's name, which may hold anything but ends at the last bracket.
+    return status.read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
 def _load_library() -> Any:

@@ -91,9 +91,13 @@ def run_everything(settings: PlatformSettings) -> Any:
 @contextmanager
 def publisher(settings: PlatformSettings) -> Iterator[subprocess.Popen[bytes]]:
     """A process that publishes the source's waves and keeps the broker up until its input closes."""
+    from petwellness_orchestration.sources import clear_publisher_status
+
     data = settings.source.data
     command = ["replay", str(data)] if data is not None else ["simulate"]
     settings.state.home.mkdir(parents=True, exist_ok=True)
+    # A demo that was killed leaves its publisher's status behind.
+    clear_publisher_status(settings.state.home)
     log_path = settings.state.home / PUBLISHER_LOG
     say(f"publishing {'the files of ' + str(data) if data else 'the simulated fleet'}")
     with log_path.open("wb") as log:

@@ -105,14 +105,14 @@ def outcome(result: dg.ExecuteInProcessResult) -> RunOutcome:
 
 
 def failure_line(error: Any) -> str | None:
-    """The innermost cause of a step's failure, in one line."""
-    while error is not None and error.cause is not None:
+    """What a step raised, in one line: the cause behind Dagster's own wrapper."""
+    while error is not None and error.cls_name.startswith("Dagster") and error.cause is not None:
         error = error.cause
     if error is None:
         return None
     message = " ".join(error.message.split())
     # Dagster puts the class before its message; people need the message.
-    return message.removeprefix(f"{error.cls_name}: ").split(f"{error.cls_name}: ", 1)[-1]
+    return message.split(f"{error.cls_name}: ", 1)[-1]
 
 
 def _check(evaluation: Any) -> CheckOutcome:
