@@ -1,3 +1,4 @@
+{{ config(meta={'dagster': {'ref': {'name': 'anl_telemetry_events'}}}) }}
 -- anl has exactly the events of stg: the join to assignments neither adds nor
 -- drops one. Returns the days that differ.
 {% set days = var('dirty_days') %}

@@ -1,3 +1,5 @@
+{{ config(meta={'dagster': {'ref': {'name': 'stg_record_duplicates'}}}) }}
+-- depends_on: {{ ref('stg_record_duplicates') }}
 -- A complete extract states what is absent, so each of its rows must be in raw:
 -- a missing row would read as a deletion. Returns the extracts that lack rows.
 {% set feeds = record_feeds() %}

@@ -1,3 +1,4 @@
+{{ config(meta={'dagster': {'ref': {'name': 'ml_computed_features'}}}) }}
 -- Features in the table and in the catalogue are the same set, by name and
 -- version; an empty table (no tracked pet) agrees with any catalogue.
 with present as (

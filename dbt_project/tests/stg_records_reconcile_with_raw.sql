@@ -1,3 +1,4 @@
+{{ config(meta={'dagster': {'ref': {'name': 'stg_record_duplicates'}}}) }}
 -- Every raw change record is in its staging table or set aside as an exact
 -- repeat. Returns the feeds that do not add up.
 {% set feeds = record_feeds() %}

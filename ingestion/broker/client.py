@@ -176,9 +176,11 @@ def connect(settings: "BrokerSettings", home: Path) -> BrokerClient:
     """
     card_path = home / CARD_NAME
     card = None if settings.bootstrap_servers else read_card(card_path)
+    if card is not None and not process_runs(card.pid):
+        card = None  # Killed before it could take its card away.
     if not settings.bootstrap_servers and card is None:
         raise BrokerUnreachableError(
-            f"no embedded broker runs for {home}; start one, or set {SERVERS_SETTING} to a real broker"
+            f"no embedded broker runs for {home}; start one (`petwellness simulate`), or set {SERVERS_SETTING} to a real broker"
         )
     address = card.bootstrap_servers if card else settings.bootstrap_servers
     client = BrokerClient(settings, address, card_path, card)

@@ -36,6 +36,18 @@ class WarehouseTranslator(DagsterDbtTranslator):
             return spec
         return spec.replace_attributes(deps=[*spec.deps, names.LOAD_HISTORY])
 
+    def get_asset_check_spec(
+        self,
+        asset_spec: dg.AssetSpec,
+        manifest: Mapping[str, Any],
+        unique_id: str,
+        project: DbtProject | None,
+    ) -> dg.AssetCheckSpec | None:
+        """A dbt test's check says what the test's description says."""
+        spec = super().get_asset_check_spec(asset_spec, manifest, unique_id, project)
+        description = self.get_resource_props(manifest, unique_id).get("description")
+        return spec._replace(description=description) if spec and description else spec
+
     def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
         return dg.AssetKey([dbt_resource_props["schema"], table_name(dbt_resource_props)])
 
