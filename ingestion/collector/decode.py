@@ -24,12 +24,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ingestion.collector.shapes import Bools, Buffer, Ints, Numbers, Shape, Spans, shape_of
 from ingestion.contracts import telemetry
 from ingestion.contracts.columns import TELEMETRY_FIELDS, TIMESTAMP
 from ingestion.contracts.telemetry import RejectError
 
-Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
 Payloads = Sequence[bytes]
 
 # 2,000 to 4,000 messages decode fastest (more leave the cache); bytes are bounded so that memory is.
@@ -39,11 +38,24 @@ CHUNK_BYTES = 16 * 1024 * 1024
 BLOCK_BYTES = 128 * 1024
 OVERLAP_BYTES = 16
 
+# Shapes looked for in a chunk; fewer messages are not worth the 1 ms that a shape takes at least.
+MAX_SHAPES = 6
+MIN_SHAPE_MESSAGES = 1
+
 _EPOCH = datetime(1970, 1, 1)
 _OUTPUT = pa.schema([*TELEMETRY_FIELDS, pa.field("payload", pa.string())])
+
+
+def _is_number(field: pa.Field) -> bool:
+    return pa.types.is_decimal(field.type) or pa.types.is_integer(field.type)
+
+
 _TEXTS = [field.name for field in TELEMETRY_FIELDS if pa.types.is_string(field.type)]
 _MEASURES = [field for field in TELEMETRY_FIELDS if pa.types.is_decimal(field.type)]
 _COUNTS = [field.name for field in TELEMETRY_FIELDS if pa.types.is_integer(field.type)]
+_QUOTED = {field.name for field in TELEMETRY_FIELDS if not _is_number(field)}
+_VERSIONS = pa.array([*telemetry.SCHEMA_VERSIONS], pa.int32())
+_POWERS = 10 ** np.arange(8)
 _CANONICAL_TIME = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,6})?Z$"
 # Bytes after which a number may start.
 _STARTS_NUMBER = np.isin(np.arange(256), np.frombuffer(b":,[ ", np.uint8))
@@ -153,22 +165,36 @@ def _shift(batch: DecodedBatch, by: int) -> DecodedBatch:
 
 
 def _decode_chunk(payloads: Payloads, arrival_us: Ints, low: int, max_bytes: int) -> DecodedBatch:
-    table, accepted = _fast_rows(payloads, arrival_us, max_bytes)
-    fast = np.flatnonzero(accepted)
-    if len(fast) == len(payloads):
-        return _shift(DecodedBatch(table, fast, []), low)
-    others = _decode_each(
-        payloads,
-        arrival_us,
-        np.flatnonzero(~accepted).tolist(),
-        lambda payload: telemetry.parse_event(payload, max_bytes),
-    )
-    index = np.concatenate([fast, others.index])
-    whole = pa.concat_tables([table, others.table])
-    if others.table.num_rows:
-        order = np.argsort(index, kind="stable")
-        whole, index = whole.take(pa.array(order)), index[order]
-    return _shift(DecodedBatch(whole, index, others.rejects), low)
+    parts = _rows_by_shape(payloads, arrival_us, max_bytes)
+    left = _left(len(payloads), parts)
+    if len(left):
+        table, accepted = _fast_rows([payloads[i] for i in left.tolist()], arrival_us[left], max_bytes)
+        parts.append(DecodedBatch(table, left[accepted], []))
+        left = left[~accepted]
+    if len(left):
+        parts.append(
+            _decode_each(
+                payloads, arrival_us, left.tolist(), lambda payload: telemetry.parse_event(payload, max_bytes)
+            )
+        )
+    return _shift(_merge(parts), low)
+
+
+def _left(count: int, parts: list[DecodedBatch]) -> Ints:
+    """Positions of a chunk that no part has."""
+    left = np.ones(count, np.bool_)
+    for part in parts:
+        left[part.index] = False
+    return np.flatnonzero(left)
+
+
+def _merge(parts: list[DecodedBatch]) -> DecodedBatch:
+    """Parts of a chunk as one batch in the order of its messages."""
+    whole = _concatenate([part for part in parts if len(part.index) or part.rejects])
+    if (np.diff(whole.index) > 0).all():
+        return whole
+    order = np.argsort(whole.index, kind="stable")
+    return DecodedBatch(whole.table.take(pa.array(order)), whole.index[order], whole.rejects)
 
 
 def _decode_each(
@@ -193,6 +219,118 @@ def _decode_each(
         index.append(position)
     return DecodedBatch(
         pa.Table.from_pylist(events, schema=_OUTPUT), np.array(index, dtype=np.int64), rejects
+    )
+
+
+def _rows_by_shape(payloads: Payloads, arrival_us: Ints, max_bytes: int) -> list[DecodedBatch]:
+    """Events of the messages that have one of the chunk's most common shapes and pass every check."""
+    lengths = np.fromiter(map(len, payloads), np.int64, len(payloads))
+    buffer = Buffer(payloads, lengths)
+    texts = buffer.messages()
+    rows = np.flatnonzero(buffer.plain & (lengths <= max_bytes) & _few_brackets(buffer))
+    parts: list[DecodedBatch] = []
+    for _ in range(MAX_SHAPES):
+        if len(rows) < MIN_SHAPE_MESSAGES:
+            break
+        # The middle one: what is odd about a chunk's first message is often odd about the next.
+        shape = shape_of(payloads[rows[len(rows) // 2]])
+        if shape is None or not _is_allowed(shape):
+            rows = np.delete(rows, len(rows) // 2)
+            continue
+        found, spans = buffer.match(shape, rows)
+        rows = np.setdiff1d(rows, found, assume_unique=True)
+        good = np.ones(len(found), np.bool_)
+        columns = _shape_columns(buffer, shape, spans, good)
+        good &= _on_time(columns["event_ts"], arrival_us[found])
+        whole = len(found) == len(payloads)
+        columns["payload"] = texts if whole else texts.take(pa.array(found))
+        table = pa.Table.from_arrays([columns[name] for name in _OUTPUT.names], schema=_OUTPUT)
+        parts.append(DecodedBatch(table if good.all() else table.filter(pa.array(good)), found[good], []))
+    return parts
+
+
+def _few_brackets(buffer: Buffer) -> Bools | np.bool_:
+    """Messages that the reference does not refuse for their number of brackets."""
+    # "[" too: it differs by that bit alone.
+    if buffer.count(ord("{")) <= len(buffer.plain) - 1 + telemetry.MAX_BRACKETS:
+        return np.True_
+    rows = buffer.messages_at(np.flatnonzero((buffer.array | 0x20) == ord("{")))
+    return np.bincount(rows, minlength=len(buffer.plain)) <= telemetry.MAX_BRACKETS
+
+
+def _is_allowed(shape: Shape) -> bool:
+    """Whether the contract allows such messages, as far as the shape tells."""
+    known = [part for part in shape.parts if part.name in telemetry.TYPES]
+    names = {part.name: part.kind for part in known}
+    return (
+        len(names) == len(known)
+        and all(names.get(name) == "text" for name in telemetry.REQUIRED)
+        and all(
+            shape.literals[name] == b"null" if kind == "literal" else (kind == "text") == (name in _QUOTED)
+            for name, kind in names.items()
+        )
+    )
+
+
+def _shape_columns(buffer: Buffer, shape: Shape, spans: list[Spans], good: Bools) -> dict[str, pa.Array]:
+    """Typed columns of the messages of a shape; clears `good` where a value is not what the column holds."""
+    columns = {field.name: pa.nulls(len(good), field.type) for field in TELEMETRY_FIELDS}
+    for part, span in zip(shape.parts, spans, strict=True):
+        field_type = telemetry.TYPES.get(part.name)
+        if part.kind == "text" and field_type is not None:
+            columns[part.name] = _checked_texts(part.name, buffer, span, good)
+        elif part.kind == "number":
+            numbers = buffer.numbers(span)
+            good &= numbers.valid
+            if field_type is not None:
+                columns[part.name] = _checked_numbers(part.name, field_type, numbers, good)
+    columns["event_ts"] = _moments(columns["event_ts"], good)
+    versions = columns["schema_version"]
+    if versions.null_count < len(versions):
+        good &= pc.is_in(versions, _VERSIONS).to_numpy(zero_copy_only=False)
+    return columns
+
+
+def _checked_texts(name: str, buffer: Buffer, span: Spans, good: Bools) -> pa.Array:
+    size = span.end - span.start
+    good &= size <= telemetry.MAX_TEXT_CHARS
+    if name in telemetry.REQUIRED:
+        good &= size > 0
+    return buffer.texts(span)
+
+
+def _checked_numbers(name: str, kind: pa.DataType, numbers: Numbers, good: Bools) -> pa.Array:
+    """Numbers as the column's type; clears `good` for those it does not hold exactly."""
+    is_decimal = pa.types.is_decimal(kind)
+    scale = kind.scale if is_decimal else 0
+    limit = 10**kind.precision if is_decimal else telemetry.MAX_INT + 1
+    surplus = scale - np.maximum(numbers.decimals, 0)
+    units = numbers.whole * 10**scale + numbers.fraction * _POWERS[surplus]
+    units = np.where(numbers.negative, -units, units)
+    low, high = telemetry.BOUNDS.get(name, (None, None))
+    least = 1 - limit if low is None else max(1 - limit, low * 10**scale)
+    most = limit - 1 if high is None else min(limit - 1, high * 10**scale)
+    fits = (units >= least) & (units <= most)
+    fits &= surplus >= 0 if is_decimal else numbers.decimals < 0
+    good &= fits
+    if not is_decimal:
+        return pa.array(np.where(fits, units, 0).astype(np.int32))
+    return _decimal_array(np.where(fits, units, 0), kind)
+
+
+def _decimal_array(units: Ints, kind: pa.DataType, validity: pa.Buffer | None = None) -> pa.Array:
+    """Whole numbers of a decimal's last place as decimals."""
+    words = np.empty((len(units), 2), np.int64)
+    words[:, 0] = units
+    words[:, 1] = words[:, 0] >> 63
+    return pa.Array.from_buffers(kind, len(units), [validity, pa.py_buffer(words)])
+
+
+def _on_time(moments: pa.Array, arrival_us: Ints) -> Bools:
+    """Events not older than is allowed at their receipt, nor further ahead."""
+    event_us = moments.cast(pa.int64()).to_numpy()
+    return (event_us >= arrival_us - telemetry.MAX_AGE // timedelta(microseconds=1)) & (
+        event_us <= arrival_us + telemetry.MAX_AHEAD // timedelta(microseconds=1)
     )
 
 
@@ -374,12 +512,10 @@ def _checked_columns(parsed: list[Any], arrival_us: Ints) -> tuple[dict[str, pa.
         columns[name] = _count(raw[name], name, good)
     versions = columns["schema_version"]
     if versions.null_count < len(versions):
-        known = pc.is_in(versions, pa.array([*telemetry.SCHEMA_VERSIONS], versions.type))
+        known = pc.is_in(versions, _VERSIONS)
         good &= known.to_numpy(zero_copy_only=False) | _nulls(versions)
     columns["event_ts"] = moments = _moments(pa.array(raw["event_ts"], pa.string()), good)
-    event_us = moments.cast(pa.int64()).to_numpy()
-    good &= event_us >= arrival_us - telemetry.MAX_AGE // timedelta(microseconds=1)
-    good &= event_us <= arrival_us + telemetry.MAX_AHEAD // timedelta(microseconds=1)
+    good &= _on_time(moments, arrival_us)
     return columns, good
 
 
@@ -403,11 +539,8 @@ def _measure(parsed: pa.Array, field: pa.Field, good: Bools) -> pa.Array:
         if high is not None:
             fits &= value <= high
     good &= fits
-    words = np.empty((len(parsed), 2), np.int64)
-    words[:, 0] = np.where(fits, units, 0)
-    words[:, 1] = words[:, 0] >> 63
     validity = parsed.is_valid().buffers()[1] if parsed.null_count else None
-    return pa.Array.from_buffers(field.type, len(parsed), [validity, pa.py_buffer(words)])
+    return _decimal_array(np.where(fits, units, 0), field.type, validity)
 
 
 def _count(values: Sequence[int | float | None], name: str, good: Bools) -> pa.Array:
