@@ -31,8 +31,8 @@ from ingestion.contracts.telemetry import RejectError
 
 Payloads = Sequence[bytes]
 
-# 2,000 to 4,000 messages decode fastest (more leave the cache); bytes are bounded so that memory is.
-CHUNK_MESSAGES = 3_000
+# 5,000 to 10,000 messages decode fastest; bytes are bounded so that memory is.
+CHUNK_MESSAGES = 6_000
 CHUNK_BYTES = 16 * 1024 * 1024
 # Bytes are scanned in blocks that stay in the processor's cache: a third of the time.
 BLOCK_BYTES = 128 * 1024
@@ -238,7 +238,7 @@ def _rows_by_shape(payloads: Payloads, arrival_us: Ints, max_bytes: int) -> list
             rows = np.delete(rows, len(rows) // 2)
             continue
         found, spans = buffer.match(shape, rows)
-        rows = np.setdiff1d(rows, found, assume_unique=True)
+        rows = rows[:0] if len(found) == len(rows) else np.setdiff1d(rows, found, assume_unique=True)
         good = np.ones(len(found), np.bool_)
         columns = _shape_columns(buffer, shape, spans, good)
         good &= _on_time(columns["event_ts"], arrival_us[found])
@@ -284,7 +284,8 @@ def _shape_columns(buffer: Buffer, shape: Shape, spans: list[Spans], good: Bools
             good &= numbers.valid
             if field_type is not None:
                 columns[part.name] = _checked_numbers(part.name, field_type, numbers, good)
-    columns["event_ts"] = _moments(columns["event_ts"], good)
+        if part.name == "event_ts":
+            columns["event_ts"] = _existing_moments(columns["event_ts"], buffer.are_times(span), good)
     versions = columns["schema_version"]
     if versions.null_count < len(versions):
         good &= pc.is_in(versions, _VERSIONS).to_numpy(zero_copy_only=False)
@@ -566,9 +567,12 @@ def _count(values: Sequence[int | float | None], name: str, good: Bools) -> pa.A
 
 def _moments(texts: pa.Array, good: Bools) -> pa.Array:
     """Texts like 2026-06-01T00:00:00.123Z as naive UTC; clears `good` for any other form."""
-    canonical = pc.fill_null(pc.match_substring_regex(texts, _CANONICAL_TIME), False).to_numpy(
-        zero_copy_only=False
-    )
+    canonical = pc.fill_null(pc.match_substring_regex(texts, _CANONICAL_TIME), False)
+    return _existing_moments(texts, canonical.to_numpy(zero_copy_only=False), good)
+
+
+def _existing_moments(texts: pa.Array, canonical: Bools, good: Bools) -> pa.Array:
+    """The same, knowing already which texts have that form."""
     if not canonical.all():
         texts = pc.if_else(pa.array(canonical), texts, "1970-01-01T00:00:00Z")
     try:
