@@ -39,10 +39,11 @@ CHUNK_BYTES = 16 * 1024 * 1024
 BLOCK_BYTES = 128 * 1024
 OVERLAP_BYTES = 16
 
-# Shapes looked for in a chunk, and the share of its messages below which the rest is not searched:
-# a shape takes half a millisecond at least.
+# Shapes looked for in a chunk, of which so many may be rare: below this share of the chunk the half
+# millisecond that a shape takes at least is not worth it.
 MAX_SHAPES = 6
-REST_SHARE = 0.02
+MAX_RARE_SHAPES = 2
+RARE = 0.05
 
 _EPOCH = datetime(1970, 1, 1)
 _OUTPUT = pa.schema([*TELEMETRY_FIELDS, pa.field("payload", pa.string())])
@@ -233,15 +234,17 @@ def _rows_by_shape(payloads: Payloads, arrival_us: Ints, max_bytes: int) -> list
     texts = buffer.messages()
     rows = np.flatnonzero(buffer.plain & (lengths <= max_bytes) & _few_brackets(buffer))
     parts: list[DecodedBatch] = []
-    for _ in range(MAX_SHAPES):
-        if len(rows) <= REST_SHARE * len(payloads):
-            break
-        # The middle one: what is odd about a chunk's first message is often odd about the next.
-        shape = shape_of(payloads[rows[len(rows) // 2]])
-        if shape is None or not _is_allowed(shape):
-            rows = np.delete(rows, len(rows) // 2)
+    rare = 0
+    while len(rows) > RARE * len(payloads) and rare < MAX_RARE_SHAPES and len(parts) < MAX_SHAPES:
+        example = buffer.typical(rows)
+        shape = shape_of(payloads[example])
+        found, spans = (
+            buffer.match(shape, rows) if shape is not None and _is_allowed(shape) else (rows[:0], [])
+        )
+        if shape is None or len(found) <= RARE * len(payloads):
+            rows = rows[rows != example]
+            rare += 1
             continue
-        found, spans = buffer.match(shape, rows)
         rows = rows[:0] if len(found) == len(rows) else np.setdiff1d(rows, found, assume_unique=True)
         good = np.ones(len(found), np.bool_)
         columns = _shape_columns(buffer, shape, spans, good)
@@ -255,8 +258,10 @@ def _rows_by_shape(payloads: Payloads, arrival_us: Ints, max_bytes: int) -> list
 
 def _few_brackets(buffer: Buffer) -> Bools | np.bool_:
     """Messages that the reference does not refuse for their number of brackets."""
+    begin = buffer.bounds[:-1][np.diff(buffer.bounds) > 0]
+    others = int(np.count_nonzero(buffer.array[begin] == ord("{"))) - 1
     # "[" too: it differs by that bit alone.
-    if buffer.count(ord("{")) <= len(buffer.plain) - 1 + telemetry.MAX_BRACKETS:
+    if buffer.count(ord("{")) <= others + telemetry.MAX_BRACKETS:
         return np.True_
     rows = buffer.messages_at(np.flatnonzero((buffer.array | 0x20) == ord("{")))
     return np.bincount(rows, minlength=len(buffer.plain)) <= telemetry.MAX_BRACKETS
@@ -371,7 +376,8 @@ def _plain_rows(payloads: Payloads, max_bytes: int) -> Bools:
         control = array < 0x20
         control[starts[1:] - 1] = False
         exclude(np.flatnonzero(control))
-    if openings > len(payloads) - 1 + telemetry.MAX_BRACKETS:
+    others = sum(payload[:1] == b"{" for payload in payloads) - 1
+    if openings > others + telemetry.MAX_BRACKETS:
         rows = np.searchsorted(starts, np.flatnonzero((array | 0x20) == ord("{")), side="right") - 1
         plain &= np.bincount(rows, minlength=len(payloads)) <= telemetry.MAX_BRACKETS
     if b"\\" in data:

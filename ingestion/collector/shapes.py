@@ -129,6 +129,12 @@ class Buffer:
         self._quote_counts = np.diff(self._first_quotes)
         self.plain = self._plain()
 
+    def typical(self, rows: Ints) -> int:
+        """One of some messages, with the most common number of quotes; it likely has the most common shape."""
+        counts = self._quote_counts[rows]
+        common = rows[counts == np.bincount(counts).argmax()]
+        return int(common[len(common) // 2])
+
     def match(self, shape: Shape, rows: Ints) -> tuple[Ints, list[Spans]]:
         """Which of some plain messages have a shape, and where the values of each of its parts are."""
         rows = rows[self._quote_counts[rows] == shape.quotes]
@@ -146,6 +152,8 @@ class Buffer:
             span = Spans(start + len(part.fixed), end)
             good &= span.end == span.start if part.kind == "literal" else span.end >= span.start
             spans.append(span)
+            if not good.any():
+                return rows[:0], []
         if good.all():
             return rows, spans
         return rows[good], [Spans(span.start[good], span.end[good]) for span in spans]

@@ -171,6 +171,9 @@ def messages(draw: st.DrawFn) -> bytes:
 @example([GOOD.replace(b'"pulse_bpm":80.1', b'"pulse_bpm" :80.1,"pulse_bpm":80.2')])
 @example([GOOD.replace(b"80.1", b"12.30000000000000000001"), GOOD])
 @example([GOOD.replace(b'"weight_kg":0', b'"weight_kg":1e-400')])
+@example([GOOD.replace(b"e-1", b"[" * 64), b""])
+@example([GOOD.replace(b"e-1", b"[" * 64), b" ", GOOD[1:], GOOD])
+@example([GOOD.replace(b"e-1", b"[" * 64).replace(b":1}", b" : 1}"), b" ", GOOD[1:]])
 def test_bulk_decoding_equals_the_reference(payloads: list[bytes]) -> None:
     assert_equal_to_reference(payloads)
 
