@@ -2,6 +2,7 @@
 
 import json
 from datetime import datetime, timedelta
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -170,8 +171,185 @@ def messages(draw: st.DrawFn) -> bytes:
 @example([GOOD.replace(b'"pulse_bpm":80.1', b'"pulse_bpm" :80.1,"pulse_bpm":80.2')])
 @example([GOOD.replace(b"80.1", b"12.30000000000000000001"), GOOD])
 @example([GOOD.replace(b'"weight_kg":0', b'"weight_kg":1e-400')])
+@example([GOOD.replace(b"e-1", b"[" * 64), b""])
+@example([GOOD.replace(b"e-1", b"[" * 64), b" ", GOOD[1:], GOOD])
+@example([GOOD.replace(b"e-1", b"[" * 64).replace(b":1}", b" : 1}"), b" ", GOOD[1:]])
 def test_bulk_decoding_equals_the_reference(payloads: list[bytes]) -> None:
     assert_equal_to_reference(payloads)
+
+
+NEAR = {
+    b"-0.1234": [
+        b"-0",
+        b"-0.0",
+        b"0.12345",
+        b"-.1",
+        b"1.",
+        b"01",
+        b"-01",
+        b"+1",
+        b"1e5",
+        b"1E-3",
+        b"--1",
+        b"1.2.3",
+        b"999.9999",
+        b"-999.9999",
+        b"1000",
+        b"12345678",
+        b"123456789",
+        b"9" * 40,
+        b"-",
+        b".",
+        b"",
+        b"1 ",
+        b"0x1",
+        b"NaN",
+        b"Infinity",
+        b"true",
+        b"null",
+        b'"1"',
+        b"[1]",
+        b'{"a":1}',
+        b"1:1",
+        b"1,",
+        b"1/2",
+        b"1_0",
+        b"1.0000",
+    ],
+    b"12,": [
+        b"12.0,",
+        b"012,",
+        b"-1,",
+        b"2147483647,",
+        b"2147483648,",
+        b"12345678,",
+        b"true,",
+        b'"12",',
+        b",",
+        b"12,,",
+    ],
+    b"47.1234567": [
+        b"90",
+        b"90.0000000",
+        b"90.0000001",
+        b"-90",
+        b"47.12345678",
+        b"047.1",
+        b"47.1234567890123456789",
+    ],
+    b"80.1": [
+        b"80.10",
+        b"80.12",
+        b"9999.9",
+        b"10000.0",
+        b"-0.0",
+        b"-0.1",
+        b"1e400",
+        b"80.1}",
+        b"80.1,",
+        b"80.1 ",
+    ],
+    b"schema_version": [
+        b"schema_versio",
+        b"schema_version ",
+        b"pulse_bpm",
+        b"schema\\u005fversion",
+        b"\xc3\xa9",
+        b"",
+    ],
+    b":1}": [
+        b":2}",
+        b":1.0}",
+        b":null}",
+        b":1} ",
+        b":1}\n",
+        b":1}{}",
+        b":1",
+        b":1]",
+        b":01}",
+        b":1,}",
+        b': 1,"a":true}',
+    ],
+    b"e-1": [
+        b"",
+        b"\xff",
+        b"\xc3\xa9",
+        b'\\"',
+        b'"',
+        b"a\nb",
+        b"\0",
+        b"x" * 256,
+        b"x" * 257,
+        b"{" * 64,
+        b"[" * 63,
+        b"a,b:c",
+    ],
+    b"2026-06-01T08:00:00.5Z": [
+        b"2026-06-01T08:00:00Z",
+        b"2026-06-01T08:00:00.Z",
+        b"2026-06-01T08:00:00.1234567Z",
+        b"2026-06-01T08:00:00.123456Z",
+        b"2026-06-01T08:00:00",
+        b"2026-06-01T08:00:60Z",
+        b"2026-02-30T08:00:00Z",
+        b"2026-06-01T24:00:00Z",
+        b"2026-06-01 08:00:00Z",
+        b"2026-06-01T08:00:00+00:00",
+        b"2026-06-01T08:00:00.5z",
+        b"Z",
+    ],
+    b'"device_id":"collar-1"': [
+        b'"device_id":1',
+        b'"device_id":null',
+        b'"a":"b"',
+        b'"device_id":"a","device_id":"b"',
+    ],
+}
+near = st.sampled_from([(old, new) for old, news in NEAR.items() for new in news])
+edits = st.tuples(
+    st.integers(0, len(GOOD)), st.integers(0, 2), st.sampled_from([*b' ",:{}[]\\-+.0159eEnaZT\n\t\0\xff', -1])
+)
+
+
+def edited(changes: list[tuple[int, int, int]]) -> bytes:
+    message = GOOD
+    for at, removed, byte in changes:
+        message = message[:at] + (bytes([byte]) if byte >= 0 else b"") + message[at + removed :]
+    return message
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.lists(near, max_size=2).map(lambda changes: reduce(lambda m, c: m.replace(*c), changes, GOOD)),
+            st.lists(edits, max_size=3).map(edited),
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_messages_that_nearly_have_a_common_shape_equal_the_reference(payloads: list[bytes]) -> None:
+    """The shape in the middle of the chunk is GOOD's, so each of the others is compared with it."""
+    assert_equal_to_reference([*payloads, *[GOOD] * len(payloads)][: 2 * len(payloads)])
+    assert_equal_to_reference([GOOD, *[m for payload in payloads for m in (payload, GOOD, GOOD)]])
+
+
+def test_every_near_miss_equals_the_reference_as_shape_and_beside_it() -> None:
+    for old, news in NEAR.items():
+        for new in news:
+            changed = GOOD.replace(old, new)
+            assert_equal_to_reference([changed] * 3)
+            assert_equal_to_reference([GOOD, changed, GOOD, GOOD, changed, GOOD])
+
+
+def test_messages_of_one_shape_are_not_parsed_one_by_one(monkeypatch: Any) -> None:
+    """With nulls, unknown fields and the spaces of json.dumps; several shapes in one chunk."""
+    monkeypatch.setattr(decode, "_fast_rows", None)
+    spaced = GOOD.replace(b":", b": ").replace(b",", b", ").replace(b"T08: 00: 00", b"T08:00:00")
+    extra = GOOD.replace(b"12,", b'null,"charging":true,"mode":"night","volts":3.7,')
+    payloads = [GOOD, spaced, extra] * 5
+    assert len(assert_equal_to_reference(payloads).index) == len(payloads)
 
 
 def test_good_messages_take_the_fast_path_even_beside_bad_ones(monkeypatch: Any) -> None:
