@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ingestion.memory import release_memory
 from petwellness_orchestration import sources
 from petwellness_orchestration.settings import PlatformSettings
 
@@ -31,6 +32,7 @@ def drain_telemetry(
     report = _collector(settings, store).drain(
         until=lambda: sources.publisher_is_through(settings.state.home), progress=_progress_line(say)
     )
+    release_memory()
     return drain_metadata(report)
 
 

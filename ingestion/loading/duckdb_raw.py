@@ -31,7 +31,7 @@ JSON_COLUMNS = frozenset({"payload", "consent_flags", "diagnosis_codes"})
 FILES_PER_INSERT = 64
 
 # The load streams; without a limit DuckDB would take most of the machine for its cache.
-MEMORY_LIMIT = "700MB"
+MEMORY_LIMIT = "600MB"
 
 WAREHOUSE_MARK = "warehouse"
 PUBLISHED_MARK = "published"

@@ -24,6 +24,9 @@ PUBLISHED_SCHEMAS = ("cur", "anl", "ml")
 DATABASE_NAME = "petwellness.duckdb"
 CATALOGUE_NAME = "published.json"
 
+# Writing by day needs little; 400 MB instead of 700 took 0.5 s more for 2.3 million rows.
+MEMORY_LIMIT = "400MB"
+
 # The part of a table that is not kept by day, and of one without rows.
 WHOLE = "all"
 
@@ -83,6 +86,7 @@ def publish(
     Tables that are not mentioned stay as they are. When nothing changed nothing
     is written and the version stays.
     """
+    con.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
     folder.mkdir(parents=True, exist_ok=True)
     before = read_catalogue(folder)
     previous: Catalogue = before.get("tables", {})

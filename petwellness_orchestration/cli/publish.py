@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from types import FrameType
 
 from ingestion.broker.client import BrokerClient, connect
+from ingestion.memory import release_memory
 from petwellness_orchestration import sources
 from petwellness_orchestration.cli.console import say
 from petwellness_orchestration.settings import PlatformSettings, load_settings
@@ -59,6 +60,7 @@ def publish_source(serve: bool) -> None:
                     say(f"wave {report.wave_id}: {report.messages:,} messages published and landed")
             sources.write_publisher_status(home, "landed")
             sources.write_truth(settings)
+            release_memory()
             if serve:
                 sys.stdin.read()
         finally:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from ingestion.memory import release_memory
 from petwellness_orchestration.settings import PlatformSettings, load_settings
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class PlatformResource(dg.ConfigurableResource):
 
         with open_warehouse(self.settings().state.warehouse_path, store) as con:
             yield con
+        release_memory()
 
 
 class RecordSourceResource(dg.ConfigurableResource):
