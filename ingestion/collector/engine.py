@@ -33,8 +33,9 @@ from ingestion.collector.consent import (
     load_snapshot,
 )
 from ingestion.collector.ranges import Messages, RangeContent, decode_messages, decoder_label, land_content
-from ingestion.contracts.columns import TELEMETRY_FEED, TELEMETRY_SCHEMA
+from ingestion.contracts.columns import TELEMETRY_SCHEMA
 from ingestion.contracts.decoders import DECODERS, Decoder
+from ingestion.contracts.feeds import TELEMETRY_FEED
 from ingestion.lake import layout
 from ingestion.lake.landing import (
     FILLED_BY_CLAIM,

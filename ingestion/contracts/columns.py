@@ -8,8 +8,6 @@ are UTC microseconds without a zone. Validation rules live in `telemetry` and
 
 import pyarrow as pa
 
-from ingestion.contracts.feeds import TELEMETRY_FEED as TELEMETRY_FEED
-
 TIMESTAMP = pa.timestamp("us")
 
 ENVELOPE: list[pa.Field] = [

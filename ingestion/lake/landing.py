@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 from ingestion.contracts.columns import (
     ENVELOPE,
     REJECT_SCHEMA,
-    TELEMETRY_FEED,
     TELEMETRY_SCHEMA,
     record_schema,
 )
+from ingestion.contracts.feeds import TELEMETRY_FEED
 from ingestion.lake import layout
 from ingestion.lake.store import ObjectExistsError, ObjectMissingError, ObjectStore
 
