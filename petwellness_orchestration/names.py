@@ -10,8 +10,6 @@ WAREHOUSE_POOL = "duckdb"
 DATA_OWNER = "team:data-platform"
 CLINICAL_OWNER = "team:clinical-data-science"
 
-GROUPS = ("source", "landing", "raw", "stg", "cur", "anl", "ml", "published")
-
 COLLAR_EVENTS = dg.AssetKey(["source", "collar_events"])
 CLINIC_RECORDS = dg.AssetKey(["source", "clinic_records"])
 CONSENT_SNAPSHOT = dg.AssetKey(["landing", "consent_snapshot"])

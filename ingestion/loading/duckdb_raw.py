@@ -34,7 +34,6 @@ FILES_PER_INSERT = 64
 MEMORY_LIMIT = "600MB"
 
 WAREHOUSE_MARK = "warehouse"
-PUBLISHED_MARK = "published"
 
 
 class WarehouseUnreachableError(RuntimeError):

@@ -150,19 +150,16 @@ def published_warehouse_tables(
     context: dg.AssetExecutionContext, platform: PlatformResource
 ) -> dg.MaterializeResult:
     """Write the days whose content changed since the last publication and switch readers to them."""
-    from ingestion.loading import duckdb_raw
     from ingestion.loading.publish import publish
     from petwellness_orchestration.published import published_tables
 
     with platform.warehouse() as con:
-        built = duckdb_raw.build_mark(con, duckdb_raw.WAREHOUSE_MARK)
         report = publish(
             con,
             platform.settings().state.published_dir,
             published_tables(read_manifest()),
             progress=context.log.info,
         )
-        duckdb_raw.set_build_mark(con, duckdb_raw.PUBLISHED_MARK, built)
     return dg.MaterializeResult(
         metadata={
             "version": report.version,
