@@ -10,6 +10,9 @@ WAREHOUSE_POOL = "duckdb"
 DATA_OWNER = "team:data-platform"
 CLINICAL_OWNER = "team:clinical-data-science"
 
+# Every asset is in one of these, which tests hold the graph and the freshness map to.
+GROUPS = ("source", "landing", "raw", "stg", "cur", "anl", "ml", "published")
+
 COLLAR_EVENTS = dg.AssetKey(["source", "collar_events"])
 CLINIC_RECORDS = dg.AssetKey(["source", "clinic_records"])
 CONSENT_SNAPSHOT = dg.AssetKey(["landing", "consent_snapshot"])
