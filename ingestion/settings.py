@@ -69,6 +69,12 @@ class BrokerSettings(BaseSettings):
 
     bootstrap_servers: str = ""
     group_id: str = "petwellness-collector"
+    client_id: str = Field(default="petwellness", description="How this process calls itself to the broker.")
+    group_instance_id: str | None = Field(
+        default=None,
+        description="Static membership: a restart within the session timeout keeps its partitions.",
+    )
+    session_timeout_s: float = Field(default=45.0, gt=0)
     security_protocol: str = "PLAINTEXT"
     sasl_mechanism: str | None = None
     sasl_username: str | None = None

@@ -66,8 +66,13 @@ class BrokerClient:
             # The embedded broker keeps a member that left for its whole session (44 s), and a new one
             # waits for it. Its groups need no memory: where to resume is in the lake.
             group_id = f"{group_id}-{uuid.uuid4().hex[:8]}"
+        member: dict[str, Any] = {"session.timeout.ms": round(self.settings.session_timeout_s * 1000)}
+        # The embedded broker knows no static members.
+        if self.settings.group_instance_id and not self.embedded:
+            member["group.instance.id"] = self.settings.group_instance_id
         return Consumer(
             self._common()
+            | member
             | {
                 "group.id": group_id,
                 "enable.auto.commit": False,
@@ -158,7 +163,7 @@ def client_config(settings: "BrokerSettings", bootstrap_servers: str) -> dict[st
         "bootstrap.servers": bootstrap_servers,
         "security.protocol": settings.security_protocol,
         "socket.connection.setup.timeout.ms": 10_000,
-        "client.id": "petwellness",
+        "client.id": settings.client_id,
     }
     optional = {
         "sasl.mechanism": settings.sasl_mechanism,
