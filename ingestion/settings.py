@@ -92,6 +92,11 @@ class CollectorSettings(BaseSettings):
     rotate_rows: int = Field(default=500_000, gt=0)
     rotate_bytes: int = Field(default=128 * 1024 * 1024, gt=0, description="Message bytes per range.")
     rotate_age_s: float = Field(default=60.0, gt=0)
+    max_held_bytes: int = Field(
+        default=384 * 1024 * 1024,
+        gt=0,
+        description="Messages held at once, buffered and on their way into the lake; beyond, partitions pause.",
+    )
     max_message_bytes: int = Field(default=64 * 1024, gt=0)
     consent_max_age_s: float = Field(default=24 * 3600, gt=0)
     as_service: bool = Field(

@@ -15,7 +15,8 @@ from petwellness_orchestration import sources
 from petwellness_orchestration.settings import PlatformSettings
 
 if TYPE_CHECKING:
-    from ingestion.collector.engine import Collector, DrainReport
+    from ingestion.collector.engine import Collector
+    from ingestion.collector.report import DrainReport
     from ingestion.lake.store import ObjectStore
 
 

@@ -5,9 +5,13 @@ flow control is in `publisher`, consuming in `ingestion.collector`.
 """
 
 import logging
+import math
+import threading
+import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +19,7 @@ from ingestion.broker.embedded import BrokerCard, process_runs, read_card
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, Producer
+    from confluent_kafka.admin import AdminClient
 
     from ingestion.settings import BrokerSettings
 
@@ -34,6 +39,10 @@ class UnknownTopicError(Exception):
     """A topic does not exist on the broker."""
 
 
+class StreamReplacedError(Exception):
+    """A topic is not the one it was: it was deleted and recreated, or the embedded broker was started again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stream:
     """One topic as it exists now: `stream_id` changes when the topic is deleted and recreated."""
@@ -51,6 +60,8 @@ class BrokerClient:
     bootstrap_servers: str
     card_path: Path
     card: BrokerCard | None
+    _confirmed: dict[str, float] = field(default_factory=dict)
+    _confirming: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def embedded(self) -> bool:
@@ -110,6 +121,13 @@ class BrokerClient:
     def _common(self) -> dict[str, Any]:
         return client_config(self.settings, self.bootstrap_servers)
 
+    @cached_property
+    def admin(self) -> "AdminClient":
+        """For questions to real Kafka; the embedded broker answers none."""
+        from confluent_kafka.admin import AdminClient
+
+        return AdminClient(self._common(), logger=_silent)
+
     def streams(self, topics: Sequence[str]) -> dict[str, Stream]:
         """The streams of some topics. Raises UnknownTopicError, BrokerUnreachableError."""
         counts = self._partition_counts()
@@ -118,8 +136,33 @@ class BrokerClient:
             raise UnknownTopicError(
                 f"broker {self.bootstrap_servers} has no topic {', '.join(missing)}; create it there"
             )
-        ids = self.card.streams if self.card is not None else _kafka_stream_ids(self, topics)
+        ids = self._current_ids(topics)
         return {topic: Stream(topic, ids[topic], counts[topic]) for topic in topics}
+
+    def confirm(self, stream: Stream, moment: float) -> None:
+        """Make sure that a topic is still a stream, at `moment` (monotonic) or later; one request serves many.
+
+        Raises StreamReplacedError, UnknownTopicError, BrokerUnreachableError.
+        """
+        with self._confirming:
+            if self._confirmed.get(stream.stream_id, -math.inf) >= moment:
+                return
+            asked_at = time.monotonic()
+            if self._current_ids([stream.topic])[stream.topic] != stream.stream_id:
+                raise StreamReplacedError(
+                    f"topic {stream.topic} of {self.bootstrap_servers} is no longer {stream.stream_id}; "
+                    "what it holds now is a new stream"
+                )
+            self._confirmed[stream.stream_id] = asked_at
+
+    def _current_ids(self, topics: Sequence[str]) -> dict[str, str]:
+        """The ids that the broker gives its topics now."""
+        if self.card is None:
+            return _kafka_stream_ids(self, topics)
+        card = read_card(self.card_path)
+        if card is None:
+            raise unreachable(self.bootstrap_servers, "the embedded broker has stopped")
+        return card.streams
 
     def retention_ms(self, topic: str) -> int | None:
         """How long the broker keeps a topic's messages by their timestamp; None for ever.
@@ -129,12 +172,11 @@ class BrokerClient:
         if self.embedded:
             return None
         from confluent_kafka import KafkaException
-        from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+        from confluent_kafka.admin import ConfigResource, ResourceType
 
-        admin = AdminClient(self._common(), logger=_silent)
         resource = ConfigResource(ResourceType.TOPIC, topic)
         try:
-            [described] = admin.describe_configs(
+            [described] = self.admin.describe_configs(
                 [resource], request_timeout=self.settings.connect_timeout_s
             ).values()
             kept_ms = int(described.result()["retention.ms"].value)
@@ -202,16 +244,18 @@ def unreachable(address: str, why: str) -> BrokerUnreachableError:
 
 def _kafka_stream_ids(client: BrokerClient, topics: Sequence[str]) -> dict[str, str]:
     """`cluster_id.topic.topic_id` of each topic, from a real cluster."""
-    from confluent_kafka import KafkaException, TopicCollection
-    from confluent_kafka.admin import AdminClient
+    from confluent_kafka import KafkaError, KafkaException, TopicCollection
 
     timeout_s = client.settings.connect_timeout_s
-    admin = AdminClient(client._common(), logger=_silent)
     try:
-        cluster_id = admin.describe_cluster(request_timeout=timeout_s).result().cluster_id
-        futures = admin.describe_topics(TopicCollection([*topics]), request_timeout=timeout_s)
+        cluster_id = client.admin.describe_cluster(request_timeout=timeout_s).result().cluster_id
+        futures = client.admin.describe_topics(TopicCollection([*topics]), request_timeout=timeout_s)
         described = {topic: future.result() for topic, future in futures.items()}
     except KafkaException as error:
+        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise UnknownTopicError(
+                f"broker {client.bootstrap_servers} no longer has topic {', '.join(topics)}"
+            ) from error
         raise unreachable(client.bootstrap_servers, error.args[0].str()) from error
     return {topic: stream_id(cluster_id, topic, str(found.topic_id)) for topic, found in described.items()}
 

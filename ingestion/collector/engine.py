@@ -1,30 +1,32 @@
 """The collector's engine: from topics to landed ranges, with two drivers.
 
-`Collector.drain` stops at the end of every partition, `Collector.run_forever`
-when it is told to. Per partition it buffers messages, closes a range by rows,
-bytes, age, memory or the end of the log, claims it, lands it and commits.
-Where to resume is decided by the claim chain in the lake; the committed offset
-is a hint for humans and lag monitors. One thread consumes and decodes, others
-land, each partition in order; scale by group members.
+`Collector.drain` stops at the end of every partition, `Collector.run_forever` when
+it is told to. One record's way: `_buffer` takes it from the consumer into its
+partition's buffer; `_rotate` closes a range when one is due; `_close` has it claimed
+by a thread of the claimers; `_settle_claims` hands the claimed range to a lander,
+whose thread decodes it, drops what consent forbids and writes rejects, main object
+and manifest (`_land_range`); `_settle_landings` commits. Only consuming and deciding
+happen in the calling thread. Where to resume is in `recovery`, when a range is due in
+`buffer`, retrying after failures in `service`. Scale by group members.
 """
+
+from __future__ import annotations
 
 import gc
 import logging
 import threading
 import time
 import uuid
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-import pyarrow as pa
-
 from ingestion.broker.client import BrokerClient, Stream, unreachable
 from ingestion.broker.embedded import stream_prefix
+from ingestion.collector.buffer import Buffer, Rotation
 from ingestion.collector.consent import (
     ConsentSnapshot,
     ConsentSnapshotStaleError,
@@ -32,41 +34,34 @@ from ingestion.collector.consent import (
     load_latest_snapshot,
     load_snapshot,
 )
-from ingestion.collector.ranges import Messages, RangeContent, decode_messages, decoder_label, land_content
-from ingestion.contracts.columns import TELEMETRY_SCHEMA
+from ingestion.collector.consume import events, runs
+from ingestion.collector.messages import Packed
+from ingestion.collector.ranges import decode_messages, decoder_label, land_content
+from ingestion.collector.recovery import LogTruncatedError, close_dead_streams, land_gap, resume
+from ingestion.collector.report import DrainReport, Landed
 from ingestion.contracts.decoders import DECODERS, Decoder
 from ingestion.contracts.feeds import TELEMETRY_FEED
-from ingestion.lake import layout
-from ingestion.lake.landing import (
-    FILLED_BY_CLAIM,
-    Claim,
-    Manifest,
-    chain_end,
-    claim_range,
-    land_range,
-    open_claims,
-    read_claim,
-    recover_range,
-    utc_now,
-)
+from ingestion.lake.landing import Claim, Manifest, claim_range, recover_range, utc_now
 from ingestion.lake.store import ObjectStore
 
 if TYPE_CHECKING:
     from ingestion.settings import CollectorSettings
 
-CONSUME_MESSAGES = 10_000
+# Batches of 2,000 cost a third less per message than those of 10,000, which leave the processor's cache.
+CONSUME_MESSAGES = 2_000
 POLL_S = 0.05
-# All partitions together; the largest buffer is landed when it is exceeded.
-MAX_BUFFERED_BYTES = 192 * 1024 * 1024
-# Claimed ranges waiting for the landing threads; beyond, consuming waits.
-MAX_LANDING_BYTES = 64 * 1024 * 1024
-# Landing is mostly waiting for the store: two syncs of 6 ms per object on a local disk, round trips on S3.
+# Claiming and landing are mostly waiting for the store: two syncs of 6 ms an object on a local disk,
+# round trips on S3.
+CLAIMERS = 4
 LANDERS = 4
 GC_THRESHOLD = 100_000
 # The embedded broker keeps 5 MB per partition and its producer stops at 4: land well before that.
 EMBEDDED_ROTATE_BYTES = 2_400_000
 # At the end of the log more may be on its way; wait this long before a small range is closed.
 LINGER_S = 0.3
+# Above the bound on memory the loop waits this long for the lake before it pauses: pausing throws
+# away what the client has prefetched.
+PATIENCE_S = 2.0
 PROGRESS_EVERY_S = 0.5
 # How often a new consent snapshot is looked for.
 CONSENT_REFRESH_S = 60.0
@@ -74,63 +69,18 @@ CONSENT_REFRESH_S = 60.0
 _log = logging.getLogger(__name__)
 
 
-class LogTruncatedError(Exception):
-    """A partition's log ends before offsets that were already landed: the broker lost or replaced data."""
-
-
 class DrainIdleError(Exception):
     """Nothing arrived for the idle timeout although the drain was told to wait for more."""
 
 
-@dataclass
-class DrainReport:
-    """What a driver did so far; `bytes` are of messages, `file_bytes` of main objects.
+@dataclass(slots=True)
+class _Closing:
+    """A range that was closed and is being claimed."""
 
-    `latency_s` is from the receipt of a message by the collector to its manifest.
-    """
-
-    messages: int = 0
-    rows: int = 0
-    rejected_by_reason: Counter[str] = field(default_factory=Counter)
-    consent_dropped: int = 0
-    offset_gaps: int = 0
-    bytes: int = 0
-    files: int = 0
-    file_bytes: int = 0
-    ranges_by_partition: Counter[str] = field(default_factory=Counter)
-    rotations_by_reason: Counter[str] = field(default_factory=Counter)
-    recovered_claims: int = 0
-    gap_claims: int = 0
-    seconds: float = 0.0
-    latency_s: dict[str, float] = field(default_factory=dict)
-    latencies: list[tuple[float, int]] = field(default_factory=list, repr=False)
-
-    def add(self, manifest: Manifest) -> None:
-        """Count a range that this driver landed or finished."""
-        self.rows += manifest.rows
-        self.rejected_by_reason.update(manifest.rejected_by_reason)
-        self.consent_dropped += manifest.consent_dropped
-        self.offset_gaps += manifest.offset_gaps
-        self.files += 1
-        self.file_bytes += manifest.bytes
-        self.ranges_by_partition[f"{manifest.stream_id}/{manifest.partition}"] += 1
-
-    def settle(self, started: float) -> None:
-        """Fill in the times."""
-        self.seconds = time.monotonic() - started
-        self.latency_s = _percentiles(self.latencies)
-
-
-def _percentiles(latencies: list[tuple[float, int]]) -> dict[str, float]:
-    """p50, p95, p99 and maximum of (seconds, messages) pairs."""
-    total = sum(count for _, count in latencies)
-    found: dict[str, float] = {}
-    seen, ranks = 0, deque([("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0)])
-    for latency_s, count in sorted(latencies):
-        seen += count
-        while ranks and seen >= ranks[0][1] * total:
-            found[ranks.popleft()[0]] = latency_s
-    return found
+    claim: Claim
+    messages: Buffer
+    reason: str
+    answer: Future[Claim]
 
 
 @dataclass
@@ -138,63 +88,68 @@ class _Partition:
     """An assigned partition: what is buffered from `start` on, and which claims have to be finished first."""
 
     stream: Stream
-    partition: int
+    number: int
     decoder: Decoder
     start: int
     position: int
     replay: deque[Claim]
-    messages: Messages = field(default_factory=Messages)
-    bytes: int = 0
+    buffer: Buffer = field(default_factory=Buffer)
+    closing: _Closing | None = None
     at_end: bool = False
-    last_arrival: float = 0.0
-    opened_at: float = 0.0
-    received: list[tuple[float, int]] = field(default_factory=list)
 
     @property
     def name(self) -> str:
-        return f"{self.stream.topic}[{self.partition}]"
+        return f"{self.stream.topic}[{self.number}]"
+
+    @property
+    def held_bytes(self) -> int:
+        return self.buffer.held_bytes + (self.closing.messages.held_bytes if self.closing else 0)
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.buffer and not self.closing and not self.replay
 
 
 @dataclass(frozen=True, slots=True)
 class _Landing:
-    """A claimed range on its way into the lake."""
+    """A claimed range on its way into the lake; `partition` is as it was assigned then."""
 
-    future: Future[Manifest]
-    stream: Stream
+    partition: _Partition
     claim: Claim
-    bytes: int
-    received: list[tuple[float, int]]
+    messages: Buffer
+    reason: str
+    done: Future[tuple[Manifest, float]]
 
 
 class Collector:
     """Lands the messages of some topics. Use it once: one driver call, then it is closed.
 
-    Raises BrokerUnreachableError, StoreUnreachableError, ConsentSnapshotStaleError
-    as early as they can be known.
+    `on_landed` hears of every range from the calling thread. Raises
+    BrokerUnreachableError, StoreUnreachableError, ConsentSnapshotStaleError as early as
+    they can be known.
     """
 
     def __init__(
         self,
         client: BrokerClient,
         store: ObjectStore,
-        settings: "CollectorSettings",
+        settings: CollectorSettings,
         topics: Sequence[str],
         *,
         now: Callable[[], datetime] = utc_now,
+        on_landed: Callable[[Landed], None] | None = None,
     ) -> None:
         self._client = client
         self._store = store
         self._settings = settings
         self._now = now
+        self._on_landed = on_landed
         self._decoders = {decoder.topic: decoder for decoder in DECODERS.values() if decoder.topic in topics}
         unknown = set(topics) - set(self._decoders)
         if unknown:
             raise KeyError(f"no decoder for topic {', '.join(sorted(unknown))}")
-        self._rotate_bytes = settings.rotate_bytes
-        if client.embedded:
-            self._rotate_bytes = min(settings.rotate_bytes, EMBEDDED_ROTATE_BYTES)
         self._me = uuid.uuid4().hex
-        self._claimer = ThreadPoolExecutor(1, thread_name_prefix="claiming")
+        self._claimers = ThreadPoolExecutor(CLAIMERS, thread_name_prefix="claiming")
         # One thread per group of partitions, so that each partition lands in order.
         self._landers = [ThreadPoolExecutor(1, thread_name_prefix="landing") for _ in range(LANDERS)]
         self._landings: deque[_Landing] = deque()
@@ -205,8 +160,8 @@ class Collector:
         self._snapshots: dict[str, ConsentSnapshot] = {}
         self._broker_down: str | None = None
         self._assigned = False
-        self._report = DrainReport()
-        self._progress: Callable[[DrainReport], None] | None = None
+        self._paused = False
+        self.report = DrainReport()
         self._progressed_at = 0.0
 
     def drain(
@@ -249,18 +204,18 @@ class Collector:
         idle_timeout_s: float | None,
         linger_s: float | None,
     ) -> DrainReport:
-        self._store.check()
-        self._latest_consent()
-        if self._client.embedded:
-            self._close_dead_streams()
-        self._streams = self._client.streams([*self._decoders])
-        self._progress = progress
         started = last_message = time.monotonic()
-        consumer = self._client.consumer(error_cb=self._on_error)
         thresholds = gc.get_threshold()
-        # Messages and rows are many objects without cycles; looking for cycles among them costs a sixth.
-        gc.set_threshold(GC_THRESHOLD, *thresholds[1:])
+        consumer: Any = None
         try:
+            self._store.check()
+            self._latest_consent()
+            self._close_dead_streams()
+            self._streams = self._client.streams([*self._decoders])
+            rotation = self._rotation(linger_s)
+            consumer = self._client.consumer(error_cb=self._on_error)
+            # Consumed messages are many objects without cycles; looking for cycles among them costs a sixth.
+            gc.set_threshold(GC_THRESHOLD, *thresholds[1:])
             consumer.subscribe(
                 [*self._decoders],
                 on_assign=self._on_assign,
@@ -268,34 +223,34 @@ class Collector:
                 on_lost=self._on_revoke,
             )
             while True:
-                messages = consumer.consume(CONSUME_MESSAGES, POLL_S)
+                batch = consumer.consume(CONSUME_MESSAGES, POLL_S)
                 moment = time.monotonic()
-                if self._take(messages, moment):
+                if batch:
+                    self._buffer(batch, moment)
                     last_message, self._broker_down = moment, None
-                self._rotate(moment, linger_s)
-                self._settle_landings(consumer, MAX_LANDING_BYTES)
-                self._tell(started)
+                self._settle_claims()
+                self._rotate(rotation, moment)
+                self._settle_landings(consumer)
+                self._hold_back(consumer)
+                self._tell(consumer, started, progress)
                 quiet_s = time.monotonic() - last_message
                 if done(quiet_s):
                     break
                 self._check_life(quiet_s, idle_timeout_s)
-            for partition in [*self._partitions.values()]:
-                self._close(partition, "stop")
-            self._settle_landings(consumer, 0)
+            self._finish(consumer)
         finally:
             gc.set_threshold(*thresholds)
-            self._claimer.shutdown()
-            for lander in self._landers:
-                lander.shutdown(cancel_futures=True)
-            if self._broker_down is None:
-                consumer.close()
-            else:
-                # With the broker gone, closing (or freeing) waits out the session, 45 s; the error shall not.
-                threading.Thread(target=consumer.close, daemon=True).start()
-        self._report.settle(started)
-        return self._report
+            self._shut_down(consumer)
+        self.report.settle(started)
+        return self.report
 
-    # Assignment and recovery
+    def _rotation(self, linger_s: float | None) -> Rotation:
+        rotate_bytes = self._settings.rotate_bytes
+        if self._client.embedded:
+            rotate_bytes = min(rotate_bytes, EMBEDDED_ROTATE_BYTES)
+        return Rotation(self._settings.rotate_rows, rotate_bytes, self._settings.rotate_age_s, linger_s)
+
+    # Assignment
 
     def _on_assign(self, consumer: Any, assigned: list[Any]) -> None:
         self._assigned = True
@@ -304,40 +259,25 @@ class Collector:
             self._partitions[place.topic, place.partition] = partition
             place.offset = partition.position
         consumer.incremental_assign(assigned)
+        if self._paused:
+            consumer.pause(assigned)
 
     def _on_revoke(self, consumer: Any, revoked: list[Any]) -> None:
-        # The next owner reads again whatever is buffered here.
+        # The next owner reads again whatever is buffered here, and finishes what is claimed.
         for place in revoked:
             self._partitions.pop((place.topic, place.partition), None)
 
     def _resume(self, consumer: Any, place: Any) -> _Partition:
-        """Where a partition goes on: at its first unfinished claim, else at the end of its claim chain."""
-        stream = self._streams[place.topic]
-        decoder = self._decoders[place.topic]
+        stream, decoder = self._streams[place.topic], self._decoders[place.topic]
         low, high = consumer.get_watermark_offsets(place, timeout=self._client.settings.connect_timeout_s)
-        end = chain_end(self._store, stream.stream_id, place.partition)
-        unfinished: deque[Claim] = deque()
-        if end is None:
-            end = low
-        else:
-            if end > high:
-                raise LogTruncatedError(
-                    f"{place.topic}[{place.partition}] ends at {high}, but offsets up to {end} were landed "
-                    f"from {stream.stream_id}; the broker lost data: recreate the topic (a new stream)"
-                )
-            for claim in open_claims(self._store, stream.stream_id, place.partition):
-                manifest = recover_range(self._store, claim)
-                if manifest is None:
-                    unfinished.append(claim)
-                else:
-                    self._report.recovered_claims += 1
-                    self._report.add(manifest)
-            if low > end:
-                end = self._land_gap(stream, place.partition, decoder, end, low)
-        start = unfinished[0].start if unfinished else end
-        return _Partition(
-            stream, place.partition, decoder, start, max(start, low), unfinished, opened_at=time.monotonic()
-        )
+        found = resume(self._store, stream, place.partition, low, high)
+        for manifest in found.finished:
+            self.report.recovered_claims += 1
+            self.report.add(manifest)
+        start = found.start
+        if not found.unfinished and low > start:
+            start = self._land_gap(stream, place.partition, decoder, start, low)
+        return _Partition(stream, place.partition, decoder, start, max(start, low), found.unfinished)
 
     def _land_gap(self, stream: Stream, partition: int, decoder: Decoder, start: int, end: int) -> int:
         reason = f"the log starts at {end}"
@@ -345,78 +285,40 @@ class Collector:
         claim = claim_range(
             self._store, self._claim(stream, partition, decoder, start, end, gap_reason=reason)
         )
-        manifest = recover_range(self._store, claim) or land_range(
-            self._store, claim, _no_rows(), offset_gaps=claim.end - claim.start
-        )
-        self._report.gap_claims += 1
-        self._report.add(manifest)
+        self.report.gap_claims += 1
+        self.report.add(land_gap(self._store, claim))
         return claim.end
 
     def _close_dead_streams(self) -> None:
-        """Finish claims of earlier starts of this embedded broker, whose messages are gone.
+        card = self._client.card
+        if card is not None:
+            self.report.recovered_claims += close_dead_streams(
+                self._store, stream_prefix(self._client.card_path), set(card.streams.values())
+            )
 
-        What they announced was never seen landed, so its producer publishes it again.
-        """
-        assert self._client.card is not None
-        alive = set(self._client.card.streams.values())
-        for claim in _open_claims_of(self._store, stream_prefix(self._client.card_path)):
-            if claim.stream_id in alive:
-                continue
-            manifest = recover_range(self._store, claim)
-            if manifest is None:
-                _log.warning(
-                    "claim [%d, %d) of a stopped embedded broker is closed empty", claim.start, claim.end
-                )
-                gone = msgspec.structs.replace(claim, gap_reason="the embedded broker stopped")
-                manifest = land_range(self._store, gone, _no_rows(), offset_gaps=claim.end - claim.start)
-            self._report.recovered_claims += 1
+    # From the consumer into buffers
 
-    # Buffering
-
-    def _take(self, messages: list[Any], moment: float) -> bool:
-        """Buffer consumed messages and note ends of partitions; whether there was any of the two."""
-        touched: Counter[tuple[str, int]] = Counter()
-        current: _Partition | None = None
-        place: tuple[str, int] = ("", -1)
-        for message in messages:
-            if message.error() is not None:
-                continue
-            number, topic = message.partition(), message.topic()
-            if current is None or number != place[1] or topic != place[0]:
-                place = (topic, number)
-                current = self._partitions.get(place)
-                if current is None:
-                    continue  # Revoked while this batch was on its way.
-            offset = message.offset()
-            if offset < current.position:
+    def _buffer(self, batch: list[Any], moment: float) -> None:
+        """Buffer consumed messages and note ends of partitions."""
+        for run in runs(batch):
+            partition = self._partitions.get((run.topic, run.partition))
+            if partition is None:
+                continue  # Revoked while this batch was on its way.
+            if run.offsets[0] < partition.position:
                 raise LogTruncatedError(
-                    f"{current.name} delivered offset {offset} after {current.position - 1}: "
+                    f"{partition.name} delivered offset {run.offsets[0]} after {partition.position - 1}: "
                     "its log was replaced"
                 )
-            current.position = offset + 1
-            value = message.value() or b""
-            buffered = current.messages
-            buffered.offsets.append(offset)
-            buffered.arrival_ms.append(message.timestamp()[1])
-            buffered.keys.append(message.key())
-            buffered.payloads.append(value)
-            current.bytes += len(value)
-            self._report.bytes += len(value)
-            touched[place] += 1
-        for place, count in touched.items():
-            partition = self._partitions[place]
-            if not partition.received:
-                partition.opened_at = moment
-            partition.received.append((moment, count))
-            partition.last_arrival = moment
+            partition.position = run.offsets[-1] + 1
             partition.at_end = False
-            self._report.messages += count
-        for message in messages:
-            if message.error() is not None:
-                self._note_end(message)
-        return bool(messages)
+            self.report.messages += len(run.offsets)
+            self.report.bytes += partition.buffer.add(
+                moment, run.offsets, run.arrival_ms, run.keys, run.values
+            )
+        for event in events(batch):
+            self._note(event)
 
-    def _note_end(self, event: Any) -> None:
+    def _note(self, event: Any) -> None:
         from confluent_kafka import KafkaError, KafkaException
 
         error = event.error()
@@ -427,106 +329,183 @@ class Collector:
         elif not error.retriable():
             raise KafkaException(error)
 
-    # Ranges
+    # From buffers to claimed ranges
 
-    def _rotate(self, moment: float, linger_s: float | None) -> None:
+    def _rotate(self, rotation: Rotation, moment: float) -> None:
         """Finish claims whose messages are all here, and close the ranges that are due."""
         for partition in self._partitions.values():
             self._finish_replays(partition)
-            if partition.messages and not partition.replay:
-                reason = self._due(partition, moment, linger_s)
+            if self._may_close(partition):
+                reason = rotation.due(partition.buffer, moment, partition.at_end)
                 if reason is not None:
                     self._close(partition, reason)
-        while sum(partition.bytes for partition in self._partitions.values()) > MAX_BUFFERED_BYTES:
-            closable = [p for p in self._partitions.values() if p.messages and not p.replay]
+        # Half the bound for buffers leaves the other half to ranges on their way.
+        buffered = sum(partition.buffer.held_bytes for partition in self._partitions.values())
+        while buffered > self._settings.max_held_bytes // 2:
+            closable = [partition for partition in self._partitions.values() if self._may_close(partition)]
             if not closable:
                 return
-            self._close(max(closable, key=lambda p: p.bytes), "memory")
+            largest = max(closable, key=lambda partition: partition.buffer.held_bytes)
+            buffered -= largest.buffer.held_bytes
+            self._close(largest, "memory")
 
-    def _due(self, partition: _Partition, moment: float, linger_s: float | None) -> str | None:
-        if len(partition.messages) >= self._settings.rotate_rows:
-            return "rows"
-        if partition.bytes >= self._rotate_bytes:
-            return "bytes"
-        if moment - partition.opened_at >= self._settings.rotate_age_s:
-            return "age"
-        if linger_s is not None and partition.at_end and moment - partition.last_arrival >= linger_s:
-            return "end_of_log"
-        return None
+    @staticmethod
+    def _may_close(partition: _Partition) -> bool:
+        return bool(partition.buffer) and not partition.closing and not partition.replay
 
     def _close(self, partition: _Partition, reason: str) -> None:
-        """Claim what is buffered and land it; if another claimed the range first, follow that claim."""
-        if not partition.messages or partition.replay:
-            return
+        """Have what is buffered claimed; meanwhile the partition goes on behind it."""
         claim = self._claim(
-            partition.stream, partition.partition, partition.decoder, partition.start, partition.position
+            partition.stream, partition.number, partition.decoder, partition.start, partition.position
         )
-        self._report.rotations_by_reason[reason] += 1
-        # Decoding takes longer than the put and needs no claim yet, only its terms.
-        claiming = self._claimer.submit(claim_range, self._store, claim)
-        content = self._decode(claim, partition.messages)
-        stored = claiming.result()
-        if stored == claim:
-            self._land(partition, claim, content)
-        else:
-            _log.info("%s: [%d, ...) is claimed already, following that claim", partition.name, claim.start)
-            partition.replay.append(stored)
-            self._finish_replays(partition)
+        answer = self._claimers.submit(self._claim_range, partition.stream, claim, time.monotonic())
+        partition.closing = _Closing(claim, partition.buffer.take(claim.end), reason, answer)
+
+    def _claim_range(self, stream: Stream, claim: Claim, consumed_by: float) -> Claim:
+        """Claim a range, once it is sure that its messages came from the stream it names.
+
+        A topic that is recreated goes on under the same name, and the client may not
+        notice. Ids never come back: if the topic has this id after the range was
+        consumed, it had it all the time. Raises StreamReplacedError.
+        """
+        self._client.confirm(stream, consumed_by)
+        return claim_range(self._store, claim)
+
+    def _settle_claims(self) -> None:
+        """Land the ranges whose claim is ours; where another came first, follow that claim."""
+        for partition in self._partitions.values():
+            closing = partition.closing
+            if closing is None or not closing.answer.done():
+                continue
+            stored = closing.answer.result()
+            partition.closing = None
+            if stored == closing.claim:
+                self.report.rotations_by_reason[closing.reason] += 1
+                self._land(partition, stored, closing.messages, closing.reason)
+            else:
+                self.report.claims_lost += 1
+                _log.info("%s: [%d, ...) is claimed already, following it", partition.name, stored.start)
+                partition.buffer.put_back(closing.messages)
+                partition.replay.append(stored)
 
     def _finish_replays(self, partition: _Partition) -> None:
+        """Land the ranges that another claimed, as soon as all their messages are here."""
         while partition.replay:
             claim = partition.replay[0]
             # Offsets may be sparse, so the last one before the end may never come.
             if partition.position < claim.end and not partition.at_end:
                 return
             partition.replay.popleft()
-            self._report.recovered_claims += 1
-            landed = recover_range(self._store, claim)
-            mine = partition.messages.split(claim.end)[0]
-            self._land(partition, claim, landed or self._decode(claim, mine))
+            self.report.recovered_claims += 1
+            self._land(partition, claim, partition.buffer.take(claim.end), "replay")
 
-    def _decode(self, claim: Claim, messages: Messages) -> RangeContent:
-        return decode_messages(claim, messages, self._consent_of(claim), self._settings.max_message_bytes)
+    # From claimed ranges into the lake
 
-    def _land(self, partition: _Partition, claim: Claim, content: RangeContent | Manifest) -> None:
-        """Hand a claimed range to the landing threads, or adopt what is landed; go on after it."""
-        rest = partition.messages.split(claim.end)[1]
-        rest_bytes = sum(map(len, rest.payloads))
-        future: Future[Manifest] = Future()
-        if isinstance(content, Manifest):
-            future.set_result(content)
-        else:
-            # Decoding holds the interpreter, writing and syncing do not: they overlap.
-            lander = self._landers[claim.partition % LANDERS]
-            future = lander.submit(land_content, self._store, claim, content)
-        size = partition.bytes - rest_bytes
-        self._landings.append(_Landing(future, partition.stream, claim, size, partition.received))
-        moment = time.monotonic()
-        partition.messages, partition.bytes = rest, rest_bytes
-        partition.received = [(moment, len(rest))] if rest else []
+    def _land(self, partition: _Partition, claim: Claim, messages: Buffer, reason: str) -> None:
+        lander = self._landers[partition.number % LANDERS]
+        done = lander.submit(self._land_range, claim, messages.parts(), is_replay=reason == "replay")
+        self._landings.append(_Landing(partition, claim, messages, reason, done))
         partition.start = claim.end
         partition.position = max(partition.position, claim.end)
-        partition.opened_at = moment
 
-    def _settle_landings(self, consumer: Any, allowed_bytes: int) -> None:
-        """Commit and count what is landed; wait while more than `allowed_bytes` are on their way.
+    def _land_range(self, claim: Claim, parts: list[Packed], is_replay: bool) -> tuple[Manifest, float]:
+        """In a lander's thread: decode a range and store it; its manifest, and when it was there."""
+        manifest = recover_range(self._store, claim) if is_replay else None
+        if manifest is None:
+            consent = self._consent_of(claim)
+            content = decode_messages(claim, parts, consent, self._settings.max_message_bytes)
+            manifest = land_content(self._store, claim, content)
+        return manifest, time.monotonic()
 
-        Raises what landing raised.
-        """
+    def _settle_landings(self, consumer: Any) -> None:
+        """Commit and count what is landed. Raises what landing raised."""
         from confluent_kafka import TopicPartition
 
-        under_way = sum(landing.bytes for landing in self._landings)
-        while self._landings and (
-            under_way > allowed_bytes or allowed_bytes == 0 or self._landings[0].future.done()
-        ):
+        while self._landings and self._landings[0].done.done():
             landing = self._landings.popleft()
-            under_way -= landing.bytes
-            manifest = landing.future.result()
-            claim, landed_at = landing.claim, time.monotonic()
-            place = TopicPartition(landing.stream.topic, claim.partition, claim.end, metadata=claim.stream_id)
-            consumer.commit(offsets=[place], asynchronous=True)
-            self._report.latencies += [(landed_at - moment, count) for moment, count in landing.received]
-            self._report.add(manifest)
+            manifest, landed_at = landing.done.result()
+            claim, stream = landing.claim, landing.partition.stream
+            if self._partitions.get((stream.topic, claim.partition)) is landing.partition:
+                place = TopicPartition(stream.topic, claim.partition, claim.end, metadata=stream.stream_id)
+                consumer.commit(offsets=[place], asynchronous=True)
+            self.report.latencies.add(landing.messages.received, landed_at)
+            self.report.add(manifest)
+            if self._on_landed is not None:
+                self._on_landed(Landed(claim, manifest, landing.reason, landing.messages.received))
+
+    # Memory
+
+    def _held_bytes(self) -> int:
+        landing = sum(landing.messages.held_bytes for landing in self._landings)
+        return landing + sum(partition.held_bytes for partition in self._partitions.values())
+
+    def _hold_back(self, consumer: Any) -> None:
+        """Bound the memory by what the settings allow: wait for the lake a moment, then pause the partitions."""
+        limit = self._settings.max_held_bytes
+        if self._paused:
+            if self._held_bytes() <= limit // 2 or not self._is_lake_busy():
+                consumer.resume(consumer.assignment())
+                self._paused = False
+            return
+        deadline = time.monotonic() + PATIENCE_S
+        # With nothing on its way only replays hold messages, and need more of them to end.
+        while self._held_bytes() > limit and self._is_lake_busy():
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                self._pause(consumer)
+                return
+            self._await_lake(left_s)
+            self._settle_claims()
+            self._settle_landings(consumer)
+
+    def _pause(self, consumer: Any) -> None:
+        from confluent_kafka import TopicPartition
+
+        _log.warning("the lake is slow: %d bytes wait for it, partitions pause", self._held_bytes())
+        places = [TopicPartition(*place) for place, one in self._partitions.items() if not one.replay]
+        consumer.pause(places)
+        self._paused = True
+        self.report.pauses += 1
+
+    def _is_lake_busy(self) -> bool:
+        return bool(self._landings) or any(True for _ in self._answers())
+
+    def _await_lake(self, timeout_s: float) -> None:
+        """Wait until a claim is answered or the next range is landed."""
+        awaited: list[Future[Any]] = [*self._answers(), *(landing.done for landing in self._landings)]
+        wait(awaited, timeout_s, FIRST_COMPLETED)
+
+    def _answers(self) -> Iterator[Future[Claim]]:
+        return (partition.closing.answer for partition in self._partitions.values() if partition.closing)
+
+    # The end
+
+    def _finish(self, consumer: Any) -> None:
+        """Land all that is buffered; claims of others whose messages are not all here are left to the next owner."""
+        while True:
+            for partition in self._partitions.values():
+                self._finish_replays(partition)
+                if self._may_close(partition):
+                    self._close(partition, "stop")
+            if not self._is_lake_busy():
+                return
+            self._await_lake(POLL_S)
+            self._settle_claims()
+            self._settle_landings(consumer)
+
+    def _shut_down(self, consumer: Any) -> None:
+        self._claimers.shutdown(cancel_futures=True)
+        for lander in self._landers:
+            lander.shutdown(cancel_futures=True)
+        if consumer is None:
+            return
+        if self._broker_down is None:
+            consumer.close()
+        else:
+            # With the broker gone, closing (or freeing) waits out the session, 45 s; the error shall not.
+            threading.Thread(target=consumer.close, daemon=True).start()
+
+    # Claims and their terms
 
     def _claim(
         self,
@@ -550,8 +529,6 @@ class Collector:
             consent_snapshot_id=self._latest_consent().snapshot_id,
             gap_reason=gap_reason,
         )
-
-    # Consent
 
     def _latest_consent(self) -> ConsentSnapshot:
         """The snapshot in force, looked up again every minute. Raises ConsentSnapshotStaleError."""
@@ -578,10 +555,7 @@ class Collector:
         return (
             self._assigned
             and not self._landings
-            and all(
-                partition.at_end and not partition.replay and not partition.messages
-                for partition in self._partitions.values()
-            )
+            and all(partition.at_end and partition.is_idle for partition in self._partitions.values())
         )
 
     def _on_error(self, error: Any) -> None:
@@ -599,21 +573,16 @@ class Collector:
                 "and the drain was told to wait for more"
             )
 
-    def _tell(self, started: float) -> None:
+    def _tell(self, consumer: Any, started: float, progress: Callable[[DrainReport], None] | None) -> None:
+        from confluent_kafka import TopicPartition
+
         moment = time.monotonic()
-        if self._progress is not None and moment - self._progressed_at >= PROGRESS_EVERY_S:
-            self._progressed_at = moment
-            self._report.seconds = moment - started
-            self._progress(self._report)
-
-
-def _no_rows() -> pa.Table:
-    names = [field for field in TELEMETRY_SCHEMA if field.name not in FILLED_BY_CLAIM]
-    return pa.schema(names).empty_table()
-
-
-def _open_claims_of(store: ObjectStore, stream_prefix: str) -> list[Claim]:
-    """Claims without a manifest of all streams whose id starts with a prefix."""
-    finished = {layout.range_of(info.key) for info in store.list(f"{layout.MANIFESTS}{stream_prefix}")}
-    claimed = (layout.range_of(info.key) for info in store.list(f"{layout.CLAIMS}{stream_prefix}"))
-    return [read_claim(store, range_key) for range_key in claimed if range_key not in finished]
+        if moment - self._progressed_at < PROGRESS_EVERY_S:
+            return
+        self._progressed_at = moment
+        self.report.seconds = moment - started
+        for (topic, number), partition in self._partitions.items():
+            _, high = consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)
+            self.report.lag_by_partition[partition.name] = max(0, high - partition.start)
+        if progress is not None:
+            progress(self.report)

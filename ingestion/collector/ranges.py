@@ -1,18 +1,22 @@
 """From buffered messages to a range's content: decode under the claim's terms, drop for consent, land.
 
-Pure of Kafka: messages come as parallel lists. Consuming and deciding when a
-range ends is in `engine`.
+Pure of Kafka: messages come packed. Consuming and deciding when a range ends is in
+`engine`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ingestion.collector.consent import ConsentSnapshot, mentions_opted_out, opted_out_rows
-from ingestion.collector.decode import DecodedBatch, decode_contract_json, decode_vendor
+from ingestion.collector.decode import DecodedBatch, concatenate, decode_contract_json, decode_vendor
+from ingestion.collector.messages import Packed
 from ingestion.contracts.columns import REJECT_SCHEMA, TIMESTAMP
 from ingestion.contracts.decoders import DECODERS, Decoder
 from ingestion.contracts.telemetry import COLLAR_DECODER
@@ -22,29 +26,6 @@ from ingestion.lake.store import ObjectStore
 
 class DecoderVersionError(LandingError):
     """A claim has to be decoded by a version that this release does not have."""
-
-
-@dataclass
-class Messages:
-    """Messages of one partition in order of offset, as parallel lists; a message without a value is b""."""
-
-    offsets: list[int] = field(default_factory=list)
-    arrival_ms: list[int] = field(default_factory=list)
-    keys: list[bytes | None] = field(default_factory=list)
-    payloads: list[bytes] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.offsets)
-
-    def split(self, end: int) -> "tuple[Messages, Messages]":
-        """Messages before offset `end`, and the rest."""
-        at = int(np.searchsorted(np.array(self.offsets, np.int64), end))
-        return self._slice(0, at), self._slice(at, len(self))
-
-    def _slice(self, low: int, high: int) -> "Messages":
-        return Messages(
-            self.offsets[low:high], self.arrival_ms[low:high], self.keys[low:high], self.payloads[low:high]
-        )
 
 
 def decoder_label(decoder: Decoder) -> str:
@@ -74,27 +55,39 @@ class RangeContent:
 
 
 def decode_messages(
-    claim: Claim, messages: Messages, consent: ConsentSnapshot, max_message_bytes: int
+    claim: Claim, parts: Sequence[Packed], consent: ConsentSnapshot, max_message_bytes: int
 ) -> RangeContent:
     """Decode the messages of a claimed range; offsets without a message are gaps.
 
     `consent` is the snapshot the claim names. Raises DecoderVersionError.
     """
-    arrival_us = np.array(messages.arrival_ms, np.int64) * 1000
-    decoded = _decode(decoder_of(claim), messages.payloads, arrival_us, max_message_bytes)
+    decoder = decoder_of(claim)
     intervals = consent.intervals()
-    dropped = opted_out_rows(intervals, decoded.table["device_id"], arrival_us[decoded.index])
-    table = decoded.table.append_column(
-        "kafka_offset", pa.array(np.array(messages.offsets, np.int64)[decoded.index])
-    ).append_column("arrival_ts", pa.array(arrival_us[decoded.index]).cast(TIMESTAMP))
+    decoded = [_decode(decoder, part, max_message_bytes) for part in parts]
+    whole = concatenate(decoded)
+    offsets = _whole([part.offsets for part in parts])
+    arrival_us = _whole([part.arrival_ms for part in parts]) * 1000
+    dropped = opted_out_rows(intervals, whole.table["device_id"], arrival_us[whole.index])
+    table = whole.table.append_column("kafka_offset", pa.array(offsets[whole.index])).append_column(
+        "arrival_ts", pa.array(arrival_us[whole.index]).cast(TIMESTAMP)
+    )
     if dropped.any():
         table = table.filter(pc.invert(pa.array(dropped)))
+    rejects = [
+        row
+        for part, batch in zip(parts, decoded, strict=True)
+        for row in _reject_rows(part, batch, intervals)
+    ]
     return RangeContent(
         table,
-        _reject_table(claim, messages, decoded, intervals),
+        _reject_table(claim, rejects),
         int(np.count_nonzero(dropped)),
-        claim.end - claim.start - len(messages),
+        claim.end - claim.start - len(offsets),
     )
+
+
+def _whole(arrays: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    return np.concatenate([np.empty(0, np.int64), *arrays])
 
 
 def land_content(store: ObjectStore, claim: Claim, content: RangeContent) -> Manifest:
@@ -109,24 +102,34 @@ def land_content(store: ObjectStore, claim: Claim, content: RangeContent) -> Man
     )
 
 
-def _decode(
-    decoder: Decoder, payloads: Sequence[bytes], arrival_us: "np.ndarray", max_bytes: int
-) -> DecodedBatch:
+def _decode(decoder: Decoder, part: Packed, max_bytes: int) -> DecodedBatch:
+    arrival_us = part.arrival_ms * 1000
     if decoder.name == COLLAR_DECODER:
-        return decode_contract_json(payloads, arrival_us, max_bytes)
-    return decode_vendor(payloads, arrival_us, decoder.decode, max_bytes)
+        return decode_contract_json(part.payloads, arrival_us, max_bytes)
+    return decode_vendor(part.payloads, arrival_us, decoder.decode, max_bytes)
 
 
-def _reject_table(
-    claim: Claim, messages: Messages, decoded: DecodedBatch, intervals: dict[str, list[tuple[int, int]]]
-) -> pa.Table:
-    rows = []
-    for reject in decoded.rejects:
-        payload, key = messages.payloads[reject.index], messages.keys[reject.index]
-        arrival_us = messages.arrival_ms[reject.index] * 1000
+_RejectRow = tuple[int, int, str, str, bytes | None]
+"""Offset, receipt in epoch microseconds, reason, detail, payload."""
+
+
+def _reject_rows(
+    part: Packed, batch: DecodedBatch, intervals: dict[str, list[tuple[int, int]]]
+) -> Iterator[_RejectRow]:
+    for reject in batch.rejects:
+        payload, key = part.payloads[reject.index], part.keys[reject.index]
+        arrival_us = int(part.arrival_ms[reject.index]) * 1000
         kept = not mentions_opted_out(intervals, (key, payload), arrival_us)
-        rows.append((messages.offsets[reject.index], arrival_us, reject, payload if kept else None))
-    rows.sort(key=lambda row: row[0])
+        yield (
+            int(part.offsets[reject.index]),
+            arrival_us,
+            reject.reason,
+            reject.detail,
+            payload if kept else None,
+        )
+
+
+def _reject_table(claim: Claim, rows: Sequence[_RejectRow]) -> pa.Table:
     count = len(rows)
     return pa.Table.from_arrays(
         [
@@ -135,9 +138,9 @@ def _reject_table(
             pa.array([row[0] for row in rows], pa.int64()),
             pa.array([row[1] for row in rows], pa.int64()).cast(TIMESTAMP),
             pa.repeat(pa.scalar(claim.source_system), count),
-            pa.array([row[2].reason for row in rows], pa.string()),
-            pa.array([row[2].detail for row in rows], pa.string()),
-            pa.array([row[3] for row in rows], pa.binary()),
+            pa.array([row[2] for row in rows], pa.string()),
+            pa.array([row[3] for row in rows], pa.string()),
+            pa.array([row[4] for row in rows], pa.binary()),
         ],
         schema=REJECT_SCHEMA,
     )

@@ -15,8 +15,9 @@ from ingestion.broker.client import BrokerUnreachableError, connect
 from ingestion.broker.embedded import EmbeddedBroker, EmbeddedBrokerError, read_card
 from ingestion.collector import engine
 from ingestion.collector.consent import ConsentSnapshotStaleError, OptOut
-from ingestion.collector.engine import Collector, DrainIdleError, LogTruncatedError
+from ingestion.collector.engine import Collector, DrainIdleError
 from ingestion.collector.ranges import DecoderVersionError
+from ingestion.collector.recovery import LogTruncatedError
 from ingestion.lake import layout
 from ingestion.lake.landing import Claim, claim_range, list_claims, list_manifests, read_manifest, utc_now
 from ingestion.lake.store import LocalStore, StoreUnreachableError
@@ -107,10 +108,9 @@ def test_ranges_are_closed_by_rows_and_by_bytes(world: World, monkeypatch: pytes
 
 def test_all_buffers_together_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "CONSUME_MESSAGES", 5)
-    monkeypatch.setattr(engine, "MAX_BUFFERED_BYTES", 700)
     for partition in range(world.partitions):
         world.send(map(world.event, range(20)), partition)
-    report = world.collector().drain()
+    report = world.collector(max_held_bytes=2_000).drain()
     assert report.rotations_by_reason["memory"] >= 2
     assert world.landed().num_rows == 40
 

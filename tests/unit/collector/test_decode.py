@@ -343,13 +343,14 @@ def test_every_near_miss_equals_the_reference_as_shape_and_beside_it() -> None:
             assert_equal_to_reference([GOOD, changed, GOOD, GOOD, changed, GOOD])
 
 
-def test_messages_of_one_shape_are_not_parsed_one_by_one(monkeypatch: Any) -> None:
-    """With nulls, unknown fields and the spaces of json.dumps; several shapes in one chunk."""
-    monkeypatch.setattr(decode, "_fast_rows", None)
+def test_usual_messages_need_no_reference(monkeypatch: Any) -> None:
+    """With nulls, unknown fields (nested ones too) and the spaces of json.dumps."""
     spaced = GOOD.replace(b":", b": ").replace(b",", b", ").replace(b"T08: 00: 00", b"T08:00:00")
-    extra = GOOD.replace(b"12,", b'null,"charging":true,"mode":"night","volts":3.7,')
+    extra = GOOD.replace(b"12,", b'null,"charging":true,"mode":"n\\u00e4ht","x":{"volts":[3.7,[],{}]},')
     payloads = [GOOD, spaced, extra] * 5
-    assert len(assert_equal_to_reference(payloads).index) == len(payloads)
+    expected = assert_equal_to_reference(payloads)
+    monkeypatch.setattr(decode.telemetry, "parse_event", None)
+    assert len(assert_equal_to_reference(payloads).index) == len(expected.index) == len(payloads)
 
 
 def test_good_messages_take_the_fast_path_even_beside_bad_ones(monkeypatch: Any) -> None:
@@ -368,12 +369,14 @@ def test_good_messages_take_the_fast_path_even_beside_bad_ones(monkeypatch: Any)
     assert looked_at == bad
 
 
-def test_chunks_keep_positions(monkeypatch: Any) -> None:
-    monkeypatch.setattr(decode, "CHUNK_MESSAGES", 3)
-    monkeypatch.setattr(decode, "CHUNK_BYTES", 2 * len(GOOD) + 1)
+def test_batches_in_a_row_count_through() -> None:
     payloads = [GOOD, b"", GOOD, GOOD, GOOD, b"{}", GOOD, b"x" * 5000, GOOD]
-    assert len(decode._chunks(payloads)) >= 4
-    assert_equal_to_reference(payloads)
+    parts = [payloads[:2], [], payloads[2:6], payloads[6:]]
+    whole = decode.concatenate([decode_contract_json(part, np.full(len(part), ARRIVAL_US)) for part in parts])
+    at_once = decode_contract_json(payloads, np.full(len(payloads), ARRIVAL_US))
+    assert whole.table.equals(at_once.table)
+    assert whole.index.tolist() == at_once.index.tolist()
+    assert whole.rejects == at_once.rejects
 
 
 def test_nothing_decodes_to_an_empty_table() -> None:

@@ -1,0 +1,126 @@
+"""Where a partition goes on: from its claim chain in the lake, whatever the committed offset says.
+
+Claims that were made and not finished come first, to be finished with their own
+bounds. The committed offset only shortens the search, and only if its metadata names
+the stream. Nothing here consumes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from dataclasses import dataclass
+
+import msgspec
+import pyarrow as pa
+
+from ingestion.broker.client import Stream
+from ingestion.contracts.columns import TELEMETRY_SCHEMA
+from ingestion.lake import layout
+from ingestion.lake.landing import (
+    FILLED_BY_CLAIM,
+    Claim,
+    Manifest,
+    chain_end,
+    land_range,
+    open_claims,
+    read_claim,
+    recover_range,
+)
+from ingestion.lake.store import ObjectStore
+
+_log = logging.getLogger(__name__)
+
+
+class LogTruncatedError(Exception):
+    """A partition's log ends before offsets that were already landed: the broker lost or replaced data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """What the lake says of a partition: where its claims end and which are still without a main object.
+
+    `finished` are manifests of ranges whose main object was there and only they were missing.
+    """
+
+    chain_end: int
+    unfinished: deque[Claim]
+    finished: list[Manifest]
+
+    @property
+    def start(self) -> int:
+        """The first offset whose message is needed."""
+        return self.unfinished[0].start if self.unfinished else self.chain_end
+
+
+def resume(store: ObjectStore, stream: Stream, partition: int, low: int, high: int) -> Resumption:
+    """Find out where to go on; `low` and `high` are the bounds of the partition's log now.
+
+    A partition without claims starts at the beginning of its log. Raises
+    LogTruncatedError if offsets were landed that the log has never had.
+    """
+    end = chain_end(store, stream.stream_id, partition)
+    if end is None:
+        return Resumption(low, deque(), [])
+    if end > high:
+        raise LogTruncatedError(
+            f"{stream.topic}[{partition}] ends at {high}, but offsets up to {end} were landed "
+            f"from {stream.stream_id}; the broker lost data: recreate the topic (a new stream)"
+        )
+    unfinished: deque[Claim] = deque()
+    finished = []
+    for claim in open_claims(store, stream.stream_id, partition):
+        manifest = recover_range(store, claim)
+        if manifest is not None:
+            finished.append(manifest)
+            continue
+        unfinished.append(claim)
+        if claim.start < low:
+            _log.warning(
+                "%s[%d]: offsets %d to %d were claimed, not landed, and are gone: the log starts at %d",
+                stream.topic,
+                partition,
+                claim.start,
+                min(low, claim.end),
+                low,
+            )
+    return Resumption(end, unfinished, finished)
+
+
+def land_gap(store: ObjectStore, claim: Claim) -> Manifest:
+    """Land a claimed range that no message is left of."""
+    return recover_range(store, claim) or land_range(
+        store, claim, _no_rows(), offset_gaps=claim.end - claim.start
+    )
+
+
+def close_dead_streams(store: ObjectStore, prefix: str, alive: set[str]) -> int:
+    """Finish claims of earlier starts of an embedded broker, whose messages are gone; how many there were.
+
+    Their streams begin with `prefix` and are not `alive`. What they announced was never
+    seen landed, so its producer publishes it again.
+    """
+    closed = 0
+    for claim in _open_claims_of(store, prefix):
+        if claim.stream_id in alive:
+            continue
+        if recover_range(store, claim) is None:
+            _log.warning(
+                "claim [%d, %d) of a stopped embedded broker is closed empty", claim.start, claim.end
+            )
+            gone = msgspec.structs.replace(claim, gap_reason="the embedded broker stopped")
+            land_range(store, gone, _no_rows(), offset_gaps=claim.end - claim.start)
+        closed += 1
+    return closed
+
+
+def _no_rows() -> pa.Table:
+    names = [field for field in TELEMETRY_SCHEMA if field.name not in FILLED_BY_CLAIM]
+    return pa.schema(names).empty_table()
+
+
+def _open_claims_of(store: ObjectStore, stream_prefix: str) -> list[Claim]:
+    """Claims without a manifest of all streams whose id starts with a prefix."""
+    finished = {layout.range_of(info.key) for info in store.list(f"{layout.MANIFESTS}{stream_prefix}")}
+    claimed = (layout.range_of(info.key) for info in store.list(f"{layout.CLAIMS}{stream_prefix}"))
+    return [read_claim(store, range_key) for range_key in claimed if range_key not in finished]
