@@ -38,13 +38,19 @@ def drain_telemetry(
 
 
 def serve_telemetry(settings: PlatformSettings, stop: threading.Event, say: Callable[[str], None]) -> None:
-    """Collect until `stop` is set, then land what is buffered."""
+    """Collect until `stop` is set, then land what is buffered; start over after failures that pass."""
+    from ingestion.collector.service import serve
     from ingestion.lake.store import open_store
 
     store = open_store(settings.lake, settings.state.home)
     say("collector runs; SIGTERM or Ctrl-C stops it")
-    report = _collector(settings, store).run_forever(stop, _progress_line(say))
-    say(f"collector stopped after {report.messages:,} messages in {report.files:,} ranges")
+    serve(
+        lambda: _collector(settings, store),
+        stop,
+        _progress_line(say),
+        lambda error, delay_s: say(f"the collector starts over in {delay_s:.0f} s: {error}"),
+    )
+    say("collector stopped")
 
 
 def drain_metadata(report: DrainReport) -> dict[str, Any]:
