@@ -90,10 +90,10 @@ class CollectorSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PETWELLNESS_COLLECTOR_", frozen=True)
 
     rotate_rows: int = Field(default=500_000, gt=0)
-    rotate_bytes: int = Field(default=128 * 1024 * 1024, gt=0, description="Message bytes per range.")
+    rotate_bytes: int = Field(default=64 * 1024 * 1024, gt=0, description="Message bytes per range.")
     rotate_age_s: float = Field(default=60.0, gt=0)
     max_held_bytes: int = Field(
-        default=384 * 1024 * 1024,
+        default=256 * 1024 * 1024,
         gt=0,
         description="Messages held at once, buffered and on their way into the lake; beyond, partitions pause.",
     )

@@ -14,9 +14,9 @@ import numpy as np
 from ingestion.collector.messages import Packed, grouped, pack, split
 
 # Loose messages are packed when there are so many: fewer cost more to pack, more cost memory.
-PACK_MESSAGES = 2_000
+PACK_MESSAGES = 16_000
 # Small batches are joined up to this size, so that a thin topic decodes as cheaply as a backlog.
-DECODE_BYTES = 8 * 1024 * 1024
+DECODE_BYTES = 4 * 1024 * 1024
 
 Received = list[tuple[float, int]]
 """(moment by the monotonic clock, number of messages) of each batch, in order."""

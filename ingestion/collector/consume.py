@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
@@ -25,34 +24,40 @@ class Run:
     values: list[bytes]
 
 
-def runs(batch: list[Any]) -> Iterator[Run]:
-    """The messages of a batch by partition, in their order; events (ends, errors) are left out."""
+def divided(batch: list[Any]) -> tuple[list[Any], list[Any]]:
+    """A consumed batch as messages and events: ends of partitions and errors."""
+    import confluent_kafka
+
+    errors = [*map(confluent_kafka.Message.error, batch)]
+    if not any(error is not None for error in errors):
+        return batch, []
+    pairs = [*zip(batch, errors, strict=True)]
+    return (
+        [message for message, error in pairs if error is None],
+        [event for event, error in pairs if error is not None],
+    )
+
+
+def runs(messages: list[Any]) -> Iterator[Run]:
+    """Messages by partition, in their order."""
     import confluent_kafka
 
     # Its annotations allow for what only events lack.
-    message_type: Any = confluent_kafka.Message
-    messages = [
-        message for message, error in zip(batch, map(message_type.error, batch), strict=True) if error is None
-    ]
-    places = zip(map(message_type.topic, messages), map(message_type.partition, messages), strict=True)
-    low = 0
-    for (topic, partition), same in groupby(places):
-        high = low + sum(1 for _ in same)
-        run = messages[low:high]
+    kind: Any = confluent_kafka.Message
+    places = [*zip(map(kind.topic, messages), map(kind.partition, messages), strict=True)]
+    found = dict.fromkeys(places)
+    for topic, partition in found:
+        run = messages
+        if len(found) > 1:
+            run = [one for one, place in zip(messages, places, strict=True) if place == (topic, partition)]
         yield Run(
             topic,
             partition,
-            [*map(message_type.offset, run)],
-            [*map(_milliseconds, map(message_type.timestamp, run))],
-            [key or b"" for key in map(message_type.key, run)],
-            [value or b"" for value in map(message_type.value, run)],
+            [*map(kind.offset, run)],
+            [*map(_milliseconds, map(kind.timestamp, run))],
+            [key or b"" for key in map(kind.key, run)],
+            [value or b"" for value in map(kind.value, run)],
         )
-        low = high
-
-
-def events(batch: list[Any]) -> list[Any]:
-    """The members of a batch that are no messages: ends of partitions and errors."""
-    return [message for message in batch if message.error() is not None]
 
 
 _milliseconds = itemgetter(1)

@@ -34,7 +34,7 @@ from ingestion.collector.consent import (
     load_latest_snapshot,
     load_snapshot,
 )
-from ingestion.collector.consume import events, runs
+from ingestion.collector.consume import divided, runs
 from ingestion.collector.messages import Packed
 from ingestion.collector.ranges import decode_messages, decoder_label, land_content
 from ingestion.collector.recovery import LogTruncatedError, close_dead_streams, land_gap, resume
@@ -53,7 +53,8 @@ POLL_S = 0.05
 # Claiming and landing are mostly waiting for the store: two syncs of 6 ms an object on a local disk,
 # round trips on S3.
 CLAIMERS = 4
-LANDERS = 4
+# Each range on its way takes three times its messages' memory while it is decoded and encoded.
+LANDERS = 2
 GC_THRESHOLD = 100_000
 # The embedded broker keeps 5 MB per partition and its producer stops at 4: land well before that.
 EMBEDDED_ROTATE_BYTES = 2_400_000
@@ -300,7 +301,8 @@ class Collector:
 
     def _buffer(self, batch: list[Any], moment: float) -> None:
         """Buffer consumed messages and note ends of partitions."""
-        for run in runs(batch):
+        messages, events = divided(batch)
+        for run in runs(messages):
             partition = self._partitions.get((run.topic, run.partition))
             if partition is None:
                 continue  # Revoked while this batch was on its way.
@@ -315,7 +317,7 @@ class Collector:
             self.report.bytes += partition.buffer.add(
                 moment, run.offsets, run.arrival_ms, run.keys, run.values
             )
-        for event in events(batch):
+        for event in events:
             self._note(event)
 
     def _note(self, event: Any) -> None:

@@ -61,7 +61,9 @@ def serve(
             if time.monotonic() - started >= CALM_S:
                 delay_s = FIRST_DELAY_S
             if on_failure is None:
-                _log.error("the collector starts over in %.0f s: %s: %s", delay_s, type(error).__name__, error)
+                _log.error(
+                    "the collector starts over in %.0f s: %s: %s", delay_s, type(error).__name__, error
+                )
             else:
                 on_failure(error, delay_s)
         stop.wait(delay_s)
