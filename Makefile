@@ -5,12 +5,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DATA ?=
+PORT ?=
 
 export DAGSTER_DISABLE_TELEMETRY := yes
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test dev lint format bench clean
+.PHONY: help install demo test dev lint format bench kafka-up kafka-down clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -49,5 +50,12 @@ format: install ## Put the code into its format
 bench: install ## Benchmarks, to benchmarks/results/latest.json
 	@$(BIN)/python -m benchmarks
 
+kafka-up: install ## Apache Kafka on 127.0.0.1, by Java and Maven (PORT=9092); jars are cached in the home folder
+	@$(BIN)/python -m infrastructure.kafka up $(if $(PORT),--port "$(PORT)")
+
+kafka-down: install ## Stop it; its data stay in build/kafka
+	@$(BIN)/python -m infrastructure.kafka down
+
 clean: ## Remove state, build output and the virtual environment
+	@test ! -e build/kafka/kafka.json || $(BIN)/python -m infrastructure.kafka down
 	rm -rf .petwellness build $(VENV) dbt_project/target dbt_project/logs

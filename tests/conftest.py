@@ -8,7 +8,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # Settings that tests themselves are told by, not the platform.
-OF_THE_TESTS = frozenset({"PETWELLNESS_REAL_DATA"})
+OF_THE_TESTS = frozenset({"PETWELLNESS_REAL_DATA", "PETWELLNESS_KAFKA_JARS"})
 
 
 def pytest_configure() -> None:

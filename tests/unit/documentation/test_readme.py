@@ -13,8 +13,12 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SNAPSHOT = ROOT / "tests" / "pipeline" / "snapshots" / "asset_graph.json"
 
 RECORD_FEEDS = "one table per feed"
-# Read outside the settings classes: by tests, and by dbt's profile.
-OTHER_VARIABLES = {"PETWELLNESS_REAL_DATA", "PETWELLNESS_SNOWFLAKE_ACCOUNT"}
+# Read outside the settings classes: by tests, by dbt's profile, by the local Kafka.
+OTHER_VARIABLES = {
+    "PETWELLNESS_REAL_DATA",
+    "PETWELLNESS_SNOWFLAKE_ACCOUNT",
+    "PETWELLNESS_KAFKA_JARS",
+}
 
 
 def picture() -> tuple[dict[str, set[str]], set[tuple[str, str]]]:
