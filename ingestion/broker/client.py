@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 SERVERS_SETTING = "PETWELLNESS_KAFKA_BOOTSTRAP_SERVERS"
 CARD_NAME = "broker.json"
 
+# How soon a running collector sees that a topic has got more partitions; the default is 5 minutes.
+METADATA_REFRESH_MS = 30_000
+
 # What goes wrong is raised as a typed error; librdkafka would repeat it line after line.
 _silent = logging.getLogger(f"{__name__}.librdkafka")
 _silent.setLevel(logging.CRITICAL)
@@ -90,6 +93,7 @@ class BrokerClient:
                 "enable.auto.offset.store": False,
                 "enable.partition.eof": True,
                 "auto.offset.reset": "earliest",
+                "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
                 "partition.assignment.strategy": "cooperative-sticky",
                 # With the default of 1000 ms the same collector got 215,000 instead of 460,000 messages/s.
                 "fetch.queue.backoff.ms": 5,

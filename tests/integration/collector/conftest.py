@@ -1,6 +1,14 @@
-"""An embedded broker, a lake in a directory, and telemetry to send between them."""
+"""A broker, a lake in a directory, and telemetry to send between them.
 
+Every test that asks for a world runs twice, on the embedded broker and on Apache
+Kafka, unless it is marked `only_on(kind, why)`. On Kafka the tests of a process
+share one broker; each has a topic and a group of its own.
+"""
+
+import contextlib
+import dataclasses
 import json
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,8 +24,18 @@ from ingestion.broker.client import BrokerClient, connect
 from ingestion.broker.embedded import EmbeddedBroker
 from ingestion.collector.consent import ConsentSnapshot, OptOut
 from ingestion.collector.engine import Collector
+from ingestion.contracts.decoders import DECODERS
+from ingestion.contracts.telemetry import COLLAR_DECODER
 from ingestion.lake import layout
-from ingestion.lake.landing import list_claims, list_manifests, utc_now, verify_chain, verify_law
+from ingestion.lake.landing import (
+    Claim,
+    claim_range,
+    list_claims,
+    list_manifests,
+    utc_now,
+    verify_chain,
+    verify_law,
+)
 from ingestion.lake.store import LocalStore, ObjectStore
 from ingestion.settings import BrokerSettings, CollectorSettings
 
@@ -45,13 +63,18 @@ def arrival_ms(number: int) -> int:
 
 @dataclass
 class World:
-    """One state folder with its broker and lake."""
+    """One state folder with its broker, topic and lake.
+
+    `broker` is an EmbeddedBroker or a LocalKafka; `bootstrap_servers` is empty for the first.
+    """
 
     home: Path
     store: LocalStore
-    broker: EmbeddedBroker
+    broker: Any
+    topic: str = TOPIC
+    bootstrap_servers: str = ""
+    group_id: str = "petwellness-collector"
 
-    topic = TOPIC
     partitions = PARTITIONS
     start = START
 
@@ -60,18 +83,51 @@ class World:
         """A good message; `number` makes it distinct."""
         return event(number, **changes)
 
-    def client(self) -> BrokerClient:
-        return connect(BrokerSettings(connect_timeout_s=3), self.home)
+    def client(self, group_id: str | None = None, connect_timeout_s: float = 3) -> BrokerClient:
+        settings = BrokerSettings(
+            bootstrap_servers=self.bootstrap_servers,
+            group_id=group_id or self.group_id,
+            connect_timeout_s=connect_timeout_s,
+        )
+        return connect(settings, self.home)
+
+    def stream_id(self) -> str:
+        """The stream that the topic is now."""
+        return self.client().streams([self.topic])[self.topic].stream_id
+
+    def delete_records(self, before: int, partition: int = 0) -> None:
+        """Let a partition's log start later, as retention does."""
+        self.broker.delete_records(self.topic, partition, before)
 
     def send(self, payloads: Iterable[bytes | None], partition: int = 0, first: int = 0) -> None:
         """Put messages into a partition, received as `arrival_ms` of their numbers."""
         producer = self.client().producer()
         for number, payload in enumerate(payloads, first):
-            producer.produce(TOPIC, payload, b"k", partition, timestamp=arrival_ms(number))
+            producer.produce(self.topic, payload, b"k", partition, timestamp=arrival_ms(number))
         assert producer.flush(10) == 0
 
-    def collector(self, store: ObjectStore | None = None, **settings: Any) -> Collector:
-        return Collector(self.client(), store or self.store, CollectorSettings(**settings), [TOPIC])
+    def collector(
+        self, store: ObjectStore | None = None, client: BrokerClient | None = None, **settings: Any
+    ) -> Collector:
+        return Collector(
+            client or self.client(), store or self.store, CollectorSettings(**settings), [self.topic]
+        )
+
+    def claim(self, start: int, end: int, **changes: Any) -> Claim:
+        """Claim a range of partition 0 as another collector would."""
+        claim = Claim(
+            stream_id=self.stream_id(),
+            partition=0,
+            start=start,
+            end=end,
+            feed="telemetry_events",
+            source_system="petwellness-collar",
+            decoder="collar-v1@1",
+            claimed_at=utc_now(),
+            claimed_by="another",
+            consent_snapshot_id="s",
+        )
+        return claim_range(self.store, msgspec.structs.replace(claim, **changes))
 
     def opt_out(
         self, *opted_out: OptOut, built_at: datetime | None = None, name: str = "s"
@@ -110,9 +166,44 @@ def landed_rows(store: ObjectStore) -> pa.Table:
     return rows
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "broker_kind" in metafunc.fixturenames:
+        only = metafunc.definition.get_closest_marker("only_on")
+        kinds = [only.args[0]] if only else ["embedded", "kafka"]
+        metafunc.parametrize("broker_kind", kinds, indirect=True)
+
+
 @pytest.fixture
-def bare_world(tmp_path: Path) -> Iterator[World]:
+def broker_kind(request: pytest.FixtureRequest) -> str:
+    """Which broker the test runs on."""
+    return request.param
+
+
+@contextlib.contextmanager
+def world_on_kafka(kafka: Any, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """A world with a new topic on a running LocalKafka."""
+    name = f"{TOPIC}-{uuid.uuid4().hex[:8]}"
+    decoder = dataclasses.replace(DECODERS[COLLAR_DECODER], topic=name)
+    monkeypatch.setitem(DECODERS, COLLAR_DECODER, decoder)
+    kafka.create_topic(name, PARTITIONS)
+    yield World(home, LocalStore(home / "lake"), kafka, name, kafka.bootstrap_servers, f"group-{name}")
+    if name in kafka.topics():
+        kafka.delete_topic(name)
+
+
+@pytest.fixture
+def bare_world(
+    broker_kind: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[World]:
     """A world without a consent snapshot."""
+    if broker_kind == "kafka":
+        shared = request.getfixturevalue("shared_kafka")
+        with world_on_kafka(shared, tmp_path, monkeypatch) as world:
+            yield world
+        return
     with EmbeddedBroker({TOPIC: PARTITIONS}, tmp_path / "broker.json") as broker:
         yield World(tmp_path, LocalStore(tmp_path / "lake"), broker)
 
@@ -122,3 +213,13 @@ def world(bare_world: World) -> World:
     """A world in which nobody opted out."""
     bare_world.opt_out()
     return bare_world
+
+
+@pytest.fixture
+def kafka_world(own_kafka: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """A world with a Kafka of its own, which the test may stop, kill and freeze."""
+    with world_on_kafka(own_kafka, tmp_path, monkeypatch) as world:
+        world.opt_out()
+        yield world
+        if own_kafka.running() is None:
+            own_kafka.start()

@@ -1,4 +1,4 @@
-"""The collector between an embedded broker and a lake: every message once, whatever happens."""
+"""The collector between a broker and a lake: every message once, whatever happens."""
 
 import threading
 import time
@@ -19,29 +19,11 @@ from ingestion.collector.engine import Collector, DrainIdleError
 from ingestion.collector.ranges import DecoderVersionError
 from ingestion.collector.recovery import LogTruncatedError
 from ingestion.lake import layout
-from ingestion.lake.landing import Claim, claim_range, list_claims, list_manifests, read_manifest, utc_now
+from ingestion.lake.landing import Claim, list_claims, list_manifests, read_manifest, utc_now
 from ingestion.lake.store import LocalStore, StoreUnreachableError
 from ingestion.settings import BrokerSettings, CollectorSettings
 
 World = Any  # The class of the fixtures; see conftest.
-
-
-def claim_of(world: World, start: int, end: int, **changes: Any) -> Claim:
-    card = read_card(world.home / "broker.json")
-    assert card is not None
-    claim = Claim(
-        stream_id=card.streams[world.topic],
-        partition=0,
-        start=start,
-        end=end,
-        feed="telemetry_events",
-        source_system="petwellness-collar",
-        decoder="collar-v1@1",
-        claimed_at=utc_now(),
-        claimed_by="another",
-        consent_snapshot_id="s",
-    )
-    return claim_range(world.store, msgspec.structs.replace(claim, **changes))
 
 
 def test_every_message_becomes_a_row_or_a_reject_with_its_reason(world: World) -> None:
@@ -159,7 +141,10 @@ def test_a_collector_may_die_after_any_put(world: World, puts: int) -> None:
 def test_two_collectors_of_the_same_partitions_land_each_message_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when an owner that was thought dead wakes up: both believe that the partitions are theirs."""
+    """As when an owner that was thought dead wakes up: both believe that the partitions are theirs.
+
+    On Kafka each is in a group of its own, so that both are given every partition.
+    """
     monkeypatch.setattr(engine, "CONSUME_MESSAGES", 40)
     for partition in range(world.partitions):
         world.send(map(world.event, range(400)), partition)
@@ -167,7 +152,7 @@ def test_two_collectors_of_the_same_partitions_land_each_message_once(
     ready = threading.Barrier(2)
 
     def work(rotate_rows: int) -> None:
-        collector = world.collector(rotate_rows=rotate_rows)
+        collector = world.collector(client=world.client(f"group-{rotate_rows}"), rotate_rows=rotate_rows)
         ready.wait()
         reports.append(collector.drain())
 
@@ -187,7 +172,7 @@ def test_a_range_that_another_claimed_is_landed_with_that_claims_bounds(world: W
 
     def claim_late(_: Any) -> bool:
         if not claimed:
-            claimed.append(claim_of(world, 0, 3))
+            claimed.append(world.claim(0, 3))
         return True
 
     original = engine.claim_range
@@ -208,7 +193,7 @@ def test_a_range_that_another_claimed_is_landed_with_that_claims_bounds(world: W
 
 def test_an_open_claim_is_replayed_under_its_own_consent_snapshot(world: World) -> None:
     world.opt_out(OptOut("collar-1", world.start, None), name="r")
-    claim_of(world, 0, 3, consent_snapshot_id="r")
+    world.claim(0, 3, consent_snapshot_id="r")
     world.send(map(world.event, range(6)))
     world.collector().drain()
     dropped = {m.start: m.consent_dropped for m in list_manifests(world.store)}
@@ -216,7 +201,7 @@ def test_an_open_claim_is_replayed_under_its_own_consent_snapshot(world: World) 
 
 
 def test_an_open_claim_of_an_unknown_decoder_is_not_decoded_otherwise(world: World) -> None:
-    claim_of(world, 0, 3, decoder="collar-v1@0")
+    world.claim(0, 3, decoder="collar-v1@0")
     world.send(map(world.event, range(6)))
     with pytest.raises(DecoderVersionError, match="collar-v1@0"):
         world.collector().drain()
@@ -229,7 +214,7 @@ def test_messages_that_expired_before_they_were_claimed_are_a_gap(world: World) 
     # The mock cluster deletes whole batches; each send is one.
     world.send(map(world.event, range(3, 6)), first=3)
     world.send(map(world.event, range(6, 9)), first=6)
-    world.broker.delete_records(world.topic, 0, 6)
+    world.delete_records(6)
     report = world.collector().drain()
     assert report.gap_claims == 1
     gap = read_manifest(world.store, (list_claims(world.store)[0].stream_id, 0, 3))
@@ -240,8 +225,8 @@ def test_messages_that_expired_before_they_were_claimed_are_a_gap(world: World) 
 def test_messages_that_expired_after_they_were_claimed_are_counted_as_gaps(world: World) -> None:
     world.send(map(world.event, range(3)))
     world.send(map(world.event, range(3, 6)), first=3)
-    claim_of(world, 0, 5)
-    world.broker.delete_records(world.topic, 0, 3)
+    world.claim(0, 5)
+    world.delete_records(3)
     world.collector().drain()
     first = read_manifest(world.store, (list_claims(world.store)[0].stream_id, 0, 0))
     assert (first.end, first.rows, first.offset_gaps) == (5, 2, 3)
@@ -250,11 +235,12 @@ def test_messages_that_expired_after_they_were_claimed_are_counted_as_gaps(world
 
 def test_a_log_shorter_than_what_was_landed_stops_the_collector(world: World) -> None:
     world.send(map(world.event, range(3)))
-    claim_of(world, 0, 10)
-    with pytest.raises(LogTruncatedError, match=r"telemetry\[0\] ends at 3"):
+    world.claim(0, 10)
+    with pytest.raises(LogTruncatedError, match=rf"{world.topic}\[0\] ends at 3"):
         world.collector().drain()
 
 
+@pytest.mark.only_on("embedded", "Kafka keeps its log when it stops")
 def test_claims_of_a_broker_that_stopped_are_closed_and_the_new_stream_is_another(world: World) -> None:
     world.send(map(world.event, range(3)))
     with pytest.raises(InterruptedError):
@@ -337,6 +323,7 @@ def test_the_service_lands_what_it_holds_when_it_is_stopped(world: World) -> Non
     assert world.landed().num_rows == 3
 
 
+@pytest.mark.only_on("embedded", "the shared Kafka goes on; see test_kafka for one that stops")
 def test_a_broker_that_stops_in_the_middle_is_named(world: World) -> None:
     world.send(map(world.event, range(3)))
     collector = world.collector()
@@ -366,6 +353,7 @@ def test_a_lake_that_cannot_be_used_is_named_before_anything_is_consumed(world: 
         collector.drain()
 
 
+@pytest.mark.only_on("embedded", "only the embedded broker belongs to a state folder")
 def test_a_state_folder_has_one_broker(world: World) -> None:
     """A second process would be refused; here the card is made to look like another process's."""
     import os

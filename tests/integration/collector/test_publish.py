@@ -1,6 +1,7 @@
 """Waves: published with flow control, recorded once seen landed, a no-op afterwards."""
 
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -114,6 +115,7 @@ def test_without_a_collector_no_wave_is_recorded_and_publishing_again_completes_
     assert len(set(rows["event_id"].to_pylist())) == 100
 
 
+@pytest.mark.only_on("embedded", "Kafka keeps what is unlanded")
 def test_on_the_embedded_broker_never_more_is_unlanded_than_it_keeps(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +139,7 @@ def test_on_the_embedded_broker_never_more_is_unlanded_than_it_keeps(
     assert world.landed().num_rows == 600
 
 
+@pytest.mark.only_on("embedded", "Kafka keeps what is unlanded")
 def test_what_another_left_unlanded_counts_against_the_allowance(world: World) -> None:
     world.send([world.event(n) for n in range(5)])
     with LivePublisher(world.client(), world.store, stall_timeout_s=0.3) as live:
@@ -165,6 +168,8 @@ def test_live_messages_belong_to_no_wave(world: World) -> None:
 def test_the_whole_way_into_a_lake_on_s3(world: World) -> None:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    # All servers of a process share their buckets.
+    bucket = f"lake-{uuid.uuid4().hex[:8]}"
     try:
         host, port = server.get_host_and_port()
         endpoint = f"http://{host}:{port}"
@@ -174,8 +179,8 @@ def test_the_whole_way_into_a_lake_on_s3(world: World) -> None:
             region_name="us-east-1",
             aws_access_key_id="k",
             aws_secret_access_key="s",
-        ).create_bucket(Bucket="lake")
-        world.store = S3Store("lake", "p", endpoint_url=endpoint, access_key_id="k", secret_access_key="s")
+        ).create_bucket(Bucket=bucket)
+        world.store = S3Store(bucket, "p", endpoint_url=endpoint, access_key_id="k", secret_access_key="s")
         world.opt_out(name="on-s3")
         report = while_collecting(
             world, lambda: publish_wave(world.client(), world.store, "w1", batches(world, 100))
