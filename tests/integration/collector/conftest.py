@@ -99,11 +99,14 @@ class World:
         """Let a partition's log start later, as retention does."""
         self.broker.delete_records(self.topic, partition, before)
 
-    def send(self, payloads: Iterable[bytes | None], partition: int = 0, first: int = 0) -> None:
-        """Put messages into a partition, received as `arrival_ms` of their numbers."""
+    def send(
+        self, payloads: Iterable[bytes | None], partition: int = 0, first: int = 0, over: int = 1
+    ) -> None:
+        """Put messages into a partition, received as `arrival_ms` of their numbers, or into `over` in turn."""
         producer = self.client().producer()
         for number, payload in enumerate(payloads, first):
-            producer.produce(self.topic, payload, b"k", partition, timestamp=arrival_ms(number))
+            place = partition + number % over
+            producer.produce(self.topic, payload, b"k", place, timestamp=arrival_ms(number))
         assert producer.flush(10) == 0
 
     def collector(
