@@ -145,7 +145,7 @@ def test_a_frozen_broker_can_be_stopped_and_killed(own_kafka: Any) -> None:
 
 
 def test_another_process_with_the_id_of_a_dead_broker_is_left_alone(tmp_path: Path) -> None:
-    with subprocess.Popen(["sleep", "600"]) as other:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as other:
         kafka = LocalKafka(tmp_path)
         kafka._write_card(local.Card(other.pid, 9092))
         assert kafka.running() is None

@@ -1,0 +1,63 @@
+"""docker-compose.yml: valid, on 127.0.0.1 only, and the same services as elsewhere in the repository."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from infrastructure.kafka.__main__ import telemetry_topics
+from infrastructure.kafka.local import POM
+
+ROOT = Path(__file__).resolve().parents[3]
+COMPOSE = ROOT / "docker-compose.yml"
+
+
+def services() -> dict[str, Any]:
+    return yaml.safe_load(COMPOSE.read_text())["services"]
+
+
+def test_it_is_valid_by_the_compose_schema() -> None:
+    """By the schema of the compose specification that check-jsonschema carries."""
+    checked = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_it_offers_what_the_platform_talks_to() -> None:
+    assert {"kafka", "s3", "mqtt", "postgres"} <= services().keys()
+
+
+def test_only_this_machine_can_reach_it() -> None:
+    ports = [port for service in services().values() for port in service.get("ports", [])]
+    assert len(ports) == 4
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_images_are_pinned_and_kafka_is_the_one_that_maven_fetches() -> None:
+    images = {name: service["image"] for name, service in services().items()}
+    assert all(re.fullmatch(r"[a-z/-]+:[\w.-]*\d[\w.-]*", image) for image in images.values()), images
+    version = re.search(r"<kafka.version>(.+)</kafka.version>", POM.read_text())
+    assert version is not None
+    assert images["kafka"] == images["kafka-topics"] == f"apache/kafka:{version[1]}"
+
+
+def test_it_creates_the_topics_that_kafka_up_creates() -> None:
+    script = services()["kafka-topics"]["entrypoint"][-1]
+    created = {name: int(count) for name, count in re.findall(r"^create (\S+) (\d+)$", script, re.M)}
+    assert created == telemetry_topics()
+    assert "retention.ms=-1" in script
+    assert "message.timestamp.type=CreateTime" in script
+
+
+def test_files_and_volumes_it_mounts_exist() -> None:
+    named = yaml.safe_load(COMPOSE.read_text())["volumes"].keys()
+    mounts = [volume for service in services().values() for volume in service.get("volumes", [])]
+    for source in (volume.split(":")[0] for volume in mounts):
+        assert (ROOT / source).is_file() if source.startswith(".") else source in named
