@@ -83,13 +83,9 @@ class World:
         """A good message; `number` makes it distinct."""
         return event(number, **changes)
 
-    def client(self, group_id: str | None = None, connect_timeout_s: float = 3) -> BrokerClient:
-        settings = BrokerSettings(
-            bootstrap_servers=self.bootstrap_servers,
-            group_id=group_id or self.group_id,
-            connect_timeout_s=connect_timeout_s,
-        )
-        return connect(settings, self.home)
+    def client(self, group_id: str | None = None, **settings: Any) -> BrokerClient:
+        ours = {"bootstrap_servers": self.bootstrap_servers, "group_id": group_id or self.group_id}
+        return connect(BrokerSettings(**{"connect_timeout_s": 3} | ours | settings), self.home)
 
     def stream_id(self) -> str:
         """The stream that the topic is now."""

@@ -37,12 +37,12 @@ class QuickClient(BrokerClient):
 class Service:
     """A collector that runs forever in a thread; `stop` gives its report or raises what it raised."""
 
-    def __init__(self, world: World, **settings: Any) -> None:
+    def __init__(self, world: World, member: str | None = None, **settings: Any) -> None:
         self.messages = 0
         self._stop = threading.Event()
         self._report: DrainReport | None = None
         self._error: BaseException | None = None
-        client = QuickClient(**vars(world.client(connect_timeout_s=30)))
+        client = QuickClient(**vars(world.client(connect_timeout_s=30, group_instance_id=member)))
         self._collector = world.collector(client=client, **{"rotate_age_s": 0.2} | settings)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -70,8 +70,8 @@ class Service:
 
 
 @contextlib.contextmanager
-def service(world: World, **settings: Any) -> Iterator[Service]:
-    one = Service(world, **settings)
+def service(world: World, member: str | None = None, **settings: Any) -> Iterator[Service]:
+    one = Service(world, member, **settings)
     try:
         yield one
     finally:
@@ -301,6 +301,32 @@ def test_members_that_come_and_go_land_every_message_once(world: World) -> None:
     assert event_ids(world) == ids(sent)
     assert all(report.rows for report in reports)
     assert sum(report.rows for report in reports) >= sent
+
+
+@pytest.mark.only_on("kafka", "the embedded broker knows no static members")
+def test_a_static_member_that_restarts_gets_its_partition_back(world: World) -> None:
+    def owners() -> dict[str, list[int]]:
+        [group] = world.broker.admin().describe_consumer_groups([world.group_id]).values()
+        return {
+            member.group_instance_id: [place.partition for place in member.assignment.topic_partitions]
+            for member in group.result().members
+        }
+
+    with service(world, "a") as first, service(world, "b") as other:
+        until(lambda: members(world) == [1, 1], "a group of two")
+        before = owners()
+        world.send(map(world.event, range(10)), over=2)
+        until_landed(world, 10, first, other)
+        first.stop()
+        # Nobody takes over while it may come back.
+        assert (members(world), owners()) == ([1, 1], before)
+        world.send(map(world.event, range(10, 20)), first=10, over=2)
+        with service(world, "a") as again:
+            until_landed(world, 20, again, other)
+            assert (members(world), owners()) == ([1, 1], before)
+            reports = [again.stop(), other.stop()]
+    assert reports[0].rows == 5
+    assert event_ids(world) == ids(20)
 
 
 # Committed offsets are hints
