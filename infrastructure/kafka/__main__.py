@@ -1,11 +1,11 @@
-"""`python -m infrastructure.kafka up | down | status`: a Kafka broker for development (`make kafka-up`)."""
+"""`python -m infrastructure.kafka up | down | status | check`: a Kafka broker for development (`make kafka-up`)."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from infrastructure.kafka.local import LocalKafka, LocalKafkaError, fetch_jars, jars_folder
+from infrastructure.kafka.local import LocalKafka, LocalKafkaError, fetch_jars, find_java, jars_folder
 
 # Collars are many; a vendor's trackers are few.
 COLLAR_PARTITIONS = 16
@@ -38,9 +38,7 @@ def up(
     port: Annotated[int, typer.Option(help="Port of 127.0.0.1.", min=1, max=65535)] = 9092,
 ) -> None:
     """Start it on what its folder holds, and create the telemetry topics that are missing."""
-    if not jars_folder().is_dir():
-        typer.echo(f"fetching Kafka's jars by Maven into {jars_folder()} ...")
-        fetch_jars()
+    _fetch()
     kafka = LocalKafka(folder, port)
     kafka.start(detached=True)
     existing = kafka.topics()
@@ -73,6 +71,19 @@ def status(folder: Folder = Path("build/kafka")) -> None:
     )
     for name, partitions in sorted(kafka.topics().items()):
         typer.echo(f"  {name}  {partitions} partitions")
+
+
+@app.command()
+def check() -> None:
+    """Whether this machine can run Kafka: looks for Java, fetches the jars if they are not here yet."""
+    java = find_java()
+    typer.echo(f"Kafka can run here: {java}, jars in {_fetch()}")
+
+
+def _fetch() -> Path:
+    if not jars_folder().is_dir():
+        typer.echo(f"fetching Kafka's jars by Maven into {jars_folder()} ...")
+    return fetch_jars()
 
 
 def main() -> None:

@@ -375,7 +375,7 @@ class LocalKafka:
             if process.status() == psutil.STATUS_ZOMBIE:
                 return None
             return process if str(self._properties_path) in process.cmdline() else None
-        except psutil.NoSuchProcess:
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
             return None
 
     def _signal(self, number: int) -> None:

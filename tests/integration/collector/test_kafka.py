@@ -8,16 +8,24 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from ingestion.broker import client as broker_client
 from ingestion.broker.client import BrokerClient, BrokerUnreachableError
+from ingestion.broker.publisher import RetentionTooShortError, publish_wave
 from ingestion.collector.engine import DrainReport
 from ingestion.lake.landing import list_claims, list_manifests, read_manifest
 
 World = Any  # The class of the fixtures; see conftest.
+
+
+class Message(NamedTuple):
+    topic: str
+    key: bytes
+    value: bytes
+    arrival_ts_ms: int
 
 
 def until(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
@@ -185,6 +193,16 @@ def test_a_topic_recreated_under_a_running_collector_is_mixed_with_nothing(
     assert of_the_second <= landed
     if rotate_age_s < 1:
         assert of_the_first <= landed
+
+
+@pytest.mark.only_on("kafka", "the embedded broker has no retention by time")
+def test_a_replay_into_a_topic_that_would_delete_it_is_refused(world: World) -> None:
+    world.broker.delete_topic(world.topic)
+    world.broker.create_topic(world.topic, world.partitions, {"retention.ms": "3600000"})
+    message = Message(world.topic, b"k", world.event(0), arrival_ts_ms=1_496_448_000_000)
+    with pytest.raises(RetentionTooShortError, match=world.topic):
+        publish_wave(world.client(), world.store, "w1", [[message]])
+    assert world.collector().drain().messages == 0
 
 
 # The broker comes and goes

@@ -136,6 +136,30 @@ def test_it_ends_with_the_process_that_started_it_even_when_that_is_killed(
     until(lambda: LocalKafka(tmp_path).running() is None)
 
 
+def test_ctrl_c_leaves_a_started_broker_alone_and_none_behind_that_is_starting(
+    tmp_path: Path, jars: None
+) -> None:
+    kafka = LocalKafka(tmp_path)
+    arguments = [sys.executable, "-m", "infrastructure.kafka", "up", "--folder", str(tmp_path)]
+    arguments += ["--port", str(local.free_port())]
+    with subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True) as starting:
+        until(lambda: kafka.running() is not None or starting.poll() is not None)
+        os.killpg(starting.pid, signal.SIGINT)
+        assert starting.wait(60) != 0
+    assert kafka.running() is None
+    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True) as started:
+        assert started.stdout is not None
+        until(lambda: kafka.running() is not None)
+        running = kafka.running()
+        assert running is not None
+        try:
+            assert os.getsid(running.pid) == running.pid != os.getsid(started.pid)
+            assert started.wait(60) == 0
+            assert kafka.running() == running
+        finally:
+            kafka.kill()
+
+
 def test_a_frozen_broker_can_be_stopped_and_killed(own_kafka: Any) -> None:
     own_kafka.pause()
     own_kafka.stop(timeout_s=0.2)
