@@ -11,10 +11,10 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test dev lint format bench kafka-up kafka-down clean
+.PHONY: help install demo test dev lint format bench bench-collector bench-day kafka-up kafka-down clean
 
 help: ## What can be made
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 install: $(VENV)/.installed ## The virtual environment, from the committed constraints
 
@@ -49,6 +49,12 @@ format: install ## Put the code into its format
 
 bench: install ## Benchmarks, to benchmarks/results/latest.json
 	@$(BIN)/python -m benchmarks
+
+bench-collector: install ## The collector on Apache Kafka: against a naive loop, its encoder and peers
+	@$(BIN)/python -m benchmarks.collector
+
+bench-day: install ## A simulated day through Kafka, collector and compaction (DEVICES=50000)
+	@$(BIN)/python -m benchmarks.day --devices $(or $(DEVICES),50000)
 
 kafka-up: install ## Apache Kafka on 127.0.0.1, by Java and Maven (PORT=9092); jars are cached in the home folder
 	@$(BIN)/python -m infrastructure.kafka up $(if $(PORT),--port "$(PORT)")

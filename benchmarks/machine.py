@@ -3,11 +3,22 @@
 import os
 import platform
 import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("confluent-kafka", "dagster", "dagster-dbt", "dbt-core", "dbt-duckdb", "duckdb", "pyarrow")
+PACKAGES = (
+    "confluent-kafka",
+    "dagster",
+    "dagster-dbt",
+    "dbt-core",
+    "dbt-duckdb",
+    "duckdb",
+    "numba",
+    "pyarrow",
+)
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -22,6 +33,16 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
     }
+
+
+def section(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a benchmark found, with when, on which commit and beside what load."""
+    head = {
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "load_1m": load_1m(),
+    }
+    return {**head, "figures": work()}
 
 
 def load_1m() -> float:
