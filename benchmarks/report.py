@@ -13,6 +13,7 @@ from benchmarks.simulator import AIM_EVENTS_PER_S
 AIM_TIMES_NAIVE = 5.0
 AIM_SHARE_OF_ENCODER = 0.5
 AIM_MEMORY_RATIO = 1.1
+AIM_DAY_FILES = 10_000
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ AIMS = (
     Aim("collector", "times_naive", "times the naive loop", at_least=AIM_TIMES_NAIVE),
     Aim("collector", "share_of_encoder", "of what encoding alone reaches", at_least=AIM_SHARE_OF_ENCODER),
     Aim("collector", "memory_ratio", "times the memory for ten times the backlog", at_most=AIM_MEMORY_RATIO),
+    Aim("day", "objects", "objects of a day of 50,000 collars", at_most=AIM_DAY_FILES),
     Aim("simulator", "events_per_s", "events/s on one core", at_least=AIM_EVENTS_PER_S),
     Aim("code_location", "ratio", "times the bare import", at_most=AIM_RATIO),
     Aim("demo", "wall_s", "s in all", at_most=AIM_TOTAL_S),
