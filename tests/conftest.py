@@ -1,6 +1,8 @@
 """What all tiers share: no setting of the person who runs the tests reaches them, and where real data is."""
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,3 +38,17 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the real data is not at '{folder}'; set PETWELLNESS_REAL_DATA to its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def program() -> Callable[[str, str], str]:
+    """`program(name, package)`: the path of an installed program; skips where there is none."""
+
+    def find(name: str, package: str) -> str:
+        # Debian puts servers where an ordinary user's path does not look.
+        found = shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin")
+        if found is None:
+            pytest.skip(f"'{name}' is not installed; get it with `apt-get install {package}`")
+        return found
+
+    return find
