@@ -7,6 +7,7 @@ are the embedded platform on one machine. Settings of models live in
 """
 
 from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -103,3 +104,57 @@ class CollectorSettings(BaseSettings):
         default=False,
         description="Collectors run beside the graph; the drain asset then reports what landed.",
     )
+
+
+class MqttSettings(BaseSettings):
+    """The MQTT broker that `petwellness bridge` subscribes to (`PETWELLNESS_MQTT_*`).
+
+    `url` is `mqtt://host[:port]`, or `mqtts://host[:port]` for TLS (`tls_ca` is a
+    file of authorities where the system's do not do). The client id names the
+    session that the MQTT broker keeps while the bridge is away: it must stay the
+    same, and be another for each bridge.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PETWELLNESS_MQTT_", frozen=True)
+
+    url: str = "mqtt://127.0.0.1:1883"
+    username: str | None = None
+    password: SecretStr | None = None
+    tls_ca: str | None = None
+    client_id: str = Field(default="petwellness-bridge", min_length=1, max_length=128)
+    # Wider than the topics of telemetry, so that a misnamed one is set aside and not overheard.
+    topic_filter: str = Field(default="petwellness/#", min_length=1)
+    refused_topic: str = Field(default="telemetry.refused", description="Kafka topic for what is set aside.")
+    session_expiry_s: int = Field(default=14 * 24 * 3600, gt=0, lt=2**32)
+    receive_maximum: int = Field(default=1000, gt=0, lt=2**16, description="Unacknowledged at a time.")
+    keepalive_s: int = Field(default=30, gt=0, lt=2**16)
+    connect_timeout_s: float = Field(default=10.0, gt=0, le=30)
+
+    @field_validator("url")
+    @classmethod
+    def _is_mqtt(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.username or parts.password:
+            raise ValueError("user and password go into PETWELLNESS_MQTT_USERNAME and ..._PASSWORD")
+        # Reading the port checks it.
+        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.port == 0:
+            raise ValueError("give mqtt://host:port, or mqtts://host:port for TLS")
+        if parts.path.strip("/"):
+            raise ValueError("topics go into PETWELLNESS_MQTT_TOPIC_FILTER, not into the address")
+        return value
+
+    @property
+    def _parts(self) -> SplitResult:
+        return urlsplit(self.url)
+
+    @property
+    def tls(self) -> bool:
+        return self._parts.scheme == "mqtts"
+
+    @property
+    def host(self) -> str:
+        return self._parts.hostname or ""
+
+    @property
+    def port(self) -> int:
+        return self._parts.port or (8883 if self.tls else 1883)

@@ -20,6 +20,7 @@ _EXPECTED = (
     "EmbeddedBrokerError",
     "LandingStalledError",
     "LoadMismatchError",
+    "MqttError",
     "PublishError",
     "PublishedCopyMissingError",
     "PublisherDiedError",

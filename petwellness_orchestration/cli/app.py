@@ -95,6 +95,19 @@ def collect(
 
 
 @app.command()
+def bridge() -> None:
+    """Carry telemetry from an MQTT broker into Kafka until SIGTERM (PETWELLNESS_MQTT_URL).
+
+    Nothing is acknowledged before it is safe in Kafka. Without Kafka an embedded
+    broker runs inside the bridge, and safe means landed: run `petwellness collect
+    --forever` beside it.
+    """
+    from petwellness_orchestration.cli.bridge import run_bridge
+
+    raise typer.Exit(run_bridge())
+
+
+@app.command()
 def load() -> None:
     """Load what has landed into raw, by ledger, and reconcile lake and raw."""
     from petwellness_orchestration.cli.steps import load_raw

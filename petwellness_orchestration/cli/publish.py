@@ -22,7 +22,12 @@ from petwellness_orchestration.settings import PlatformSettings, load_settings
 
 # 16 partitions of 4 MB each are in flight at most; enough that producer and
 # collector seldom wait for each other.
-EMBEDDED_PARTITIONS = {"telemetry": 16, "telemetry.campusiot": 4, "telemetry.movebank": 4}
+EMBEDDED_PARTITIONS = {
+    "telemetry": 16,
+    "telemetry.campusiot": 4,
+    "telemetry.movebank": 4,
+    "telemetry.refused": 1,
+}
 
 LIVE_INTERVAL_S = 5.0
 
