@@ -68,7 +68,11 @@ class Connection:
         self._goodbye: Any = None
         self.session_present = False
         self._client = self._build()
-        self._open()
+        try:
+            self._open()
+        except MqttError:
+            self.close()
+            raise
 
     def turn(self, timeout_s: float) -> None:
         """Read and write what there is, waiting at most so long. Raises MqttLostError, MqttTakenOverError."""

@@ -19,7 +19,7 @@ def run_bridge() -> int:
     mqtt = MqttSettings()
     stop = stop_on_signals()
     topic = DECODERS[COLLAR_DECODER].topic
-    with broker(settings) as client:
+    with broker(settings, more_topics=[mqtt.refused_topic]) as client:
         store = open_store(settings.lake, settings.state.home) if client.embedded else None
         report = Bridge(client, mqtt, topic, store=store, tell=say).run(stop)
     say(f"bridge stopped: {report.line()}")

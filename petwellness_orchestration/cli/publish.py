@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import FrameType
@@ -22,25 +22,24 @@ from petwellness_orchestration.settings import PlatformSettings, load_settings
 
 # 16 partitions of 4 MB each are in flight at most; enough that producer and
 # collector seldom wait for each other.
-EMBEDDED_PARTITIONS = {
-    "telemetry": 16,
-    "telemetry.campusiot": 4,
-    "telemetry.movebank": 4,
-    "telemetry.refused": 1,
-}
+EMBEDDED_PARTITIONS = {"telemetry": 16, "telemetry.campusiot": 4, "telemetry.movebank": 4}
 
 LIVE_INTERVAL_S = 5.0
 
 
 @contextmanager
-def broker(settings: PlatformSettings) -> Iterator[BrokerClient]:
-    """The broker to publish to: an embedded one of this process, unless Kafka is set."""
+def broker(settings: PlatformSettings, more_topics: Sequence[str] = ()) -> Iterator[BrokerClient]:
+    """The broker to publish to: an embedded one of this process, unless Kafka is set.
+
+    `more_topics` are those beyond telemetry that an embedded one should have.
+    """
     if not settings.is_broker_embedded:
         yield connect(settings.broker, settings.state.home)
         return
     from ingestion.broker.embedded import EmbeddedBroker
 
-    with EmbeddedBroker(EMBEDDED_PARTITIONS, settings.state.broker_card_path) as embedded:
+    topics = EMBEDDED_PARTITIONS | dict.fromkeys(more_topics, 1)
+    with EmbeddedBroker(topics, settings.state.broker_card_path) as embedded:
         address = embedded.card.bootstrap_servers if embedded.card else ""
         say(f"embedded broker listens on {address}")
         yield connect(settings.broker, settings.state.home)

@@ -17,6 +17,7 @@ from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
+from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
 from ingestion.bridge.engine import Bridge
 from ingestion.broker.client import BrokerClient, connect
@@ -188,12 +189,17 @@ class World:
         )
 
     def bridge(
-        self, *, kafka: BrokerClient | None = None, store: ObjectStore | None = None, **settings: Any
+        self,
+        *,
+        kafka: BrokerClient | None = None,
+        topic: str = TOPIC,
+        store: ObjectStore | None = None,
+        **settings: Any,
     ) -> Running:
         mqtt = MqttSettings(**{"url": self.mosquitto.url, "connect_timeout_s": 5, **settings})
         told: list[str] = []
         running = Running(
-            Bridge(kafka or self.kafka(), mqtt, TOPIC, store=store, tell=told.append), told=told
+            Bridge(kafka or self.kafka(), mqtt, topic, store=store, tell=told.append), told=told
         ).start()
         self.running.append(running)
         return running
@@ -224,11 +230,11 @@ class World:
 
     def messages(self, topic: str = TOPIC) -> list[Any]:
         """Everything in a topic, by partition in order."""
-        consumer = self.kafka().consumer(**{"group.id": f"test-{time.monotonic_ns()}"})
+        consumer = self.kafka().consumer()
         found: list[Any] = []
         ended: set[int] = set()
         partitions = PARTITIONS if topic == TOPIC else 1
-        consumer.subscribe([topic])
+        consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(partitions)])
         end = time.monotonic() + DEADLINE_S
         while len(ended) < partitions:
             assert time.monotonic() < end, "the topic's end does not come"
@@ -274,3 +280,9 @@ def world(tmp_path: Path, mosquitto_at: Callable[..., Mosquitto]) -> Iterator[Wo
 def make_events() -> Callable[..., list[tuple[str, str, bytes]]]:
     """`make_events(count, first=0)`: see `events`."""
     return events
+
+
+@pytest.fixture(name="until")
+def _until() -> Callable[..., None]:
+    """`until(condition, what)`: wait for a condition."""
+    return until

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,6 @@ from ingestion.lake import layout
 from ingestion.lake.landing import list_manifests, utc_now
 from ingestion.lake.store import LocalStore
 from ingestion.settings import CollectorSettings
-
-
-def until(condition: Callable[[], bool], what: str, deadline_s: float = 40.0) -> None:
-    """Wait for a condition; fails naming it."""
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end, f"after {deadline_s:.0f} s still not: {what}"
-        time.sleep(0.01)
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +51,7 @@ def open_lake(home: Path) -> LocalStore:
     return store
 
 
-def test_content_order_key_and_time_of_receipt_are_kept(world, make_events) -> None:
+def test_content_order_key_and_time_of_receipt_are_kept(world, make_events, until) -> None:
     messages = make_events(500)
     bridge = world.bridge().until_serving()
     before_ms = time.time_ns() // 1_000_000
@@ -76,7 +68,7 @@ def test_content_order_key_and_time_of_receipt_are_kept(world, make_events) -> N
     assert bridge.report.redelivered == bridge.report.interruptions == 0
 
 
-def test_what_cannot_be_carried_is_set_aside_with_its_reason(world, make_events) -> None:
+def test_what_cannot_be_carried_is_set_aside_with_its_reason(world, make_events, until) -> None:
     [good] = make_events(1)
     large = b"x" * 950_000
     bridge = world.bridge().until_serving()
@@ -111,7 +103,7 @@ def test_what_cannot_be_carried_is_set_aside_with_its_reason(world, make_events)
     assert "3 refused (1 oversized, 2 topic)" in bridge.report.line()
 
 
-def test_a_message_too_large_for_kafka_is_set_aside(world, make_events) -> None:
+def test_a_message_too_large_for_kafka_is_set_aside(world, make_events, until) -> None:
     [good] = make_events(1)
     bridge = world.bridge().until_serving()
     world.refuse_next(KafkaError.MSG_SIZE_TOO_LARGE)
@@ -127,7 +119,7 @@ def test_a_message_too_large_for_kafka_is_set_aside(world, make_events) -> None:
 @pytest.mark.parametrize(
     "code", [KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.INVALID_RECORD]
 )
-def test_what_kafka_refuses_for_now_is_tried_again(world, make_events, code: int) -> None:
+def test_what_kafka_refuses_for_now_is_tried_again(world, make_events, code: int, until) -> None:
     messages = make_events(20)
     bridge = world.bridge().until_serving()
     world.refuse_next(code)
@@ -139,7 +131,7 @@ def test_what_kafka_refuses_for_now_is_tried_again(world, make_events, code: int
     assert not bridge.report.refused
 
 
-def test_nothing_is_acknowledged_before_kafka_has_it(world, make_events) -> None:
+def test_nothing_is_acknowledged_before_kafka_has_it(world, make_events, until) -> None:
     messages = make_events(40)
     bridge = world.bridge().until_serving()
     world.kafka_down()
@@ -154,7 +146,7 @@ def test_nothing_is_acknowledged_before_kafka_has_it(world, make_events) -> None
     assert set(payloads(world.messages())) == sent(messages)
 
 
-def test_kafka_comes_back_and_everything_goes_on(world, make_events) -> None:
+def test_kafka_comes_back_and_everything_goes_on(world, make_events, until) -> None:
     messages = make_events(40)
     bridge = world.bridge().until_serving()
     world.kafka_down()
@@ -167,7 +159,7 @@ def test_kafka_comes_back_and_everything_goes_on(world, make_events) -> None:
     assert set(payloads(world.messages())) == sent(messages)
 
 
-def test_no_more_is_in_flight_than_allowed(world, make_events) -> None:
+def test_no_more_is_in_flight_than_allowed(world, make_events, until) -> None:
     bridge = world.bridge(receive_maximum=10).until_serving()
     world.kafka_down()
     world.publish(make_events(100))
@@ -182,7 +174,7 @@ def test_no_more_is_in_flight_than_allowed(world, make_events) -> None:
     until(lambda: bridge.report.acknowledged >= 100, "everything that is kept is acknowledged")
 
 
-def test_an_mqtt_broker_that_restarts_loses_nothing(world, make_events) -> None:
+def test_an_mqtt_broker_that_restarts_loses_nothing(world, make_events, until) -> None:
     messages = make_events(90)
     bridge = world.bridge().until_serving()
     world.publish(messages[:30])
@@ -204,7 +196,7 @@ def test_an_mqtt_broker_that_restarts_loses_nothing(world, make_events) -> None:
     assert max(found.values()) <= 2
 
 
-def test_a_lost_session_is_told(world, mosquitto_at) -> None:
+def test_a_lost_session_is_told(world, mosquitto_at, until) -> None:
     bridge = world.bridge().until_serving()
     world.mosquitto.stop()
     (world.home / "mosquitto-0" / "mosquitto.db").unlink()
@@ -233,7 +225,9 @@ def start_bridge(world, **more: str) -> "subprocess.Popen[str]":
     return process
 
 
-def test_a_killed_bridge_loses_nothing_and_the_duplicates_key_sets_repeats_aside(world, make_events) -> None:
+def test_a_killed_bridge_loses_nothing_and_the_duplicates_key_sets_repeats_aside(
+    world, make_events, until
+) -> None:
     messages = make_events(3000)
     process = start_bridge(world, PETWELLNESS_MQTT_RECEIVE_MAXIMUM="100")
     try:
@@ -267,7 +261,9 @@ def test_a_killed_bridge_loses_nothing_and_the_duplicates_key_sets_repeats_aside
     print(f"{rows.num_rows - 3000} repeated")
 
 
-def test_on_the_embedded_broker_a_message_is_acknowledged_once_it_is_landed(world, make_events) -> None:
+def test_on_the_embedded_broker_a_message_is_acknowledged_once_it_is_landed(
+    world, make_events, until
+) -> None:
     store = open_lake(world.home)
     bridge = world.bridge(kafka=world.kafka(embedded=True), store=store).until_serving()
     world.publish(make_events(30))
@@ -284,7 +280,7 @@ def fails_with(running: Any, kind: type[Exception], *texts: str) -> None:
         assert text in str(running.error)
 
 
-def test_two_bridges_of_one_name_are_told_and_lose_nothing(world, make_events) -> None:
+def test_two_bridges_of_one_name_are_told_and_lose_nothing(world, make_events, until) -> None:
     messages = make_events(50)
     bridges = [world.bridge().until_serving() for _ in range(2)]
     until(lambda: any("PETWELLNESS_MQTT_CLIENT_ID" in line for b in bridges for line in b.told), "the hint")
