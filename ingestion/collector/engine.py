@@ -86,7 +86,10 @@ class _Closing:
 
 @dataclass
 class _Partition:
-    """An assigned partition: what is buffered from `start` on, and which claims have to be finished first."""
+    """An assigned partition: what is buffered from `start` on, and which claims have to be finished first.
+
+    `log_end` is where the log ended when its end was last seen; it may have grown since.
+    """
 
     stream: Stream
     number: int
@@ -96,11 +99,15 @@ class _Partition:
     replay: deque[Claim]
     buffer: Buffer = field(default_factory=Buffer)
     closing: _Closing | None = None
-    at_end: bool = False
+    log_end: int = -1
 
     @property
     def name(self) -> str:
         return f"{self.stream.topic}[{self.number}]"
+
+    @property
+    def at_end(self) -> bool:
+        return self.log_end >= self.position
 
     @property
     def held_bytes(self) -> int:
@@ -312,7 +319,6 @@ class Collector:
                     "its log was replaced"
                 )
             partition.position = run.offsets[-1] + 1
-            partition.at_end = False
             self.report.messages += len(run.offsets)
             self.report.bytes += partition.buffer.add(
                 moment, run.offsets, run.arrival_ms, run.keys, run.values
@@ -327,7 +333,7 @@ class Collector:
         if error.code() == KafkaError._PARTITION_EOF:
             partition = self._partitions.get((event.topic(), event.partition()))
             if partition is not None:
-                partition.at_end = event.offset() >= partition.position
+                partition.log_end = event.offset()
         elif not error.retriable():
             raise KafkaException(error)
 
@@ -394,8 +400,9 @@ class Collector:
         """Land the ranges that another claimed, as soon as all their messages are here."""
         while partition.replay:
             claim = partition.replay[0]
-            # Offsets may be sparse, so the last one before the end may never come.
-            if partition.position < claim.end and not partition.at_end:
+            # Offsets may be sparse, so the last one before the end may never come. An end of the log
+            # seen before the claim says nothing: whoever claimed had read further.
+            if max(partition.position, partition.log_end) < claim.end:
                 return
             partition.replay.popleft()
             self.report.recovered_claims += 1

@@ -4,7 +4,6 @@ import threading
 from typing import Any
 
 import msgspec
-import pytest
 
 from ingestion.lake import layout
 from ingestion.lake.landing import Claim, claim_range
@@ -37,9 +36,6 @@ class OvertakenStore(LocalStore):
         super().put_new(key, data)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the engine takes any end of the log it saw for the end of an adopted claim"
-)
 def test_a_claim_that_reaches_further_than_the_end_once_seen_is_landed_whole(world: Any) -> None:
     """STALE_EOF in docs/protocol: a replay ends at an end of the log only if that lies at or behind its own."""
     world.send([world.event(number) for number in range(2)])
