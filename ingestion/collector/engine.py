@@ -37,7 +37,7 @@ from ingestion.collector.consent import (
 from ingestion.collector.consume import divided, runs
 from ingestion.collector.messages import Packed
 from ingestion.collector.ranges import decode_messages, decoder_label, land_content
-from ingestion.collector.recovery import LogTruncatedError, close_dead_streams, land_gap, resume
+from ingestion.collector.recovery import LogTruncatedError, close_dead_streams, resume
 from ingestion.collector.report import DrainReport, Landed
 from ingestion.contracts.decoders import DECODERS, Decoder
 from ingestion.contracts.feeds import TELEMETRY_FEED
@@ -279,23 +279,29 @@ class Collector:
         stream, decoder = self._streams[place.topic], self._decoders[place.topic]
         low, high = consumer.get_watermark_offsets(place, timeout=self._client.settings.connect_timeout_s)
         found = resume(self._store, stream, place.partition, low, high)
+        while low > found.chain_end:
+            reason = f"the log starts at {low}"
+            gap = self._claim(stream, place.partition, decoder, found.chain_end, low, gap_reason=reason)
+            if claim_range(self._store, gap) == gap:
+                _log.warning(
+                    "%s[%d]: offsets %d to %d are gone: %s",
+                    stream.topic,
+                    place.partition,
+                    gap.start,
+                    low,
+                    reason,
+                )
+                self.report.gap_claims += 1
+                found.unfinished.append(gap)
+                break
+            # Somebody claimed there meanwhile, and may hold messages that the log has lost.
+            found = resume(self._store, stream, place.partition, low, high)
         for manifest in found.finished:
             self.report.recovered_claims += 1
             self.report.add(manifest)
-        start = found.start
-        if not found.unfinished and low > start:
-            start = self._land_gap(stream, place.partition, decoder, start, low)
-        return _Partition(stream, place.partition, decoder, start, max(start, low), found.unfinished)
-
-    def _land_gap(self, stream: Stream, partition: int, decoder: Decoder, start: int, end: int) -> int:
-        reason = f"the log starts at {end}"
-        _log.warning("%s[%d]: offsets %d to %d are gone: %s", stream.topic, partition, start, end, reason)
-        claim = claim_range(
-            self._store, self._claim(stream, partition, decoder, start, end, gap_reason=reason)
+        return _Partition(
+            stream, place.partition, decoder, found.start, max(found.start, low), found.unfinished
         )
-        self.report.gap_claims += 1
-        self.report.add(land_gap(self._store, claim))
-        return claim.end
 
     def _close_dead_streams(self) -> None:
         card = self._client.card
@@ -405,7 +411,7 @@ class Collector:
             if max(partition.position, partition.log_end) < claim.end:
                 return
             partition.replay.popleft()
-            self.report.recovered_claims += 1
+            self.report.recovered_claims += claim.claimed_by != self._me
             self._land(partition, claim, partition.buffer.take(claim.end), "replay")
 
     # From claimed ranges into the lake

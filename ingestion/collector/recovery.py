@@ -87,13 +87,6 @@ def resume(store: ObjectStore, stream: Stream, partition: int, low: int, high: i
     return Resumption(end, unfinished, finished)
 
 
-def land_gap(store: ObjectStore, claim: Claim) -> Manifest:
-    """Land a claimed range that no message is left of."""
-    return recover_range(store, claim) or land_range(
-        store, claim, _no_rows(), offset_gaps=claim.end - claim.start
-    )
-
-
 def close_dead_streams(store: ObjectStore, prefix: str, alive: set[str]) -> int:
     """Finish claims of earlier starts of an embedded broker, whose messages are gone; how many there were.
 
