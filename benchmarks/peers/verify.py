@@ -1,0 +1,100 @@
+"""What a peer's Parquet files hold, against the messages that were produced."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+# The fields of benchmarks.collector.generate and what they should be in Parquet.
+FIELDS = {
+    "device_id": "text",
+    "event_ts": "timestamp",
+    "event_id": "text",
+    "accel_x_g": "real",
+    "accel_y_g": "real",
+    "accel_z_g": "real",
+    "step_count": "whole",
+    "lick_count": "whole",
+    "gps_lat": "real",
+    "gps_long": "real",
+    "battery_pct": "real",
+    "pulse_bpm": "real",
+    "body_temp_c": "real",
+    "firmware_version": "text",
+    "capture_clinic_id": "text",
+    "schema_version": "whole",
+}
+PAYLOAD = "payload"
+
+_KINDS = {
+    "real": ("DOUBLE", "FLOAT"),
+    "whole": ("BIGINT", "INTEGER", "SMALLINT", "TINYINT", "UBIGINT", "UINTEGER"),
+    "timestamp": ("TIMESTAMP", "DATE"),
+    "text": ("VARCHAR",),
+}
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Rows of all files, messages missing and rows too many by event id, and what the rows hold.
+
+    `payloads` counts rows whose payload parses to their own event id; `untyped`
+    names fields that are missing or not of their kind, sorted.
+    """
+
+    rows: int
+    lost: int
+    duplicated: int
+    payloads: int
+    untyped: tuple[str, ...]
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """All Parquet files below a folder, those with a name only a program knows left out."""
+    return sorted(path for path in folder.rglob("*.parquet") if not path.name.startswith("."))
+
+
+def contents(files: Iterable[Path], messages: int) -> Contents:
+    """Read all files and count. Messages are told apart by event id."""
+    import duckdb
+
+    names = [str(path) for path in files]
+    if not names:
+        return Contents(0, messages, 0, 0, tuple(sorted(FIELDS)))
+    with duckdb.connect() as connection:
+        relation = connection.read_parquet(names, union_by_name=True)
+        types = {name: str(kind) for name, kind in zip(relation.columns, relation.types, strict=True)}
+        payloads = (
+            f"count(*) filter (json_extract_string(try_cast({PAYLOAD} as varchar), '$.event_id') = event_id)"
+            if PAYLOAD in types
+            else "0"
+        )
+        counted = f"select count(*), count(distinct event_id), {payloads} from written"
+        [(rows, distinct, kept)] = relation.query("written", counted).fetchall()
+    return Contents(rows, messages - distinct, rows - distinct, kept, untyped(types))
+
+
+def untyped(types: dict[str, str]) -> tuple[str, ...]:
+    """The fields that are missing or whose column type (DuckDB's name) is not of their kind, sorted."""
+    return tuple(
+        sorted(name for name, kind in FIELDS.items() if not types.get(name, "").startswith(_KINDS[kind]))
+    )
+
+
+class RowCount:
+    """Rows in the complete Parquet files of a folder, cheaply counted again and again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._rows: dict[Path, int] = {}
+
+    def __call__(self) -> int:
+        import pyarrow.parquet as pq
+        from pyarrow.lib import ArrowInvalid
+
+        for path in parquet_files(self._folder):
+            if path not in self._rows:
+                try:
+                    self._rows[path] = pq.read_metadata(path).num_rows
+                except ArrowInvalid:  # Its footer is not written yet.
+                    continue
+        return sum(self._rows.values())
