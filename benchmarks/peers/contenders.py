@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.peers.figures import Figures
 from benchmarks.peers.installs import NotInstalledError, go_program, maven_jars, python_environment
 from benchmarks.peers.verify import FIELDS, PAYLOAD, RowCount, contents, parquet_files
-from benchmarks.peers.watch import Launch, watch
+from benchmarks.peers.watch import Launch, PeerFailedError, tail, watch
 
 HERE = Path(__file__).parent
 QUIXSTREAMS = "3.28.1"
@@ -53,12 +53,10 @@ Peer = Callable[[Job], Figures]
 
 def quixstreams(job: Job) -> Figures:
     """Quix Streams with its local file sink."""
-    python = python_environment(
-        "quixstreams", [f"quixstreams=={QUIXSTREAMS}", f"pyarrow=={PYARROW}"]
-    )
+    python = python_environment("quixstreams", [f"quixstreams=={QUIXSTREAMS}", f"pyarrow=={PYARROW}"])
     launch = Launch(
         command=[str(python), str(HERE / "drivers" / "quix.py"), job.told(commit_every=BATCH_ROWS)],
-        ready="reading",
+        ready="^reads now$",
         rows=RowCount(job.output),
         ends_itself=True,
     )
@@ -89,7 +87,7 @@ def benthos(job: Job) -> Figures:
         peer="Benthos",
         version=_stated(HERE / "benthos" / "go.mod", r"benthos/v4 v(\S+)"),
         configuration=f"kafka_franz, batches of {PARTITION_BATCH_ROWS:,} per partition, a thread per core, zstd",
-        remarks="the last release under this name; Redpanda Connect grew out of it. At least once",
+        remarks="the last release under this name; Redpanda Connect grew out of it; at least once",
     )
 
 
@@ -160,7 +158,8 @@ def kafka_connect(job: Job) -> Figures:
             peer="Kafka Connect, Iceberg sink",
             version=f"{_stated(pom, '<kafka.version>(.+)<')}, {_stated(pom, '<iceberg.version>(.+)<')}",
             configuration=f"2 tasks, commit each {COMMIT_MS / 1000:g} s, heap {JVM_HEAP}, table made by the sink, zstd",
-            remarks="the raw message cannot be kept beside the parsed one; exactly once within its table",
+            remarks="the raw message cannot be kept beside the parsed one; exactly once within its table; "
+            "reading includes the table's creation and the wait for the last commit",
         )
     finally:
         _delete_topic(job.bootstrap, control)
@@ -176,6 +175,8 @@ def worker_properties(job: Job, port: int) -> dict[str, str]:
         "value.converter": converter,
         "value.converter.schemas.enable": "false",
         "offset.storage.file.filename": str(job.folder / "offsets"),
+        # A task looks for its next order between records or this often; on a topic that is at rest, only this often.
+        "offset.flush.interval.ms": "500",
         "consumer.auto.offset.reset": "earliest",
         "consumer.max.poll.records": "10000",
         "consumer.max.partition.fetch.bytes": str(8 * 1024 * 1024),
@@ -232,7 +233,7 @@ def _script(job: Job, by: str, requirement: str, version: str) -> Figures:
     told = job.told(by=by, batch=BATCH_ROWS)
     launch = Launch(
         command=[str(python), str(HERE / "drivers" / "script.py"), told],
-        ready="reading",
+        ready="^reads now$",
         rows=RowCount(job.output),
         ends_itself=True,
     )
@@ -259,8 +260,11 @@ def _measured(
     job: Job, launch: Launch, *, peer: str, version: str, configuration: str, remarks: str
 ) -> Figures:
     job.output.mkdir(parents=True)
-    life = watch(launch, job.messages, job.output, job.folder / "log.txt")
+    log = job.folder / "log.txt"
+    life = watch(launch, job.messages, job.output, log)
     files = parquet_files(job.output)
+    if not files:
+        raise PeerFailedError(f"it wrote no complete Parquet file; its log ends with: {tail(log)}")
     found = contents(files, job.messages)
     return Figures(
         peer=peer,

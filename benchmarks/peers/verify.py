@@ -49,17 +49,26 @@ class Contents:
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    """All Parquet files below a folder, those with a name only a program knows left out."""
-    return sorted(path for path in folder.rglob("*.parquet") if not path.name.startswith("."))
+    """All complete Parquet files below a folder, by path."""
+    return [path for path in _candidates(folder) if rows_of(path) is not None]
+
+
+def rows_of(path: Path) -> int | None:
+    """Rows by a file's footer; None while it has none."""
+    import pyarrow.parquet as pq
+    from pyarrow.lib import ArrowInvalid
+
+    try:
+        return pq.read_metadata(path).num_rows
+    except ArrowInvalid:
+        return None
 
 
 def contents(files: Iterable[Path], messages: int) -> Contents:
-    """Read all files and count. Messages are told apart by event id."""
+    """Read the files, at least one, and count. Messages are told apart by event id."""
     import duckdb
 
     names = [str(path) for path in files]
-    if not names:
-        return Contents(0, messages, 0, 0, tuple(sorted(FIELDS)))
     with duckdb.connect() as connection:
         relation = connection.read_parquet(names, union_by_name=True)
         types = {name: str(kind) for name, kind in zip(relation.columns, relation.types, strict=True)}
@@ -88,13 +97,11 @@ class RowCount:
         self._rows: dict[Path, int] = {}
 
     def __call__(self) -> int:
-        import pyarrow.parquet as pq
-        from pyarrow.lib import ArrowInvalid
-
-        for path in parquet_files(self._folder):
-            if path not in self._rows:
-                try:
-                    self._rows[path] = pq.read_metadata(path).num_rows
-                except ArrowInvalid:  # Its footer is not written yet.
-                    continue
+        for path in _candidates(self._folder):
+            if path not in self._rows and (rows := rows_of(path)) is not None:
+                self._rows[path] = rows
         return sum(self._rows.values())
+
+
+def _candidates(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*.parquet") if not path.name.startswith("."))

@@ -64,13 +64,14 @@ def watch(launch: Launch, messages: int, output: Path, log: Path) -> Life:
             stderr=told,
             start_new_session=True,
         )
-    watched = _Watched(process, re.compile(launch.ready), log)
+    watched = _Watched(process, re.compile(launch.ready, re.MULTILINE), log)
     try:
         _until_done(watched, launch, messages)
-        status, cpu_s = watched.end(ask=not launch.ends_itself)
+        died = watched.has_ended()
+        status, cpu_s = watched.end()
     finally:
         watched.kill()
-    if watched.ready_at is None or (launch.ends_itself and status):
+    if watched.ready_at is None or (died and status):
         raise PeerFailedError(f"it ended with code {status}; its log ends with: {tail(log)}")
     last = max((path.stat().st_mtime for path in output.rglob("*") if path.is_file()), default=started)
     return Life(
@@ -133,9 +134,9 @@ class _Watched:
             if self.ready_at is None and self._ready.search(self._log.read_text(errors="replace")):
                 self.ready_at, self.ready_cpu_s = time.time(), times.user + times.system
 
-    def end(self, ask: bool) -> tuple[int, float]:
-        """Its exit code and CPU seconds; asked to end first, and killed when it does not."""
-        if not self.has_ended() and ask:
+    def end(self) -> tuple[int, float]:
+        """Its exit code and CPU seconds; asked to end if it still runs, and killed when it does not."""
+        if not self.has_ended():
             os.killpg(self._process.pid, signal.SIGTERM)
         deadline = time.monotonic() + STOP_S
         while not self.has_ended() and time.monotonic() < deadline:

@@ -35,7 +35,7 @@ def main(job: dict[str, str], messages: int, commit_every: int) -> None:
     frame = application.dataframe(topic)
     frame = frame.apply(parsed)
     frame.sink(LocalFileSink(directory="output", format=ParquetFormat(compression="zstd")))
-    print("reading", flush=True)
+    print("reads now", flush=True)
     application.run(count=messages, collect=False)
 
 

@@ -82,7 +82,7 @@ def main(job: dict[str, str], messages: int, batch: int, write: Write) -> None:
         }
     )
     consumer.subscribe([job["topic"]])
-    print("reading", flush=True)
+    print("reads now", flush=True)
     values: list[bytes] = []
     seen = files = 0
     while seen < messages:
