@@ -77,8 +77,8 @@ def contents(files: Iterable[Path], messages: int) -> Contents:
             if PAYLOAD in types
             else "0"
         )
-        counted = f"select count(*), count(distinct event_id), {payloads} from written"
-        [(rows, distinct, kept)] = relation.query("written", counted).fetchall()
+        counted = f"select count(*), count(distinct event_id), {payloads} from relation"
+        [(rows, distinct, kept)] = connection.execute(counted).fetchall()
     return Contents(rows, messages - distinct, rows - distinct, kept, untyped(types))
 
 
