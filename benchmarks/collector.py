@@ -340,6 +340,7 @@ def run(
             say(f"producing {MESSAGES:,} messages ...")
             produce(client, TOPIC, MESSAGES)
             figures = compared(kafka, folder, say)
+            side_by_side = peers(kafka, say)
             bounded = memory(kafka, folder, say, backlogs)
     both, alone = figures["broker on the same cores"], figures["one core, broker on the other"]
     return {
@@ -350,6 +351,7 @@ def run(
         "memory_ratio": bounded["peak_ratio"],
         **figures,
         "memory": bounded,
+        "peers": side_by_side,
     }
 
 
