@@ -35,6 +35,8 @@ DISTINCT = 300_000
 # Ten seconds of the collector and of the naive loop, about.
 MESSAGES = 2_000_000
 NAIVE_MESSAGES = 300_000
+PEERS_TOPIC = "telemetry-peers"
+PEERS_MESSAGES = 1_000_000
 # The smaller backlog is twice what may be held at once, so that both fill what they may.
 BACKLOGS = (1_500_000, 15_000_000)
 ROUNDS = 3
@@ -152,16 +154,16 @@ def timed(work: Callable[[], tuple[int, int]]) -> Measured:
     return Measured(messages, message_bytes, time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def produce(client: Any, topic: str, count: int, partitions: int = PARTITIONS) -> None:
-    """Put `count` of the generated messages into a topic."""
-    values, arrivals = generate(min(count, DISTINCT))
+def produce(client: Any, topic: str, count: int, distinct: int = DISTINCT) -> None:
+    """Put generated messages into a topic, in turn over its partitions; after `distinct` they repeat."""
+    values, arrivals = generate(min(count, distinct))
     producer = client.producer(**{"compression.type": "lz4"})
     for number in range(count):
         at = number % len(values)
         while True:
             try:
                 producer.produce(
-                    topic, values[at], b"collar-00001", number % partitions, timestamp=arrivals[at]
+                    topic, values[at], b"collar-00001", number % PARTITIONS, timestamp=arrivals[at]
                 )
                 break
             except BufferError:
@@ -324,6 +326,21 @@ def memory(kafka: Any, folder: Path, say: Callable[[str], None], backlogs: tuple
     }
 
 
+def peers(kafka: Any, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """Other programs that read such a topic into Parquet, each with its best documented settings."""
+    from benchmarks.peers import measure
+    from ingestion.broker.client import connect
+    from ingestion.settings import BrokerSettings
+
+    kafka.create_topic(PEERS_TOPIC, PARTITIONS)
+    client = connect(BrokerSettings(bootstrap_servers=kafka.bootstrap_servers), folder)
+    # Their rows are counted by event, so none may repeat.
+    produce(client, PEERS_TOPIC, PEERS_MESSAGES, distinct=PEERS_MESSAGES)
+    outcomes = measure(kafka.bootstrap_servers, PEERS_MESSAGES, topic=PEERS_TOPIC, say=say)
+    kafka.delete_topic(PEERS_TOPIC)
+    return {one.peer: {k: v for k, v in asdict(one).items() if k != "peer"} for one in outcomes}
+
+
 def run(
     say: Callable[[str], None] = lambda line: None, backlogs: tuple[int, int] = BACKLOGS
 ) -> dict[str, Any]:
@@ -340,7 +357,7 @@ def run(
             say(f"producing {MESSAGES:,} messages ...")
             produce(client, TOPIC, MESSAGES)
             figures = compared(kafka, folder, say)
-            side_by_side = peers(kafka, say)
+            side_by_side = peers(kafka, folder, say)
             bounded = memory(kafka, folder, say, backlogs)
     both, alone = figures["broker on the same cores"], figures["one core, broker on the other"]
     return {
