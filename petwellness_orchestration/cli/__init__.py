@@ -25,6 +25,8 @@ _EXPECTED = (
     "PublishedCopyMissingError",
     "PublisherDiedError",
     "QueryFailedError",
+    "RejectFilterError",
+    "ReplayDecoderMissingError",
     "SourceError",
     "StoreError",
     "UnknownEnvironmentError",
