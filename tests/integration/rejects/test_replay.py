@@ -206,6 +206,7 @@ def test_a_dry_run_counts_the_same_and_stores_nothing(lab: Any) -> None:
     done = lab.replay()
     assert planned.landed == done.landed
     assert planned.still_rejected == done.still_rejected
+    assert lab.replay(dry_run=True).landed == {}
 
 
 def test_filters_leave_the_others_for_later(lab: Any) -> None:
