@@ -28,6 +28,7 @@ from ingestion.lake import layout
 from ingestion.lake.store import ObjectExistsError, ObjectMissingError, ObjectStore
 
 FOOTER_KEY = b"petwellness"
+# Of the landing files' columns; goes up with each column that is added (docs/schema-evolution.md).
 SCHEMA_VERSION = 1
 COMPRESSION = "zstd"
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ingestion.contracts.feeds import RECORD_FEED_NAMES, TELEMETRY_FEED
 from ingestion.lake.landing import Manifest, feed_schema, utc_now
 from ingestion.lake.layout import RangeKey
+from ingestion.lake.reading import check_schema_version
 from ingestion.lake.store import LocalStore, ObjectStore
 
 if TYPE_CHECKING:
@@ -144,6 +145,19 @@ def create_raw_tables(con: duckdb.DuckDBPyConnection) -> None:
     )
     for statement in statements:
         con.execute(statement)
+    _add_new_columns(con)
+
+
+def _add_new_columns(con: duckdb.DuckDBPyConnection) -> None:
+    """Columns that the contract got since the warehouse was made; rows loaded before have nulls there."""
+    rows = con.execute(
+        "select table_name, column_name from information_schema.columns where table_schema = 'raw'"
+    ).fetchall()
+    present = set(rows)
+    for feed in (TELEMETRY_FEED, *RECORD_FEED_NAMES):
+        for column in feed_schema(feed):
+            if (feed, column.name) not in present:
+                con.execute(f"alter table raw.{feed} add column {column.name} {sql_type(column)}")
 
 
 def loaded_keys(con: duckdb.DuckDBPyConnection) -> set[RangeKey]:
@@ -163,7 +177,8 @@ def load_pending(
     A range that several manifests bring is loaded from the first of them.
 
     Raises LoadMismatchError when a file cannot be read or its rows differ from
-    its manifest; then nothing of this load stays.
+    its manifest, NewerSchemaError when a newer release landed it; then nothing of
+    this load stays.
     """
     known = loaded_keys(con)
     first_by_range: dict[RangeKey, Manifest] = {}
@@ -175,6 +190,7 @@ def load_pending(
     started_at = utc_now()
     if not pending:
         return LoadReport(load_seq=load_seq - 1)
+    check_schema_version(pending)
     con.execute("begin transaction")
     try:
         rows_by_feed = _insert_rows(con, store, pending, progress)
@@ -225,9 +241,10 @@ def _insert_rows(
 
 
 def _insert_files(con: duckdb.DuckDBPyConnection, feed: str, uris: list[str]) -> int:
-    columns = ", ".join(feed_schema(feed).names)
+    # By name: a column that a file does not have yet is null, also when none of the files has it.
     result = con.execute(
-        f"insert into raw.{feed} ({columns}) select {columns} from read_parquet(?, hive_partitioning = false)",
+        f"insert into raw.{feed} by name"
+        " select * from read_parquet(?, hive_partitioning = false, union_by_name = true)",
         [uris],
     ).fetchone()
     return int(result[0]) if result else 0

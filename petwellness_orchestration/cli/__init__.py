@@ -21,6 +21,7 @@ _EXPECTED = (
     "LandingStalledError",
     "LoadMismatchError",
     "MqttError",
+    "NewerSchemaError",
     "PublishError",
     "PublishedCopyMissingError",
     "PublisherDiedError",
