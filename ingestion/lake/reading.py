@@ -45,10 +45,11 @@ def read_landed(
     schema = feed_schema(feed)
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns])
-    tables = [
-        in_schema(pq.read_table(pa.BufferReader(data), columns=schema.names), schema, key)
-        for key, data in zip(keys, store.get_many(keys), strict=True)
-    ]
+    tables = []
+    for key, data in zip(keys, store.get_many(keys), strict=True):
+        file = pq.ParquetFile(pa.BufferReader(data))
+        present = [name for name in schema.names if name in file.schema_arrow.names]
+        tables.append(in_schema(file.read(present), schema, key))
     return pa.concat_tables(tables) if tables else schema.empty_table()
 
 

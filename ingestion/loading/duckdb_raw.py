@@ -223,10 +223,16 @@ def _insert_rows(
             batch = of_feed[first : first + FILES_PER_INSERT]
             expected = sum(m.rows for m in batch)
             try:
-                inserted = _insert_files(con, feed, [store.uri(m.source_file) for m in batch])
-            except (duckdb.IOException, duckdb.InvalidInputException) as error:
+                inserted = _insert_files(con, store, feed, batch)
+            except (
+                duckdb.IOException,
+                duckdb.InvalidInputException,
+                duckdb.ConversionException,
+                duckdb.ConstraintException,
+                duckdb.BinderException,
+            ) as error:
                 raise LoadMismatchError(
-                    f"raw.{feed}: a landed file cannot be read; nothing was loaded. Restore it from the"
+                    f"raw.{feed}: a landed file cannot be read, or does not fit; nothing was loaded. Restore it from the"
                     f" lake's backup. ({str(error).splitlines()[0]})"
                 ) from error
             if inserted != expected:
@@ -240,12 +246,16 @@ def _insert_rows(
     return rows_by_feed
 
 
-def _insert_files(con: duckdb.DuckDBPyConnection, feed: str, uris: list[str]) -> int:
-    # By name: a column that a file does not have yet is null, also when none of the files has it.
+def _insert_files(
+    con: duckdb.DuckDBPyConnection, store: ObjectStore, feed: str, batch: list[Manifest]
+) -> int:
+    # By name: a column that no file has yet is null. Files of several schemas are united, which
+    # asks the store for each file's columns first.
+    mixed = len({m.schema_version for m in batch}) > 1
     result = con.execute(
         f"insert into raw.{feed} by name"
-        " select * from read_parquet(?, hive_partitioning = false, union_by_name = true)",
-        [uris],
+        f" select * from read_parquet(?, hive_partitioning = false, union_by_name = {str(mixed).lower()})",
+        [[store.uri(m.source_file) for m in batch]],
     ).fetchone()
     return int(result[0]) if result else 0
 
