@@ -87,10 +87,9 @@ class Lab:
     message = staticmethod(message)
     stream, source, start, decoder_name = STREAM, SOURCE, START, NAME
 
-    def land(self, payloads: Sequence[bytes], partition: int = 0, start: int | None = None) -> Manifest:
+    def land(self, payloads: Sequence[bytes], partition: int = 0, name: str = NAME) -> Manifest:
         """Land messages as the next range of a partition, by the decoder in force."""
-        if start is None:
-            start = max((offset + 1 for place, offset in self.sent if place == partition), default=0)
+        start = max((offset + 1 for place, offset in self.sent if place == partition), default=0)
         consent = load_latest_snapshot(self.store, utc_now(), MAX_AGE_S)
         claim = Claim(
             stream_id=STREAM,
@@ -98,8 +97,8 @@ class Lab:
             start=start,
             end=start + len(payloads),
             feed="telemetry_events",
-            source_system=SOURCE,
-            decoder=decoder_label(DECODERS[NAME]),
+            source_system=DECODERS[name].source_system,
+            decoder=decoder_label(DECODERS[name]),
             claimed_at=utc_now(),
             claimed_by="test",
             consent_snapshot_id=consent.snapshot_id,

@@ -1,13 +1,18 @@
 """Replays of rejects land each message once, whatever dies, races or comes later."""
 
+import dataclasses
 import itertools
+import json
 import threading
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from ingestion.collector.consent import OptOut
+from ingestion.contracts import telemetry
+from ingestion.contracts.decoders import DECODERS
 from ingestion.contracts.telemetry import TYPES
 from ingestion.lake import landing, layout
 from ingestion.lake.landing import list_claims, list_manifests
@@ -355,3 +360,32 @@ def test_columns_of_a_replayed_row_are_those_of_a_landed_one(lab: Any) -> None:
     assert rows.schema == landing.feed_schema("telemetry_events")
     first, second = sorted(rows.to_pylist(), key=lambda row: row["event_id"])
     assert {name for name in TYPES if first[name] != second[name]} == {"event_id", "event_ts"}
+
+
+def test_collars_of_a_version_that_is_learned_later_are_replayed(lab: Any, monkeypatch: Any) -> None:
+    """Version 2 counts in Fahrenheit; the release that knows it has a new decoder version."""
+    event = {"event_ts": "2026-06-01T00:00:00Z", "device_id": "d"}
+    lab.land(
+        [
+            json.dumps({**event, "event_id": "old", "body_temp_c": 38.5, "schema_version": 1}).encode(),
+            json.dumps({**event, "event_id": "new", "temp_f": 101.3, "schema_version": 2}).encode(),
+            json.dumps({**event, "event_id": "twice", "temp_f": 101.3, "schema_version": 2}).encode()[:-1]
+            + b',"temp_f":99}',
+        ],
+        name="collar-v1",
+    )
+    assert list_manifests(lab.store)[0].rejected_by_reason == {"version": 2}
+
+    def to_event(message: dict[str, Any]) -> dict[str, Any]:
+        celsius = (message.pop("temp_f") - 32) * 5 / 9
+        return message | {"body_temp_c": round(celsius, 2)}
+
+    monkeypatch.setitem(telemetry.FORMS, 2, telemetry.Form(frozenset({"temp_f"}), to_event))
+    monkeypatch.setitem(DECODERS, "collar-v1", dataclasses.replace(DECODERS["collar-v1"], version="2"))
+    report = lab.replay()
+    assert report.landed == {"version": 1}
+    assert report.still_rejected == {"malformed": 1}
+    rows = {row["event_id"]: row for row in lab.rows().to_pylist()}
+    assert rows.keys() == {"old", "new"}
+    assert [rows[name]["body_temp_c"] for name in ("old", "new")] == [Decimal("38.50"), Decimal("38.50")]
+    assert (rows["new"]["schema_version"], rows["new"]["kafka_offset"]) == (2, 0)
