@@ -90,6 +90,7 @@ SCHEMA_VERSIONS = frozenset(version for version, form in FORMS.items() if form i
 
 _TIMESTAMP = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})", re.ASCII)
 _BLANK = b" \t\r\n"
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class RejectError(Exception):
@@ -293,6 +294,7 @@ def _parse_object(payload: bytes, max_bytes: int) -> "_Object":
         )
     except ValueError:
         raise RejectError("malformed", "not one JSON document") from None
+    check_escapes(text)
     if not isinstance(parsed, _Object):
         raise RejectError("malformed", "not a JSON object")
     return parsed
@@ -308,6 +310,20 @@ def check_text(payload: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> str:
         return payload.decode()
     except UnicodeDecodeError:
         raise RejectError("encoding", "the message is not UTF-8") from None
+
+
+def check_escapes(document: str) -> None:
+    """Raise RejectError if a JSON document spells half a surrogate pair, in an unknown field, too.
+
+    That is no text: the warehouse could not hold the payload.
+    """
+    if _SURROGATE.search(document):
+        # Every name and text, those of repeated names as well; numbers are not looked at.
+        whole = json.loads(document, parse_float=str, parse_int=str, object_pairs_hook=list)
+        try:
+            json.dumps(whole, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise RejectError("encoding", "an escape is half a surrogate pair") from None
 
 
 def check_clock(event_ts: datetime, arrival_ts: datetime) -> None:

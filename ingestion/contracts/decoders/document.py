@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, NoReturn
 
-from ingestion.contracts.telemetry import MAX_BRACKETS, RejectError, check_text
+from ingestion.contracts.telemetry import MAX_BRACKETS, RejectError, check_escapes, check_text
 
 _EPOCH = datetime(1970, 1, 1)
 Document = dict[str, Any]
@@ -31,6 +31,7 @@ def parse_document(payload: bytes) -> Document:
         )
     except ValueError:
         raise RejectError("malformed", "not one JSON document") from None
+    check_escapes(text)
     if not isinstance(parsed, dict):
         raise RejectError("malformed", "not a JSON object")
     return parsed
