@@ -23,7 +23,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ingestion.collector.consent import ConsentSnapshot, load_latest_snapshot, load_snapshot
-from ingestion.collector.ranges import DecoderVersionError, Messages, decode_messages, decoder_label
+from ingestion.collector.messages import Packed, pack
+from ingestion.collector.ranges import DecoderVersionError, decode_messages, decoder_label
 from ingestion.contracts.columns import REJECT_SCHEMA
 from ingestion.contracts.decoders import DECODERS, Decoder
 from ingestion.lake import layout
@@ -252,7 +253,7 @@ class _Replay:
         self.report.before += int(before.sum())
         self.report.without_payload += int((bare & ~before).sum())
         rejects = rejects.filter(pa.array(~(before | bare)))
-        content = decode_messages(terms, _messages(rejects), self._consent, self._max_message_bytes)
+        content = decode_messages(terms, [_messages(rejects)], self._consent, self._max_message_bytes)
         self.report.still_rejected.update(content.rejects["reason"].to_pylist())
         taken = ~np.isin(offsets_in(rejects), offsets_in(content.rejects))
         reasons = np.array(rejects["reason"].to_pylist(), object)
@@ -307,7 +308,7 @@ class _Replay:
             return landed
         messages = self._messages_of(claim)
         try:
-            content = decode_messages(claim, messages, self._consent_of(claim), _ANY_SIZE)
+            content = decode_messages(claim, [messages], self._consent_of(claim), _ANY_SIZE)
         except DecoderVersionError:
             reason = f"decoder {claim.decoder} is not here to finish the replay"
             _log.warning("%s[%d]: claim of %d closed empty: %s", *claim.range_key, reason)
@@ -316,7 +317,7 @@ class _Replay:
             return land_range(self._store, closed, _no_rows(claim), offset_gaps=claim.end - claim.start)
         return self._land_rows(claim, content.table, content.consent_dropped)
 
-    def _messages_of(self, claim: Claim) -> Messages:
+    def _messages_of(self, claim: Claim) -> Packed:
         """The messages that a claim names, as far as they are stored."""
         wanted = OffsetSet(claim.replayed or ())
         of_place = (m for m in self._manifests if (m.stream_id, m.partition) == original_place(claim))
@@ -354,15 +355,10 @@ def _bounds(manifest: Manifest) -> tuple[int, int]:
     return manifest.start, manifest.end
 
 
-def _messages(rejects: pa.Table) -> Messages:
-    count = rejects.num_rows
+def _messages(rejects: pa.Table) -> Packed:
     arrival_us = rejects["arrival_ts"].cast(pa.int64()).to_numpy()
-    return Messages(
-        offsets_in(rejects).tolist(),
-        (arrival_us // 1000).tolist(),
-        [None] * count,
-        rejects["payload"].to_pylist(),
-    )
+    keys = pack([b""] * rejects.num_rows)
+    return Packed(offsets_in(rejects), arrival_us // 1000, keys, pack(rejects["payload"].to_pylist()))
 
 
 def _no_rows(claim: Claim) -> pa.Table:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from ingestion.collector.consent import ConsentSnapshot, OptOut, load_latest_snapshot
-from ingestion.collector.ranges import Messages, decode_messages, decoder_label, land_content
+from ingestion.collector.messages import Packed, pack
+from ingestion.collector.ranges import decode_messages, decoder_label, land_content
 from ingestion.contracts.decoders import DECODERS, Decoder
 from ingestion.contracts.telemetry import RejectError, check_text, validate_event
 from ingestion.lake import layout
@@ -105,8 +107,13 @@ class Lab:
         )
         offsets = [*range(start, claim.end)]
         self.sent |= {(partition, offset): body for offset, body in zip(offsets, payloads, strict=True)}
-        messages = Messages(offsets, [*map(received_ms, offsets)], [None] * len(offsets), [*payloads])
-        content = decode_messages(claim_range(self.store, claim), messages, consent, 65536)
+        messages = Packed(
+            np.array(offsets),
+            np.array([*map(received_ms, offsets)]),
+            pack([b""] * len(offsets)),
+            pack(payloads),
+        )
+        content = decode_messages(claim_range(self.store, claim), [messages], consent, 65536)
         return land_content(self.store, claim, content)
 
     def another(self, name: str) -> "Lab":
