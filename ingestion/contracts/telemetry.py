@@ -287,8 +287,8 @@ def _parse_object(payload: bytes, max_bytes: int) -> "_Object":
     try:
         parsed = json.loads(
             text,
-            parse_float=_parse_float,
-            parse_int=_parse_int,
+            parse_float=exact_decimal,
+            parse_int=exact_integer,
             parse_constant=_reject_constant,
             object_pairs_hook=_Object,
         )
@@ -343,16 +343,22 @@ class _Object:
         self.pairs = pairs
 
 
-def _parse_int(text: str) -> int:
+def exact_integer(text: str) -> int:
+    """A JSON integer, for `json.loads`; of 40 characters and more only that it is beyond every column."""
     # Python refuses to convert thousands of digits; anything this long is out of every column's range.
     return int(text) if len(text) < 40 else 10**40 if text[0] != "-" else -(10**40)
 
 
-def _parse_float(text: str) -> Decimal:
+def exact_decimal(text: str) -> Decimal:
+    """A JSON number with a fraction or exponent, for `json.loads`."""
     try:
         return Decimal(text)
     except InvalidOperation:  # An exponent beyond even the decimal module: judged by range or precision.
-        return Decimal("1e-999999") if "-" in text[1:] else Decimal("1e999999")
+        digits, _, exponent = text.lower().partition("e")
+        if not digits.strip("-0."):
+            return Decimal(0)
+        sign = "-" if digits[0] == "-" else ""
+        return Decimal(f"{sign}1e{'-' if exponent[0] == '-' else ''}999999")
 
 
 def _reject_constant(name: str) -> NoReturn:
