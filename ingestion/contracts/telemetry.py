@@ -88,7 +88,9 @@ FIRST_VERSION = 1
 # Versions that bulk decoding reads by itself; it leaves the others to `parse_event`.
 SCHEMA_VERSIONS = frozenset(version for version, form in FORMS.items() if form is PLAIN_FORM)
 
-_TIMESTAMP = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})", re.ASCII)
+_TIMESTAMP = re.compile(
+    r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)", re.ASCII
+)
 _BLANK = b" \t\r\n"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
