@@ -125,6 +125,7 @@ class Mutator:
             self._any_value,
             self._repeat,
             self._add_unknown,
+            self._add_unknown,
             self._drop,
             self._rename,
             self._swap_values,

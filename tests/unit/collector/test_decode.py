@@ -82,7 +82,7 @@ def test_sizes_around_the_limit_equal_the_reference() -> None:
         assert_equal_to_reference([GOOD, b" " * limit, b" " * (limit + 1), GOOD + b" "], limit)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(messages(), min_size=1, max_size=12))
 @example([GOOD, GOOD])
 @example(
@@ -239,7 +239,7 @@ def edited(changes: list[tuple[int, int, int]]) -> bytes:
     return message
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(
         st.one_of(
