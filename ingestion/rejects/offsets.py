@@ -46,7 +46,7 @@ class OffsetSet:
 
     def meets(self, first: int, end: int) -> bool:
         """Whether any offset of `[first, end)` is in the set."""
-        return any(low < end and first < high for low, high in self._runs)
+        return any(max(low, first) < min(high, end) for low, high in self._runs)
 
     def __len__(self) -> int:
         return int((self._ends - self._firsts).sum())
