@@ -11,7 +11,7 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test dev lint format bench bench-collector bench-day kafka-up kafka-down clean
+.PHONY: help install demo test dev lint format fuzz bench bench-collector bench-day kafka-up kafka-down clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ kafka-up: install ## Apache Kafka on 127.0.0.1, by Java and Maven (PORT=9092); j
 
 kafka-down: install ## Stop it; its data stay in build/kafka
 	@$(BIN)/python -m infrastructure.kafka down
+
+fuzz: install ## A million fuzzed messages against the strict reference, to build/fuzz.json
+	@$(BIN)/python -m fuzz
 
 clean: ## Remove state, build output and the virtual environment
 	@test ! -e build/kafka/kafka.json || $(BIN)/python -m infrastructure.kafka down

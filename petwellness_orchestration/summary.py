@@ -25,7 +25,7 @@ BOOKKEEPING = frozenset({"raw.load_history", "raw.build_marks", "cur.applied_inp
 def lake_figures(store: ObjectStore, manifests: list[Manifest]) -> dict[str, Any]:
     """Files, bytes and ranges of the lake, and what was set aside while landing."""
     from ingestion.contracts.feeds import TELEMETRY_FEED
-    from ingestion.lake.layout import LANDING, REJECTS
+    from ingestion.lake.layout import LANDING, REJECTS, is_replay
 
     landed = [info.size for info in store.list(LANDING)]
     rejects = [info.size for info in store.list(REJECTS)]
@@ -40,12 +40,13 @@ def lake_figures(store: ObjectStore, manifests: list[Manifest]) -> dict[str, Any
         "reject_bytes": sum(rejects),
         "ranges": len(manifests),
         "streams": len({m.stream_id for m in manifests}),
-        "messages": sum(m.end - m.start for m in telemetry),
+        "messages": sum(m.end - m.start for m in telemetry if not is_replay(m.stream_id)),
         "telemetry_rows": sum(m.rows for m in telemetry),
         "bytes_per_telemetry_row": round(
             sum(m.bytes for m in telemetry) / max(1, sum(m.rows for m in telemetry)), 1
         ),
         "rejects_by_reason": dict(sorted(rejected.items())),
+        "rejects_replayed": sum(m.rows + m.consent_dropped for m in telemetry if is_replay(m.stream_id)),
         "consent_dropped": sum(m.consent_dropped for m in manifests),
         "offset_gaps": sum(m.offset_gaps for m in manifests),
     }

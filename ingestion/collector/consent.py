@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ingestion.lake import layout
+from ingestion.lake.reading import read_landed
 from ingestion.lake.store import ObjectExistsError, ObjectStore
 
 _EPOCH = datetime(1970, 1, 1)
@@ -189,11 +189,7 @@ def mentions_opted_out(
 def _read(store: ObjectStore, feed: str, columns: list[str], as_of: datetime) -> pa.Table:
     """Landed records of a feed received up to `as_of`, in order of change."""
     keys = [info.key for info in store.list(f"{layout.LANDING}{feed}/")]
-    wanted = [*dict.fromkeys([*columns, *_ORDER])]
-    tables = [pq.read_table(pa.BufferReader(data), columns=wanted) for data in store.get_many(keys)]
-    if not tables:
-        return pa.table({name: pa.array([], pa.string()) for name in wanted})
-    whole = pa.concat_tables(tables)
+    whole = read_landed(store, keys, feed, [*dict.fromkeys([*columns, *_ORDER])])
     known = whole.filter(pc.less_equal(whole["arrival_ts"], pa.scalar(as_of, pa.timestamp("us"))))
     return known.sort_by([(name, "ascending") for name in _ORDER])
 

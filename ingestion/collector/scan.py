@@ -178,6 +178,9 @@ def _skip_text(data, at, end):
                     digit = _byte(data, at + offset)
                     if not (_is_digit(digit) or 0x61 <= (digit | 0x20) <= 0x66):
                         return -1
+                # \ud800 to \udfff: the reference tells a pair from a half.
+                if _byte(data, at + 1) | 0x20 == 0x64 and _byte(data, at + 2) >= 0x38:
+                    return -1
                 at += 4
             elif byte not in _ESCAPES:
                 return -1

@@ -1,26 +1,29 @@
 """The telemetry event contract: the strict reference every faster decoder must agree with.
 
-`parse_event` reads the contract's own JSON form (decoder `collar-v1`),
-`validate_event` checks what any vendor decoder returns, `check_clock` compares
-with the time of receipt. Columns and their types are in `columns`; decoding in
-bulk is in `ingestion.collector.decode`; duplicates are the warehouse's business.
+`parse_event` reads the contract's own JSON form (decoder `collar-v1`), in the
+version that the message states (`FORMS`); `validate_event` checks what any vendor
+decoder returns, `check_clock` compares with the time of receipt. Columns and their
+types are in `columns`; decoding in bulk is in `ingestion.collector.decode`;
+duplicates are the warehouse's business. How to add a field or a version:
+docs/schema-evolution.md.
 """
 
 import json
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, NoReturn
 
 import pyarrow as pa
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model
 from pydantic_core import PydanticCustomError
 
 from ingestion.contracts.columns import TELEMETRY_FIELDS
 
 COLLAR_DECODER = "collar-v1"
 COLLAR_DECODER_VERSION = "1"
-SCHEMA_VERSIONS = frozenset({1})
 
 # Order in which a message is examined; the first rule it breaks is its reason.
 REJECT_REASONS = (
@@ -61,8 +64,35 @@ MAX_INT = 2**31 - 1
 TYPES: dict[str, pa.DataType] = {field.name: field.type for field in TELEMETRY_FIELDS}
 REQUIRED = frozenset(field.name for field in TELEMETRY_FIELDS if not field.nullable)
 
-_TIMESTAMP = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})", re.ASCII)
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One version of the contract's JSON form.
+
+    `names` are the fields it knows, each at most once in a message. `to_event`
+    turns a message's object into the contract's fields, unchecked; it may raise
+    RejectError for what it cannot turn.
+    """
+
+    names: frozenset[str]
+    to_event: Callable[[dict[str, Any]], dict[str, Any]]
+
+
+# A message has the contract's fields under the contract's names.
+PLAIN_FORM = Form(frozenset(TYPES), dict)
+
+# What `schema_version` selects; a version that is not here is a reject.
+FORMS: dict[int, Form] = {1: PLAIN_FORM}
+# The version of a message that states none.
+FIRST_VERSION = 1
+# Versions that bulk decoding reads by itself; it leaves the others to `parse_event`.
+SCHEMA_VERSIONS = frozenset(version for version, form in FORMS.items() if form is PLAIN_FORM)
+
+_TIMESTAMP = re.compile(
+    r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)", re.ASCII
+)
 _BLANK = b" \t\r\n"
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class RejectError(Exception):
@@ -170,31 +200,29 @@ def _moment(value: Any) -> datetime:
         _fail("timestamp", "event_ts is no time that exists")
 
 
-class TelemetryEvent(BaseModel):
-    """One collar event, version 1. Times are naive UTC, measures exact decimals, unknown fields ignored."""
+def _model() -> type[BaseModel]:
+    """The columns as a model; a new column is checked by the rules of its type."""
+    fields: dict[str, Any] = {}
+    kind: Any
+    for field in TELEMETRY_FIELDS:
+        if pa.types.is_decimal(field.type):
+            kind, check = Decimal, _measure(field.name)
+        elif pa.types.is_integer(field.type):
+            kind, check = int, _count(field.name)
+        elif pa.types.is_timestamp(field.type):
+            kind, check = datetime, BeforeValidator(_moment)
+        else:
+            kind, check = str, _text(field.name)
+        fields[field.name] = (
+            (Annotated[kind | None, check], None) if field.nullable else Annotated[kind, check]
+        )
+    return create_model(
+        "TelemetryEvent", __config__=ConfigDict(strict=True, frozen=True, extra="ignore"), **fields
+    )
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
-    device_id: Annotated[str, _text("device_id")]
-    event_ts: Annotated[datetime, BeforeValidator(_moment)]
-    event_id: Annotated[str, _text("event_id")]
-    accel_x_g: Annotated[Decimal | None, _measure("accel_x_g")] = None
-    accel_y_g: Annotated[Decimal | None, _measure("accel_y_g")] = None
-    accel_z_g: Annotated[Decimal | None, _measure("accel_z_g")] = None
-    step_count: Annotated[int | None, _count("step_count")] = None
-    lick_count: Annotated[int | None, _count("lick_count")] = None
-    gps_lat: Annotated[Decimal | None, _measure("gps_lat")] = None
-    gps_long: Annotated[Decimal | None, _measure("gps_long")] = None
-    battery_pct: Annotated[Decimal | None, _measure("battery_pct")] = None
-    pulse_bpm: Annotated[Decimal | None, _measure("pulse_bpm")] = None
-    body_temp_c: Annotated[Decimal | None, _measure("body_temp_c")] = None
-    respiration_rpm: Annotated[Decimal | None, _measure("respiration_rpm")] = None
-    weight_kg: Annotated[Decimal | None, _measure("weight_kg")] = None
-    firmware_version: Annotated[str | None, _text("firmware_version")] = None
-    sensor_id: Annotated[str | None, _text("sensor_id")] = None
-    quality_score: Annotated[Decimal | None, _measure("quality_score")] = None
-    capture_clinic_id: Annotated[str | None, _text("capture_clinic_id")] = None
-    schema_version: Annotated[int | None, _count("schema_version")] = None
+# One event. Times are naive UTC, measures exact decimals, unknown fields ignored.
+TelemetryEvent = _model()
 
 
 def validate_event(event: dict[str, Any]) -> dict[str, Any]:
@@ -202,9 +230,7 @@ def validate_event(event: dict[str, Any]) -> dict[str, Any]:
 
     Every contract field is in the result, absent ones as None. Raises RejectError.
     """
-    version = event.get("schema_version")
-    if type(version) is int and version not in SCHEMA_VERSIONS:
-        raise RejectError("version", "schema_version is unknown")
+    _form_of(event)
     try:
         checked = TelemetryEvent.model_validate(event)
     except ValidationError as error:
@@ -216,6 +242,17 @@ def validate_event(event: dict[str, Any]) -> dict[str, Any]:
     return {name: getattr(checked, name) for name in TYPES}
 
 
+def _form_of(event: dict[str, Any]) -> Form:
+    """The form that an object's `schema_version` selects. Raises RejectError `version` for an unknown one."""
+    version = event.get("schema_version")
+    if type(version) is not int:  # Absent, or of a wrong type, which validation tells.
+        version = FIRST_VERSION
+    form = FORMS.get(version)
+    if form is None:
+        raise RejectError("version", "schema_version is unknown")
+    return form
+
+
 def _reason_and_detail(error: Any) -> tuple[str, str]:
     if error["type"] == "missing":
         return "missing", f"{error['loc'][0]} is required"
@@ -225,33 +262,44 @@ def _reason_and_detail(error: Any) -> tuple[str, str]:
 def parse_event(payload: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> dict[str, Any]:
     """One message in the contract's JSON form as checked python values. Raises RejectError.
 
-    Numbers are taken from their text, exactly. Unknown fields are allowed and ignored.
+    `schema_version` selects the form. Numbers are taken from their text, exactly.
+    Unknown fields are allowed and ignored.
     """
-    return validate_event(parse_object(payload, max_bytes))
+    parsed = _parse_object(payload, max_bytes)
+    _check_once(parsed.pairs, PLAIN_FORM.names)
+    event = dict(parsed.pairs)
+    form = _form_of(event)
+    if form is not PLAIN_FORM:
+        _check_once(parsed.pairs, form.names)
+    return validate_event(form.to_event(event))
 
 
-def parse_object(payload: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> dict[str, Any]:
-    """The JSON object that a message is: exact numbers, no repeated contract field. Raises RejectError."""
+def _check_once(pairs: list[tuple[str, Any]], names: frozenset[str]) -> None:
+    known = [name for name, _ in pairs if name in names]
+    if len(known) > len(set(known)):
+        repeated = next(name for name in known if known.count(name) > 1)
+        raise RejectError("malformed", f"{repeated} appears more than once")
+
+
+def _parse_object(payload: bytes, max_bytes: int) -> "_Object":
+    """The JSON object that a message is, numbers exact. Raises RejectError."""
     text = check_text(payload, max_bytes)
     if text.count("{") + text.count("[") > MAX_BRACKETS:
         raise RejectError("malformed", f"more than {MAX_BRACKETS} objects and lists")
     try:
         parsed = json.loads(
             text,
-            parse_float=_parse_float,
-            parse_int=_parse_int,
+            parse_float=exact_decimal,
+            parse_int=exact_integer,
             parse_constant=_reject_constant,
             object_pairs_hook=_Object,
         )
     except ValueError:
         raise RejectError("malformed", "not one JSON document") from None
+    check_escapes(text)
     if not isinstance(parsed, _Object):
         raise RejectError("malformed", "not a JSON object")
-    names = [name for name, _ in parsed.pairs if name in TYPES]
-    if len(names) > len(set(names)):
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise RejectError("malformed", f"{repeated} appears more than once")
-    return dict(parsed.pairs)
+    return parsed
 
 
 def check_text(payload: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> str:
@@ -264,6 +312,20 @@ def check_text(payload: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> str:
         return payload.decode()
     except UnicodeDecodeError:
         raise RejectError("encoding", "the message is not UTF-8") from None
+
+
+def check_escapes(document: str) -> None:
+    """Raise RejectError if a JSON document spells half a surrogate pair, in an unknown field, too.
+
+    That is no text: the warehouse could not hold the payload.
+    """
+    if _SURROGATE.search(document):
+        # Every name and text, those of repeated names as well; numbers are not looked at.
+        whole = json.loads(document, parse_float=str, parse_int=str, object_pairs_hook=list)
+        try:
+            json.dumps(whole, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise RejectError("encoding", "an escape is half a surrogate pair") from None
 
 
 def check_clock(event_ts: datetime, arrival_ts: datetime) -> None:
@@ -283,16 +345,22 @@ class _Object:
         self.pairs = pairs
 
 
-def _parse_int(text: str) -> int:
+def exact_integer(text: str) -> int:
+    """A JSON integer, for `json.loads`; of 40 characters and more only that it is beyond every column."""
     # Python refuses to convert thousands of digits; anything this long is out of every column's range.
     return int(text) if len(text) < 40 else 10**40 if text[0] != "-" else -(10**40)
 
 
-def _parse_float(text: str) -> Decimal:
+def exact_decimal(text: str) -> Decimal:
+    """A JSON number with a fraction or exponent, for `json.loads`."""
     try:
         return Decimal(text)
     except InvalidOperation:  # An exponent beyond even the decimal module: judged by range or precision.
-        return Decimal("1e-999999") if "-" in text[1:] else Decimal("1e999999")
+        digits, _, exponent = text.lower().partition("e")
+        if not digits.strip("-0."):
+            return Decimal(0)
+        sign = "-" if digits[0] == "-" else ""
+        return Decimal(f"{sign}1e{'-' if exponent[0] == '-' else ''}999999")
 
 
 def _reject_constant(name: str) -> NoReturn:

@@ -28,6 +28,7 @@ from ingestion.lake import layout
 from ingestion.lake.store import ObjectExistsError, ObjectMissingError, ObjectStore
 
 FOOTER_KEY = b"petwellness"
+# Of the landing files' columns; goes up with each column that is added (docs/schema-evolution.md).
 SCHEMA_VERSION = 1
 COMPRESSION = "zstd"
 
@@ -58,7 +59,9 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     """The frozen bounds of a range `[start, end)` and everything needed to land it the same way again.
 
     `decoder` is `name@version`; `gap_reason` marks a hole that the log itself has
-    (nothing to replay); the three extract fields are null for streams.
+    (nothing to replay); the three extract fields are null for streams. `replayed`
+    is for a stream of replayed rejects: the original offsets, as ascending runs
+    `[first, end)`, that the range's own offsets stand for in that order.
     """
 
     stream_id: str
@@ -75,6 +78,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     extract_id: str | None = None
     complete: bool | None = None
     extracted_at: datetime | None = None
+    replayed: tuple[tuple[int, int], ...] | None = None
 
     @property
     def range_key(self) -> layout.RangeKey:

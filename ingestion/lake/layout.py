@@ -15,6 +15,9 @@ MANIFESTS = "_manifests/"
 CONSENT = "_consent/"
 WAVES = "_waves/"
 
+# Replays of a stream's rejects are a stream of their own, named after it.
+REPLAYS = "rejects."
+
 RangeKey = tuple[str, int, int]
 """`(stream_id, partition, start)`: what a claim and a manifest are keyed by."""
 
@@ -36,6 +39,16 @@ def _name(kind: str, value: str) -> str:
 
 def _range_prefix(root: str, stream_id: str, partition: int) -> str:
     return f"{root}{_name('stream_id', stream_id)}/{partition:05}/"
+
+
+def replay_stream(stream_id: str) -> str:
+    """The stream that replays of a stream's rejects land in, under the same partition numbers."""
+    return f"{REPLAYS}{stream_id}"
+
+
+def is_replay(stream_id: str) -> bool:
+    """Whether a stream holds replayed rejects, which came from the broker once before."""
+    return stream_id.startswith(REPLAYS)
 
 
 def claims_prefix(stream_id: str, partition: int) -> str:

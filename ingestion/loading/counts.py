@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ingestion.contracts.feeds import TELEMETRY_FEED
+from ingestion.lake.layout import REPLAYS
+
 if TYPE_CHECKING:
     import duckdb
 
@@ -30,11 +33,24 @@ class LayerStep:
 
 def layer_steps(con: duckdb.DuckDBPyConnection) -> list[LayerStep]:
     """Broker to raw to stg to anl for telemetry. Needs the tables of a finished dbt build."""
+    # Replayed rejects came from the broker once, as rejects: what a replay settled is none any more.
     offsets, rows, rejected, dropped, gaps = con.execute(
-        "select coalesce(sum(end_offset - start_offset), 0)::bigint, coalesce(sum(row_count), 0)::bigint,"
-        " coalesce(sum(rejected_count), 0)::bigint, coalesce(sum(consent_dropped_count), 0)::bigint,"
-        " coalesce(sum(offset_gap_count), 0)::bigint"
-        " from raw.load_history where feed = 'telemetry_events'"
+        f"""
+        with ranges as (
+            select *, starts_with(stream_id, '{REPLAYS}') as is_replay
+            from raw.load_history
+            where feed = '{TELEMETRY_FEED}'
+        )
+        select
+            coalesce(sum(end_offset - start_offset) filter (not is_replay), 0)::bigint as offset_count,
+            coalesce(sum(row_count), 0)::bigint as row_count,
+            coalesce(
+                sum(if(is_replay, -row_count - consent_dropped_count, rejected_count)), 0
+            )::bigint as rejected_count,
+            coalesce(sum(consent_dropped_count), 0)::bigint as dropped_count,
+            coalesce(sum(offset_gap_count) filter (not is_replay), 0)::bigint as gap_count
+        from ranges
+        """
     ).fetchone() or (0, 0, 0, 0, 0)
     raw = _count(con, "raw.telemetry_events")
     stg = _count(con, "stg.telemetry_events")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ingestion.contracts.feeds import RECORD_FEED_NAMES, TELEMETRY_FEED
 from ingestion.lake.landing import Manifest, feed_schema, utc_now
 from ingestion.lake.layout import RangeKey
+from ingestion.lake.reading import check_schema_version
 from ingestion.lake.store import LocalStore, ObjectStore
 
 if TYPE_CHECKING:
@@ -144,6 +145,19 @@ def create_raw_tables(con: duckdb.DuckDBPyConnection) -> None:
     )
     for statement in statements:
         con.execute(statement)
+    _add_new_columns(con)
+
+
+def _add_new_columns(con: duckdb.DuckDBPyConnection) -> None:
+    """Columns that the contract got since the warehouse was made; rows loaded before have nulls there."""
+    rows = con.execute(
+        "select table_name, column_name from information_schema.columns where table_schema = 'raw'"
+    ).fetchall()
+    present = set(rows)
+    for feed in (TELEMETRY_FEED, *RECORD_FEED_NAMES):
+        for column in feed_schema(feed):
+            if (feed, column.name) not in present:
+                con.execute(f"alter table raw.{feed} add column {column.name} {sql_type(column)}")
 
 
 def loaded_keys(con: duckdb.DuckDBPyConnection) -> set[RangeKey]:
@@ -163,7 +177,8 @@ def load_pending(
     A range that several manifests bring is loaded from the first of them.
 
     Raises LoadMismatchError when a file cannot be read or its rows differ from
-    its manifest; then nothing of this load stays.
+    its manifest, NewerSchemaError when a newer release landed it; then nothing of
+    this load stays.
     """
     known = loaded_keys(con)
     first_by_range: dict[RangeKey, Manifest] = {}
@@ -175,6 +190,7 @@ def load_pending(
     started_at = utc_now()
     if not pending:
         return LoadReport(load_seq=load_seq - 1)
+    check_schema_version(pending)
     con.execute("begin transaction")
     try:
         rows_by_feed = _insert_rows(con, store, pending, progress)
@@ -207,10 +223,16 @@ def _insert_rows(
             batch = of_feed[first : first + FILES_PER_INSERT]
             expected = sum(m.rows for m in batch)
             try:
-                inserted = _insert_files(con, feed, [store.uri(m.source_file) for m in batch])
-            except (duckdb.IOException, duckdb.InvalidInputException) as error:
+                inserted = _insert_files(con, store, feed, batch)
+            except (
+                duckdb.IOException,
+                duckdb.InvalidInputException,
+                duckdb.ConversionException,
+                duckdb.ConstraintException,
+                duckdb.BinderException,
+            ) as error:
                 raise LoadMismatchError(
-                    f"raw.{feed}: a landed file cannot be read; nothing was loaded. Restore it from the"
+                    f"raw.{feed}: a landed file cannot be read, or does not fit; nothing was loaded. Restore it from the"
                     f" lake's backup. ({str(error).splitlines()[0]})"
                 ) from error
             if inserted != expected:
@@ -224,11 +246,16 @@ def _insert_rows(
     return rows_by_feed
 
 
-def _insert_files(con: duckdb.DuckDBPyConnection, feed: str, uris: list[str]) -> int:
-    columns = ", ".join(feed_schema(feed).names)
+def _insert_files(
+    con: duckdb.DuckDBPyConnection, store: ObjectStore, feed: str, batch: list[Manifest]
+) -> int:
+    # By name: a column that no file has yet is null. Files of several schemas are united, which
+    # asks the store for each file's columns first.
+    mixed = len({m.schema_version for m in batch}) > 1
     result = con.execute(
-        f"insert into raw.{feed} ({columns}) select {columns} from read_parquet(?, hive_partitioning = false)",
-        [uris],
+        f"insert into raw.{feed} by name"
+        f" select * from read_parquet(?, hive_partitioning = false, union_by_name = {str(mixed).lower()})",
+        [[store.uri(m.source_file) for m in batch]],
     ).fetchone()
     return int(result[0]) if result else 0
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from petwellness_orchestration.cli.rejects import rejects
+
 app = typer.Typer(
     name="petwellness",
     help="Smart-collar telemetry and clinic records, from Kafka to tables and models, as one asset graph.",
@@ -15,6 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(rejects, name="rejects")
 
 DataOption = Annotated[
     Path | None,

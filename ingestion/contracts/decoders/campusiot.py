@@ -85,6 +85,6 @@ def _position(measured: Document) -> tuple[Decimal | None, Decimal | None]:
 def _degrees(name: str, value: Any, limit: int) -> Decimal:
     if type(value) not in (int, Decimal):
         raise RejectError("type", f"{name} is not a number")
-    if abs(value) > limit:
+    if not -limit <= value <= limit:  # Not by abs(), which fails for exponents beyond the context's.
         raise RejectError("range", f"{name} is outside its bounds")
     return Decimal(value).quantize(_SEVEN_DECIMALS, rounding=ROUND_HALF_EVEN)

@@ -7,10 +7,16 @@ The contract's own rules (bounds, precision, required fields) are in
 import hashlib
 import json
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any, NoReturn
 
-from ingestion.contracts.telemetry import MAX_BRACKETS, RejectError, check_text
+from ingestion.contracts.telemetry import (
+    MAX_BRACKETS,
+    RejectError,
+    check_escapes,
+    check_text,
+    exact_decimal,
+    exact_integer,
+)
 
 _EPOCH = datetime(1970, 1, 1)
 Document = dict[str, Any]
@@ -27,10 +33,15 @@ def parse_document(payload: bytes) -> Document:
         raise RejectError("malformed", f"more than {MAX_BRACKETS} objects and lists")
     try:
         parsed = json.loads(
-            text, parse_float=Decimal, parse_constant=_no_constant, object_pairs_hook=_unique_names
+            text,
+            parse_float=exact_decimal,
+            parse_int=exact_integer,
+            parse_constant=_no_constant,
+            object_pairs_hook=_unique_names,
         )
     except ValueError:
         raise RejectError("malformed", "not one JSON document") from None
+    check_escapes(text)
     if not isinstance(parsed, dict):
         raise RejectError("malformed", "not a JSON object")
     return parsed

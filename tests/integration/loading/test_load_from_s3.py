@@ -1,32 +1,12 @@
 """The lake on S3 over HTTP brings the same rows as a local directory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from ingestion.lake.landing import Manifest, list_manifests
 from ingestion.lake.store import LocalStore, ObjectStore, S3Store
 from ingestion.loading.compare import compare_tables
 from ingestion.loading.duckdb_raw import load_pending, open_warehouse, table_row_counts
-
-
-@pytest.fixture
-def s3_store() -> Iterator[S3Store]:
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        access = {"endpoint_url": f"http://{host}:{port}"}
-        boto3.client(
-            "s3", **access, region_name="us-east-1", aws_access_key_id="k", aws_secret_access_key="s"
-        ).create_bucket(Bucket="lake")
-        yield S3Store("lake", "pw", **access, region="us-east-1", access_key_id="k", secret_access_key="s")
-    finally:
-        server.stop()
 
 
 def test_s3_and_local_lakes_load_the_same_rows(

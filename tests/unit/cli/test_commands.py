@@ -63,6 +63,17 @@ def test_every_subcommand_has_help(name: str) -> None:
     assert (command.callback.__doc__ or "").splitlines()[0][:40] in shown.output
 
 
+@pytest.mark.parametrize("group", app.registered_groups, ids=lambda group: group.name)
+def test_every_command_of_a_group_has_help(group: typer.models.TyperInfo) -> None:
+    assert group.typer_instance is not None
+    for command in group.typer_instance.registered_commands:
+        assert command.name is not None
+        shown = typer.testing.CliRunner().invoke(app, [group.name or "", command.name, "--help"])
+        assert shown.exit_code == 0
+        assert command.callback is not None
+        assert (command.callback.__doc__ or "").splitlines()[0][:40] in shown.output
+
+
 def test_help_is_quick_and_touches_nothing(tmp_path: Path) -> None:
     shown = petwellness("--help", PETWELLNESS_HOME=str(tmp_path / "home"))
     assert shown.returncode == 0

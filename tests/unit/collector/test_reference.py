@@ -13,7 +13,6 @@ from ingestion.contracts.columns import TELEMETRY_FIELDS
 from ingestion.contracts.telemetry import (
     REJECT_REASONS,
     RejectError,
-    TelemetryEvent,
     check_clock,
     parse_event,
 )
@@ -51,11 +50,6 @@ def test_numbers_are_exact_decimals_and_times_naive_utc() -> None:
     assert event["event_ts"] == datetime(2026, 6, 1, 8)
     assert event["weight_kg"] is None
     assert set(event) == {field.name for field in TELEMETRY_FIELDS}
-
-
-def test_model_and_columns_name_the_same_fields_with_the_same_nullability() -> None:
-    model = {name: field.is_required() for name, field in TelemetryEvent.model_fields.items()}
-    assert model == {field.name: not field.nullable for field in TELEMETRY_FIELDS}
 
 
 def test_every_bound_belongs_to_a_number() -> None:

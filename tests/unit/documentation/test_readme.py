@@ -75,6 +75,7 @@ def test_every_command_is_in_the_table_and_the_table_names_no_other() -> None:
     from petwellness_orchestration.cli.app import app
 
     commands = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    commands |= {group.name for group in app.registered_groups if group.name}
     table = README.split("## Console commands")[1].split("\n## ")[0]
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`(?:petwellness )?([a-z]+)", row)}

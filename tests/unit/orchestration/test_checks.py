@@ -133,7 +133,7 @@ def layers(raw: int, stg: int, repeats: int, anl: int) -> list[str]:
     return [
         "create schema raw",
         "create schema stg",
-        "create table raw.load_history as select 'telemetry_events' as feed, 0 as start_offset, 10 as end_offset,"
+        "create table raw.load_history as select 'telemetry_events' as feed, 's' as stream_id, 0 as start_offset, 10 as end_offset,"
         " 7 as row_count, 2 as rejected_count, 1 as consent_dropped_count, 0 as offset_gap_count",
         *(f"create table {name} as select i from range({rows}) t(i)" for name, rows in tables.items()),
     ]
