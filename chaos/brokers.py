@@ -1,0 +1,78 @@
+"""The brokers that scenarios run on, each with a fresh topic per scenario."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from chaos.traffic import Ledger
+
+if TYPE_CHECKING:
+    from ingestion.broker.client import BrokerClient
+
+TOPIC = "telemetry"
+
+
+@dataclass
+class OpenBroker:
+    """A broker with an empty topic; `client` reaches it directly, workers come through their proxies."""
+
+    client: "BrokerClient"
+    port: int
+    stream_id: str
+    partitions: int
+    native: Any = None
+
+    @property
+    def embedded(self) -> bool:
+        return self.client.embedded
+
+    def worker_home(self, home: Path, proxy_port: int) -> str:
+        """Prepare a worker's folder; returns its bootstrap servers (empty: the embedded broker's card)."""
+        home.mkdir(parents=True, exist_ok=True)
+        address = f"127.0.0.1:{proxy_port}"
+        if self.client.card is None:
+            return address
+        card = msgspec.structs.replace(self.client.card, bootstrap_servers=address, pid=os.getpid())
+        (home / "broker.json").write_bytes(msgspec.json.encode(card))
+        return ""
+
+    def forget_before(self, partition: int, offset: int, ledger: Ledger) -> None:
+        """Drop a partition's messages before an offset from the log, as retention does, and from the ledger."""
+        self.native.delete_records(TOPIC, partition, offset)
+        records = ledger[self.stream_id, partition]
+        for gone in [number for number in records if number < offset]:
+            del records[gone]
+
+
+class Broker(Protocol):
+    """A kind of broker."""
+
+    name: str
+    embedded: bool
+
+    def open(self, home: Path, partitions: int) -> contextlib.AbstractContextManager[OpenBroker]:
+        """A fresh topic, for one scenario."""
+
+
+class Embedded:
+    """librdkafka's mock cluster, a new one for each scenario."""
+
+    name = "embedded"
+    embedded = True
+
+    @contextlib.contextmanager
+    def open(self, home: Path, partitions: int) -> Iterator[OpenBroker]:
+        from ingestion.broker.client import connect
+        from ingestion.broker.embedded import EmbeddedBroker
+        from ingestion.settings import BrokerSettings
+
+        with EmbeddedBroker({TOPIC: partitions}, home / "broker.json") as native:
+            client = connect(BrokerSettings(), home)
+            port = int(client.bootstrap_servers.rpartition(":")[2])
+            stream_id = client.streams([TOPIC])[TOPIC].stream_id
+            yield OpenBroker(client, port, stream_id, partitions, native)

@@ -1,0 +1,365 @@
+"""One scenario from start to verdict: broker, bucket, proxies, workers, traffic, and the check at the end."""
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chaos.brokers import TOPIC, Broker, OpenBroker
+from chaos.faults import Fault, FaultPlan
+from chaos.fleet import FleetError, Workers
+from chaos.kafka_proxy import KafkaProxy
+from chaos.s3_proxy import S3Proxy
+from chaos.traffic import OPTED_OUT, Ledger, Traffic
+from chaos.verify import Findings, landed_ends, read_bucket, verify
+from chaos.worker import WorkerSpec
+
+if TYPE_CHECKING:
+    from chaos.scenarios import Scenario
+
+PARTITIONS = 4
+RATE = 3_000
+ROTATE_ROWS = 300
+ROTATE_AGE_S = 0.4
+POLL_S = 0.05
+# How long the kill points of a scenario may take to be reached, and the end to be landed.
+FAULTS_TIMEOUT_S = 120.0
+LANDED_TIMEOUT_S = 90.0
+
+
+class StageError(Exception):
+    """A scenario did not come to where its outcome can be judged."""
+
+
+@dataclass
+class Outcome:
+    """What a scenario showed; it passed when every kill point was hit and the lake is exact."""
+
+    scenario: str
+    title: str
+    broker: str
+    store: str
+    grouping: str
+    workers: int
+    seed: int
+    kill_points: dict[str, int]
+    expected_hits: dict[str, int]
+    findings: Findings
+    seconds: float
+    exits: dict[str, int]
+    landed_by: dict[str, int]
+    puts_that_found_the_key_taken: int
+    zombies_heard_again: int
+    error: str | None = None
+
+    @property
+    def not_hit(self) -> list[str]:
+        return [name for name, times in self.expected_hits.items() if self.kill_points.get(name, 0) < times]
+
+    @property
+    def passed(self) -> bool:
+        return self.error is None and not self.not_hit and self.findings.exact and self.findings.produced > 0
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """The S3 test server behind the proxies."""
+
+    port: int
+    name = "moto (S3 protocol over HTTP, behind the fault proxy)"
+
+    def client(self) -> Any:
+        """A client that reaches it directly."""
+        import boto3
+        from botocore.config import Config
+
+        return boto3.client(
+            "s3",
+            endpoint_url=f"http://127.0.0.1:{self.port}",
+            region_name="us-east-1",
+            aws_access_key_id="chaos",
+            aws_secret_access_key="chaos",
+            config=Config(s3={"addressing_style": "path"}, max_pool_connections=16),
+        )
+
+
+@contextlib.contextmanager
+def s3_server() -> Iterator[S3Server]:
+    """Run the S3 test server in a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "chaos.s3_server"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise StageError("the S3 test server did not start; is moto[server] installed? (`make install`)")
+        yield S3Server(int(line))
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+        process.kill()
+        process.wait()
+
+
+@dataclass
+class Stage:
+    """A running scenario, as its script sees it."""
+
+    scenario: "Scenario"
+    broker: OpenBroker
+    server: S3Server
+    bucket: str
+    folder: Path
+    plan: FaultPlan
+    workers: Workers
+    traffic: Traffic
+    s3_proxy: S3Proxy
+    kafka_proxy: KafkaProxy
+    loop: asyncio.AbstractEventLoop
+    grouped: bool
+    hits: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.traffic.ledger
+
+    @property
+    def group_id(self) -> str:
+        return f"group-{self.bucket}"
+
+    def add_worker(self, name: str) -> None:
+        """Start a worker behind ports of its own."""
+        s3_port = self._on_loop(self.s3_proxy.listen(name))
+        kafka_port = self._on_loop(self.kafka_proxy.listen(name))
+        home = self.folder / name
+        bootstrap = self.broker.worker_home(home, kafka_port)
+        self.workers.add(
+            WorkerSpec(
+                name=name,
+                home=home,
+                log_path=home / "worker.log",
+                bucket=self.bucket,
+                s3_port=s3_port,
+                topic=TOPIC,
+                bootstrap_servers=bootstrap,
+                group_id=self.group_id if self.grouped else None,
+                static_member=self.scenario.static_members,
+                session_timeout_s=self.scenario.session_timeout_s,
+                rotate_rows=ROTATE_ROWS,
+                rotate_age_s=ROTATE_AGE_S,
+                broken=self.scenario.broken,
+            )
+        )
+
+    def wait_until(self, reached: Callable[[], bool], timeout_s: float, what: str) -> None:
+        """Poll a condition. Raises StageError naming `what` was waited for, and errors of traffic and fleet."""
+        deadline = time.monotonic() + timeout_s
+        while not reached():
+            if self.traffic.errors:
+                raise StageError(self.traffic.errors[0])
+            if time.monotonic() > deadline:
+                raise StageError(f"waited {timeout_s:.0f} s in vain until {what}")
+            time.sleep(POLL_S)
+
+    def landed_more(self, since: float, by: str | None = None) -> bool:
+        """Whether a manifest was written after a moment, by a certain worker if given."""
+        return any(
+            moment > since and step == "put manifest" and (by is None or worker == by)
+            for worker, step, _, moment in [*self.plan.created[-200:]]
+        )
+
+    def wait_for_landing(self, timeout_s: float = 40.0, by: str | None = None) -> None:
+        """Wait until something more lands."""
+        since = time.monotonic()
+        self.wait_until(lambda: self.landed_more(since, by), timeout_s, f"{by or 'a worker'} lands a range")
+
+    def all_landed(self) -> bool:
+        """Whether manifests reach the end of every partition's records."""
+        ends = landed_ends(read_bucket(self.server.client(), self.bucket, "_manifests/"))
+        return all(ends.get(place, 0) > max(records, default=-1) for place, records in self.ledger.items())
+
+    def _on_loop(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(10)
+
+
+def run_scenario(
+    scenario: "Scenario",
+    broker: Broker,
+    server: S3Server,
+    folder: Path,
+    *,
+    seed: int,
+    messages: int,
+) -> Outcome:
+    """Run one scenario; its logs stay in `folder`. What goes wrong is in the outcome, not raised."""
+    started = time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    bucket = f"{'e' if broker.embedded else 'k'}-{scenario.name}-{seed}"
+    faults = [fault for make in scenario.faults for fault in make()]
+    grouped = scenario.shared_group if scenario.shared_group is not None else not broker.embedded
+    workers = Workers()
+    plan = FaultPlan(faults, workers, seed)
+    hits: Counter[str] = Counter()
+    findings, error = Findings(), None
+    try:
+        with (
+            broker.open(folder, PARTITIONS) as opened,
+            workers,
+            _stage(scenario, opened, server, bucket, folder, plan, workers, grouped, seed, messages) as stage,
+        ):
+            hits = stage.hits
+            _play(stage)
+            findings = verify(read_bucket(server.client(), bucket), stage.ledger)
+    except Exception as caught:
+        error = f"{type(caught).__name__}: {caught}"
+    hits.update({fault.name: fault.hits for fault in faults})
+    expected = {fault.name: fault.times for fault in faults} | scenario.expected_hits
+    return Outcome(
+        scenario=scenario.name,
+        title=scenario.title,
+        broker=broker.name,
+        store=server.name,
+        grouping="one group" if grouped else "a group each, every range contested",
+        workers=scenario.workers,
+        seed=seed,
+        kill_points=dict(hits),
+        expected_hits=expected,
+        findings=findings,
+        seconds=round(time.monotonic() - started, 1),
+        exits=dict(workers.ends),
+        landed_by=plan.landed_by(),
+        puts_that_found_the_key_taken=plan.taken_keys.total(),
+        zombies_heard_again=plan.zombies.total(),
+        error=error,
+    )
+
+
+def _play(stage: Stage) -> None:
+    """Produce and collect under faults until all of them fired, then let everything come to rest."""
+    scenario, plan, traffic = stage.scenario, stage.plan, stage.traffic
+    if scenario.prelude is not None:
+        scenario.prelude(stage)
+    for number in range(scenario.workers):
+        stage.add_worker(f"worker-{number + 1}")
+    if not traffic.started:
+        traffic.start()
+    stage.wait_until(lambda: bool(plan.created), 30, "a first range is claimed")
+    plan.armed = True
+    if scenario.script is not None:
+        scenario.script(stage)
+    try:
+        stage.wait_until(
+            lambda: plan.exhausted and traffic.count_reached, FAULTS_TIMEOUT_S, "every fault fired"
+        )
+    finally:
+        plan.armed = False
+    traffic.finish(30)
+    stage.wait_until(stage.all_landed, LANDED_TIMEOUT_S, "everything that was produced is landed")
+    try:
+        stage.workers.stop_all()
+    except FleetError as error:
+        raise StageError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _stage(
+    scenario: "Scenario",
+    broker: OpenBroker,
+    server: S3Server,
+    bucket: str,
+    folder: Path,
+    plan: FaultPlan,
+    workers: Workers,
+    grouped: bool,
+    seed: int,
+    messages: int,
+) -> Iterator[Stage]:
+    client = server.client()
+    client.create_bucket(Bucket=bucket)
+    _put_consent(client, bucket)
+    ends: dict[int, int] = {}
+    traffic = Traffic(
+        producer=broker.client.producer(),
+        topic=TOPIC,
+        partitions=broker.partitions,
+        seed=seed,
+        count=messages,
+        rate=RATE,
+        ledger={},
+        stream_id=broker.stream_id,
+        bounded=broker.embedded,
+        ends=ends,
+    )
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="proxies", daemon=True)
+    thread.start()
+    s3_proxy = S3Proxy(
+        ("127.0.0.1", server.port),
+        bucket,
+        plan,
+        lambda partition: ends.get(partition, 0),
+        scenario.conflict_status,
+    )
+    kafka_proxy = KafkaProxy(broker.port, plan)
+    try:
+        yield Stage(
+            scenario,
+            broker,
+            server,
+            bucket,
+            folder,
+            plan,
+            workers,
+            traffic,
+            s3_proxy,
+            kafka_proxy,
+            loop,
+            grouped,
+        )
+    finally:
+        traffic.abandon()
+        loop.call_soon_threadsafe(s3_proxy.close)
+        loop.call_soon_threadsafe(kafka_proxy.close)
+        asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+async def _cancel_all() -> None:
+    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _put_consent(client: Any, bucket: str) -> None:
+    import msgspec
+
+    from ingestion.collector.consent import ConsentSnapshot, OptOut
+    from ingestion.lake import layout
+    from ingestion.lake.landing import utc_now
+
+    moment = utc_now()
+    opted_out = [OptOut(device, moment.replace(year=moment.year - 1), None) for device in OPTED_OUT]
+    snapshot = ConsentSnapshot("chaos", moment, opted_out)
+    client.put_object(Bucket=bucket, Key=layout.consent_key("chaos"), Body=msgspec.json.encode(snapshot))
+
+
+def fault(*steps: str, **options: Any) -> Callable[[], list[Fault]]:
+    """A fault made anew for each run of a scenario."""
+    return lambda: [Fault(steps=steps, **options)]

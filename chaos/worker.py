@@ -1,0 +1,120 @@
+"""One worker: the collector as a service, in a process that may be killed or frozen at any moment."""
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+# Loaded once in the process that workers are forked from, so that a restart takes 0.1 s.
+PRELOAD = (
+    "boto3",
+    "confluent_kafka",
+    "confluent_kafka.admin",
+    "ingestion.broker.client",
+    "ingestion.collector.engine",
+    "ingestion.contracts.decoders",
+    "ingestion.lake.store",
+    "ingestion.settings",
+)
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What a worker needs to know; `group_id` None means a group of its own (every range is contested)."""
+
+    name: str
+    home: Path
+    log_path: Path
+    bucket: str
+    s3_port: int
+    topic: str
+    bootstrap_servers: str
+    group_id: str | None
+    static_member: bool
+    session_timeout_s: float
+    rotate_rows: int
+    rotate_age_s: float
+    broken: str | None = None
+
+
+def run_worker(spec: WorkerSpec) -> None:
+    """Collect until SIGTERM; exits with 1 and one line in the log when the service gives up."""
+    _die_with_parent()
+    log = os.open(spec.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(name)s %(message)s")
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    # Ctrl-C reaches the whole group of processes; the parent decides when workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        _collect(spec, stop)
+    except Exception as error:
+        logging.exception("%s gives up: %s", spec.name, type(error).__name__)
+        sys.stderr.flush()
+        os._exit(1)
+    # Whatever librdkafka still has to say to a broker that is gone must not hold up the end.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _collect(spec: WorkerSpec, stop: threading.Event) -> None:
+    from pydantic import SecretStr
+
+    from chaos.broken import broken_store
+    from ingestion.broker.client import connect
+    from ingestion.collector.engine import Collector
+    from ingestion.lake.store import open_store
+    from ingestion.settings import BrokerSettings, CollectorSettings, LakeSettings
+
+    store = open_store(
+        LakeSettings(
+            url=f"s3://{spec.bucket}",
+            endpoint_url=f"http://127.0.0.1:{spec.s3_port}",
+            access_key_id="chaos",
+            secret_access_key=SecretStr("chaos"),
+        ),
+        spec.home,
+    )
+    broker = BrokerSettings(
+        bootstrap_servers=spec.bootstrap_servers,
+        group_id=spec.group_id or f"{spec.bucket}-{spec.name}",
+        client_id=spec.name,
+        group_instance_id=spec.name if spec.static_member else None,
+        session_timeout_s=spec.session_timeout_s,
+    )
+    client = connect(broker, spec.home)
+    if client.embedded and spec.group_id is not None:
+        client = shared_group(client)
+    collector = Collector(
+        client,
+        broken_store(spec.broken, store) if spec.broken else store,
+        CollectorSettings(rotate_rows=spec.rotate_rows, rotate_age_s=spec.rotate_age_s),
+        [spec.topic],
+    )
+    report = collector.run_forever(stop)
+    logging.info("%s stopped after %d messages in %d ranges", spec.name, report.messages, report.files)
+
+
+def shared_group(client):  # type: ignore[no-untyped-def]
+    """The client with one group for all workers, which the embedded broker otherwise avoids."""
+    from typing import Any
+
+    from ingestion.broker.client import BrokerClient
+
+    class SharedGroupClient(BrokerClient):
+        def consumer(self, **overrides: Any) -> Any:
+            return super().consumer(**{"group.id": self.settings.group_id} | overrides)
+
+    return SharedGroupClient(client.settings, client.bootstrap_servers, client.card_path, client.card)
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
