@@ -41,12 +41,15 @@ class OpenBroker:
         (home / "broker.json").write_bytes(msgspec.json.encode(card))
         return ""
 
-    def forget_before(self, partition: int, offset: int, ledger: Ledger) -> None:
-        """Drop a partition's messages before an offset from the log, as retention does, and from the ledger."""
+    def forget_before(self, partition: int, offset: int, ledger: Ledger, keep_before: int) -> None:
+        """Drop a partition's messages before an offset from the log, as retention does.
+
+        Those from `keep_before` on were claimed by nobody: they are lost, and the ledger forgets them.
+        """
         self.native.delete_records(TOPIC, partition, offset)
         records = ledger[self.stream_id, partition]
-        for gone in [number for number in records if number < offset]:
-            del records[gone]
+        for gone in range(keep_before, offset):
+            records.pop(gone, None)
 
 
 class Broker(Protocol):

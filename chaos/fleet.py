@@ -17,7 +17,7 @@ RESTART_AFTER_S = 0.2
 SUPERVISE_EVERY_S = 0.05
 STOP_TIMEOUT_S = 30.0
 # A worker that gives up this often does not recover by itself.
-MAX_FAILURES = 40
+MAX_FAILURES = 200
 
 
 class FleetError(Exception):
@@ -73,16 +73,25 @@ class Workers:
     def stop_all(self, names: list[str] | None = None, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """SIGTERM to workers (all of them by default); wait until they ended. Raises FleetError."""
         with self._lock:
-            slots = [self.slots[name] for name in names or self.slots]
+            names = [*self.slots] if names is None else names
+        self._end(names, signal.SIGTERM, timeout_s)
+
+    def crash(self, names: list[str]) -> None:
+        """SIGKILL workers and leave them down; returns when they are gone. Raises FleetError."""
+        self._end(names, signal.SIGKILL, STOP_TIMEOUT_S)
+
+    def _end(self, names: list[str], number: signal.Signals, timeout_s: float) -> None:
+        with self._lock:
+            slots = [self.slots[name] for name in names]
             for slot in slots:
                 slot.wanted = False
                 if slot.process is not None and slot.process.is_alive():
-                    os.kill(slot.process.pid, signal.SIGTERM)
+                    os.kill(slot.process.pid, number)
         deadline = time.monotonic() + timeout_s
         while any(slot.process is not None for slot in slots):
             if time.monotonic() > deadline:
                 left = ", ".join(slot.spec.name for slot in slots if slot.process is not None)
-                raise FleetError(f"{left} did not stop within {timeout_s:.0f} s of SIGTERM")
+                raise FleetError(f"{left} did not end within {timeout_s:.0f} s of {number.name}")
             time.sleep(SUPERVISE_EVERY_S)
 
     def kill_now(self, worker: str) -> bool:
@@ -93,6 +102,11 @@ class Workers:
                 return False
             os.kill(process.pid, signal.SIGKILL)
             return True
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether workers gave up so often that they are no longer started."""
+        return self.ends["failed"] >= MAX_FAILURES
 
     def running(self) -> list[str]:
         """Workers that are up and not frozen."""
@@ -151,5 +165,5 @@ class Workers:
             self.ends["killed" if code == -signal.SIGKILL else "failed" if code else "stopped"] += 1
             slot.process, slot.ended_at, slot.frozen = None, time.monotonic(), False
         due = slot.ended_at is not None and time.monotonic() - slot.ended_at >= RESTART_AFTER_S
-        if slot.process is None and slot.wanted and due and self.ends["failed"] < MAX_FAILURES:
+        if slot.process is None and slot.wanted and due and not self.hopeless:
             self._start(slot)

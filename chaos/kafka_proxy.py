@@ -7,7 +7,9 @@ port where answers name the broker, so that clients come back through it.
 import asyncio
 import contextlib
 import struct
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 from chaos.faults import AFTER, FREEZES, Action, Fault, FaultPlan, Request, TakeoverError
 from chaos.s3_proxy import CRASH_PAUSE_S, reset
@@ -33,7 +35,9 @@ class KafkaProxy:
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             port = writer.get_extra_info("sockname")[1]
-            await _Connection(self, worker, port, reader, writer).run()
+            # The scenario is over when a handler is cancelled; nobody waits for it.
+            with contextlib.suppress(asyncio.CancelledError):
+                await _Connection(self, worker, port, reader, writer).run()
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         self._servers.append(server)
@@ -65,6 +69,7 @@ class _Connection:
         self._to = _HOST + struct.pack(">i", port)
         # (API key, fault that waits for the answer) by correlation id.
         self._pending: dict[int, tuple[int, Fault | None, Request]] = {}
+        self._acting: asyncio.Task[bool] | None = None
 
     async def run(self) -> None:
         upstream: asyncio.StreamWriter | None = None
@@ -96,7 +101,7 @@ class _Connection:
             request = Request(self._worker, STEPS.get(api, f"api {api}"))
             fault = self._plan.choose(request) if api in STEPS else None
             if fault is not None and fault.action not in AFTER:
-                if not await self._before(fault, request):
+                if not await self._act(self._before(fault, request)):
                     return
                 fault = None
             self._pending[correlation] = (api, fault, request)
@@ -110,10 +115,15 @@ class _Connection:
             api, fault, request = self._pending.pop(correlation)
             if api in _NAMES_BROKERS:
                 frame = frame.replace(self._from, self._to)
-            if fault is not None and not await self._after(fault, request, frame):
+            if fault is not None and not await self._act(self._after(fault, request, frame)):
                 return
             self._writer.write(frame)
             await self._writer.drain()
+
+    async def _act(self, action: Coroutine[Any, Any, bool]) -> bool:
+        # A worker that is killed takes its connection with it; the fault is seen through all the same.
+        self._acting = asyncio.create_task(action)
+        return await asyncio.shield(self._acting)
 
     async def _before(self, fault: Fault, request: Request) -> bool:
         """Carry out a fault on a request; whether to forward it then."""

@@ -21,6 +21,8 @@ from chaos.faults import CLAIM, FREEZES, Action, Fault, FaultPlan, Request, Take
 CRASH_PAUSE_S = 0.5
 
 _CODES = {
+    403: "AccessDenied",
+    404: "NoSuchBucket",
     409: "ConditionalRequestConflict",
     412: "PreconditionFailed",
     500: "InternalError",
@@ -71,7 +73,9 @@ class S3Proxy:
         """Open a port of 127.0.0.1 for one worker."""
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, TimeoutError):
+            # The scenario is over when a handler is cancelled; nobody waits for it.
+            gone = (ConnectionError, asyncio.IncompleteReadError, TimeoutError, asyncio.CancelledError)
+            with contextlib.suppress(*gone):
                 await self._serve(worker, reader, writer)
             with contextlib.suppress(ConnectionError):
                 writer.close()

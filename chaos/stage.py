@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chaos.brokers import TOPIC, Broker, OpenBroker
-from chaos.faults import Fault, FaultPlan
+from chaos.faults import FaultPlan
 from chaos.fleet import FleetError, Workers
 from chaos.kafka_proxy import KafkaProxy
 from chaos.s3_proxy import S3Proxy
@@ -171,6 +172,8 @@ class Stage:
         while not reached():
             if self.traffic.errors:
                 raise StageError(self.traffic.errors[0])
+            if self.workers.hopeless:
+                raise StageError(f"workers gave up {self.workers.ends['failed']} times; see {self.folder}")
             if time.monotonic() > deadline:
                 raise StageError(f"waited {timeout_s:.0f} s in vain until {what}")
             time.sleep(POLL_S)
@@ -192,6 +195,38 @@ class Stage:
         ends = landed_ends(read_bucket(self.server.client(), self.bucket, "_manifests/"))
         return all(ends.get(place, 0) > max(records, default=-1) for place, records in self.ledger.items())
 
+    def claimed_end(self, partition: int) -> int:
+        """Up to where a partition is claimed."""
+        claims = read_bucket(self.server.client(), self.bucket, f"_claims/{self.broker.stream_id}/{partition:05}/")
+        return max((json.loads(body)["end"] for body in claims.values()), default=0)
+
+    @contextlib.contextmanager
+    def group_consumer(self) -> Iterator[Any]:
+        """A consumer of the workers' group that reaches the broker directly."""
+        consumer = self.broker.client.consumer(
+            **{"group.id": self.group_id, "session.timeout.ms": 6_000, "heartbeat.interval.ms": 500}
+        )
+        try:
+            yield consumer
+        finally:
+            consumer.close()
+
+    def places(self, offset: int | None = None, metadata: str | None = None) -> list[Any]:
+        """Every partition of the topic, with an offset and its metadata to commit."""
+        from confluent_kafka import TopicPartition
+
+        if offset is None:
+            return [TopicPartition(TOPIC, partition) for partition in range(self.broker.partitions)]
+        return [
+            TopicPartition(TOPIC, partition, offset, metadata=metadata)
+            for partition in range(self.broker.partitions)
+        ]
+
+    def restart_workers(self) -> None:
+        """Start every worker that was crashed or removed again."""
+        for name in [name for name, slot in self.workers.slots.items() if not slot.wanted]:
+            self.add_worker(name)
+
     def _on_loop(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(10)
 
@@ -208,8 +243,10 @@ def run_scenario(
     """Run one scenario; its logs stay in `folder`. What goes wrong is in the outcome, not raised."""
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
+    for log in folder.glob("*/worker.log"):
+        log.unlink()
     bucket = f"{'e' if broker.embedded else 'k'}-{scenario.name}-{seed}"
-    faults = [fault for make in scenario.faults for fault in make()]
+    faults = [make() for make in scenario.faults]
     grouped = scenario.shared_group if scenario.shared_group is not None else not broker.embedded
     workers = Workers()
     plan = FaultPlan(faults, workers, seed)
@@ -359,7 +396,3 @@ def _put_consent(client: Any, bucket: str) -> None:
     snapshot = ConsentSnapshot("chaos", moment, opted_out)
     client.put_object(Bucket=bucket, Key=layout.consent_key("chaos"), Body=msgspec.json.encode(snapshot))
 
-
-def fault(*steps: str, **options: Any) -> Callable[[], list[Fault]]:
-    """A fault made anew for each run of a scenario."""
-    return lambda: [Fault(steps=steps, **options)]

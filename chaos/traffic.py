@@ -22,6 +22,8 @@ DEVICES = 40
 # The embedded broker forgets silently beyond 5 MB in a partition.
 MAX_PARTITION_BYTES = 3_800_000
 BURST = 50
+# Once enough was sent, only so many that there is something to collect until the last fault fired.
+TRICKLE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +179,8 @@ class Traffic:
                 sizes[partition] += len(record.value or b"") + 64
                 self._send(record, partition)
                 self.sent += 1
-            due = max(due + BURST / self.rate, time.monotonic() - 1)
+            rate = self.rate * (TRICKLE if self.count_reached else 1.0)
+            due = max(due + BURST / rate, time.monotonic() - 1)
             while (left_s := due - time.monotonic()) > 0:
                 self.producer.poll(left_s)
 
