@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ingestion.broker.client import BrokerClient
 
 TOPIC = "telemetry"
+REBALANCE_DELAY_MS = 500
 
 
 @dataclass
@@ -75,6 +76,8 @@ class Embedded:
         from ingestion.settings import BrokerSettings
 
         with EmbeddedBroker({TOPIC: partitions}, home / "broker.json") as native:
+            # Without a moment for members to gather, later ones often wait for ever (a bug of the mock's).
+            native._library.rd_kafka_mock_group_initial_rebalance_delay_ms(native._cluster, REBALANCE_DELAY_MS)
             client = connect(BrokerSettings(), home)
             port = int(client.bootstrap_servers.rpartition(":")[2])
             stream_id = client.streams([TOPIC])[TOPIC].stream_id

@@ -29,11 +29,12 @@ class Action(StrEnum):
     SLOW = "slow"  # forwarded after `delay_s`
     RESET = "reset"  # connection reset, not forwarded
     TRUNCATE = "truncated"  # forwarded and done, half of the answer, connection closed
+    REPEAT_OLD = "an older one repeated"  # done; then an earlier one of the same member reaches the broker
     OVERTAKE = "overtaken"  # another writer creates the object first
 
 
 FREEZES = (Action.FREEZE_BEFORE, Action.FREEZE_AFTER)
-AFTER = (Action.CRASH_AFTER, Action.LOSE_ANSWER, Action.FREEZE_AFTER, Action.TRUNCATE)
+AFTER = (Action.CRASH_AFTER, Action.LOSE_ANSWER, Action.FREEZE_AFTER, Action.TRUNCATE, Action.REPEAT_OLD)
 
 # Steps of the protocol, as the proxies name requests.
 CLAIM, REJECTS, MAIN, MANIFEST, COMMIT = "put claim", "put rejects", "put main", "put manifest", "commit"

@@ -7,6 +7,7 @@ port where answers name the broker, so that clients come back through it.
 import asyncio
 import contextlib
 import struct
+from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,11 @@ STEPS = {1: "fetch", 8: "commit", 9: "read commit", 11: "join", 12: "heartbeat",
 _NAMES_BROKERS = {3, 10, 60}
 _HOST = b"127.0.0.1"
 _HEADER = struct.Struct(">hhi")
+_COMMIT = 8
+# How many commits later an old one is repeated.
+_COMMITS_KEPT = 6
+# Correlation ids that clients, which count from 1, do not come to.
+_OWN_CORRELATION = 2**31 - 1
 
 
 @dataclass
@@ -69,6 +75,7 @@ class _Connection:
         self._to = _HOST + struct.pack(">i", port)
         # (API key, fault that waits for the answer) by correlation id.
         self._pending: dict[int, tuple[int, Fault | None, Request]] = {}
+        self._commits: deque[bytes] = deque(maxlen=_COMMITS_KEPT)
         self._acting: asyncio.Task[bool] | None = None
 
     async def run(self) -> None:
@@ -106,12 +113,19 @@ class _Connection:
                 fault = None
             self._pending[correlation] = (api, fault, request)
             upstream.write(frame)
+            if api == _COMMIT:
+                self._commits.append(frame)
+            if fault is not None and fault.action is Action.REPEAT_OLD:
+                own = struct.pack(">i", _OWN_CORRELATION)
+                upstream.write(self._commits[0][:8] + own + self._commits[0][12:])
             await upstream.drain()
 
     async def _answers(self, reader: asyncio.StreamReader) -> None:
         while True:
             frame = await _read_frame(reader)
             (correlation,) = struct.unpack_from(">i", frame, 4)
+            if correlation == _OWN_CORRELATION:
+                continue
             api, fault, request = self._pending.pop(correlation)
             if api in _NAMES_BROKERS:
                 frame = frame.replace(self._from, self._to)
@@ -159,6 +173,9 @@ class _Connection:
                 await self._writer.drain()
                 self._plan.hit(fault)
                 return False
+        if fault.action is Action.REPEAT_OLD:
+            self._plan.hit(fault)
+            return True
         assert fault.action in FREEZES
         return await self._freeze(fault, request)
 

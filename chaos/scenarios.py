@@ -215,6 +215,7 @@ def broker_weather() -> list[Scenario]:
 
 
 KILLS = 10
+_SET_BACK, _AT_START = "group offset seen going back", "group offset set to 0 while no worker runs"
 _KILLED, _ADDED, _REMOVED = "worker killed", "worker added", "worker removed by SIGTERM"
 
 
@@ -244,9 +245,17 @@ def workers_and_offsets() -> list[Scenario]:
         ),
         Scenario(
             "offset-regressed",
-            "a former owner's commit sets the group's offset back to the start",
-            script=_regress_offsets,
-            expected_hits={"offset set back while workers run": 1, "offset set back while none runs": 1},
+            "late commits of old offsets set the group's offset back, then every worker is killed",
+            faults=(fault(COMMIT, action=Action.REPEAT_OLD, times=8),),
+            script=_watch_offsets,
+            expected_hits={_SET_BACK: 1},
+            shared_group=True,
+        ),
+        Scenario(
+            "offset-at-start",
+            "workers come back to a group whose offsets were set to 0",
+            script=_start_over,
+            expected_hits={_AT_START: 1},
             shared_group=True,
         ),
         Scenario(
@@ -305,15 +314,24 @@ def _come_and_go(stage: "Stage") -> None:
     stage.wait_for_landing()
 
 
-def _regress_offsets(stage: "Stage") -> None:
-    """Commit offset 0 as a member of the group: once beside the workers, once while they are down."""
-    stage.wait_until(lambda: min(_committed(stage), default=0) > 0, 30, "workers committed in every partition")
-    _commit_as_member(stage, 0, stage.broker.stream_id)
-    stage.hits["offset set back while workers run"] += 1
-    stage.wait_for_landing()
+def _watch_offsets(stage: "Stage") -> None:
+    """See that commits of old offsets which reach the broker late do set the group's offset back."""
+    highest = [0] * stage.broker.partitions
+    deadline = time.monotonic() + 60
+    with stage.group_consumer() as consumer:
+        while time.monotonic() < deadline and not (stage.hits[_SET_BACK] and stage.plan.exhausted):
+            offsets = [place.offset for place in consumer.committed(stage.places(), timeout=10)]
+            stage.hits[_SET_BACK] += sum(now < before for now, before in zip(offsets, highest, strict=True))
+            highest = offsets
+            time.sleep(0.01)
+    stage.workers.crash([*stage.workers.slots])
+    stage.restart_workers()
+
+
+def _start_over(stage: "Stage") -> None:
     stage.workers.crash([*stage.workers.slots])
     _commit_as_member(stage, 0, stage.broker.stream_id)
-    stage.hits["offset set back while none runs"] += 1
+    stage.hits[_AT_START] += 1
     stage.restart_workers()
     stage.wait_for_landing()
 
@@ -337,27 +355,21 @@ def _lose_log_start(stage: "Stage") -> None:
         lambda: all(stage.traffic.ends[p] > end + 200 for p, end in reached.items()), 30, "the log grew"
     )
     for partition, end in reached.items():
-        stage.broker.forget_before(partition, end + 100, stage.ledger, keep_before=stage.claimed_end(partition))
+        stage.broker.forget_before(partition, end + 100, stage.ledger, keep_before=stage.landed_end(partition))
         stage.hits["log start moved beyond the last claim"] += 1
     stage.restart_workers()
     stage.wait_for_landing()
 
 
-def _committed(stage: "Stage") -> list[int]:
-    with stage.group_consumer() as consumer:
-        return [place.offset for place in consumer.committed(stage.places(), timeout=10)]
-
-
 def _commit_as_member(stage: "Stage", offset: int, metadata: str) -> None:
-    """Join the group, commit one offset for every partition whoever owns it, and see that it is in force."""
+    """As the group's only member, commit one offset for every partition and see that it is in force."""
     with stage.group_consumer() as consumer:
         assigned: list[Any] = []
         consumer.subscribe([TOPIC], on_assign=lambda _, places: assigned.extend(places))
         deadline = time.monotonic() + 30
-        while not assigned and time.monotonic() < deadline:
+        while len(assigned) < stage.broker.partitions and time.monotonic() < deadline:
             consumer.poll(0.1)
-        places = stage.places(offset, metadata)
-        consumer.commit(offsets=places, asynchronous=False)
+        consumer.commit(offsets=stage.places(offset, metadata), asynchronous=False)
         now = consumer.committed(stage.places(), timeout=10)
         if any((place.offset, place.metadata) != (offset, metadata) for place in now):
             raise RuntimeError(f"the group's offsets are {[(p.offset, p.metadata) for p in now]}")

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import subprocess
 import sys
 import threading
@@ -19,7 +18,7 @@ from chaos.fleet import FleetError, Workers
 from chaos.kafka_proxy import KafkaProxy
 from chaos.s3_proxy import S3Proxy
 from chaos.traffic import OPTED_OUT, Ledger, Traffic
-from chaos.verify import Findings, landed_ends, read_bucket, verify
+from chaos.verify import Findings, landed_ends, main_ends, read_bucket, verify
 from chaos.worker import WorkerSpec
 
 if TYPE_CHECKING:
@@ -30,6 +29,8 @@ RATE = 3_000
 ROTATE_ROWS = 300
 ROTATE_AGE_S = 0.4
 POLL_S = 0.05
+# Session of a consumer that joins the workers' group for a moment.
+GUEST_SESSION_S = 3.0
 # How long the kill points of a scenario may take to be reached, and the end to be landed.
 FAULTS_TIMEOUT_S = 120.0
 LANDED_TIMEOUT_S = 90.0
@@ -195,21 +196,29 @@ class Stage:
         ends = landed_ends(read_bucket(self.server.client(), self.bucket, "_manifests/"))
         return all(ends.get(place, 0) > max(records, default=-1) for place, records in self.ledger.items())
 
-    def claimed_end(self, partition: int) -> int:
-        """Up to where a partition is claimed."""
-        claims = read_bucket(self.server.client(), self.bucket, f"_claims/{self.broker.stream_id}/{partition:05}/")
-        return max((json.loads(body)["end"] for body in claims.values()), default=0)
+    def landed_end(self, partition: int) -> int:
+        """End of a partition's last main object, 0 without any."""
+        objects = read_bucket(self.server.client(), self.bucket, "landing/")
+        return main_ends(objects).get((self.broker.stream_id, partition), 0)
 
     @contextlib.contextmanager
     def group_consumer(self) -> Iterator[Any]:
         """A consumer of the workers' group that reaches the broker directly."""
         consumer = self.broker.client.consumer(
-            **{"group.id": self.group_id, "session.timeout.ms": 6_000, "heartbeat.interval.ms": 500}
+            **{
+                "group.id": self.group_id,
+                "session.timeout.ms": round(GUEST_SESSION_S * 1000),
+                "heartbeat.interval.ms": 500,
+            }
         )
         try:
             yield consumer
         finally:
+            joined = bool(consumer.memberid())
             consumer.close()
+            if joined and self.broker.embedded:
+                # It keeps a member that left until its session is over, and gets stuck on joins before that.
+                time.sleep(GUEST_SESSION_S + 0.5)
 
     def places(self, offset: int | None = None, metadata: str | None = None) -> list[Any]:
         """Every partition of the topic, with an offset and its metadata to commit."""

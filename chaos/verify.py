@@ -9,7 +9,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,6 +86,15 @@ def landed_ends(objects: Mapping[str, bytes]) -> dict[tuple[str, int], int]:
             place, start = (match[1], int(match[2])), int(match[3])
             if start == found.get(place, 0):
                 found[place] = json.loads(objects[key])["end"]
+    return found
+
+
+def main_ends(keys: Iterable[str]) -> dict[tuple[str, int], int]:
+    """End of the last main object of each partition, from the objects' names."""
+    found: dict[tuple[str, int], int] = {}
+    for match in filter(None, map(_MAIN.fullmatch, keys)):
+        place = (match[2], int(match[3]))
+        found[place] = max(found.get(place, 0), int(match[5]))
     return found
 
 
