@@ -10,15 +10,19 @@ import contextlib
 import json
 import socket
 import struct
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from chaos.faults import CLAIM, FREEZES, Action, Fault, FaultPlan, Request, TakeoverError, object_step
 
 # How long a crashed worker's successor is given before the next fault.
 CRASH_PAUSE_S = 0.5
+# How long an overtaking writer waits for messages that the overtaken one has not seen.
+GROWTH_TIMEOUT_S = 2.0
 
 _CODES = {
     403: "AccessDenied",
@@ -63,9 +67,10 @@ class S3Proxy:
     upstream: tuple[str, int]
     bucket: str
     plan: FaultPlan
-    # End of what is known to be in a partition's log; bounds what an overtaking writer claims.
+    # End of a partition's log as far as known: how far an overtaking writer may claim.
     log_end: Callable[[int], int]
     conflict_status: int | None = None
+    _overtaken: int = 0
     _servers: list[asyncio.Server] = field(default_factory=list)
     _locks: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
@@ -197,11 +202,21 @@ class S3Proxy:
         finally:
             writer.close()
 
+    async def _grown(self, claim: dict[str, Any]) -> int:
+        """The end of a claim's partition once it lies beyond the claim; in every third case not waited for."""
+        self._overtaken += 1
+        deadline = time.monotonic() + GROWTH_TIMEOUT_S
+        while self._overtaken % 3 and time.monotonic() < deadline:
+            if self.log_end(claim["partition"]) > claim["end"]:
+                return self.log_end(claim["partition"])
+            await asyncio.sleep(0.01)
+        return 0
+
     async def _overtake(self, request: Request, message: HttpMessage) -> None:
         """Another writer creates the object: a claim with other bounds, anything else as it is."""
         body = message.body
         if request.step == CLAIM:
-            body = foreign_claim(body, self.log_end)
+            body = foreign_claim(body, await self._grown(json.loads(body)))
         headers = [
             (k, v)
             for k, v in message.headers
@@ -213,12 +228,10 @@ class S3Proxy:
         )
 
 
-def foreign_claim(body: bytes, log_end: Callable[[int], int]) -> bytes:
-    """The same claim by another writer: longer where the log allows it, else shorter."""
+def foreign_claim(body: bytes, end: int) -> bytes:
+    """The same claim by another writer who saw the log up to `end`; if that is no more, half of it."""
     claim = json.loads(body)
-    length = claim["end"] - claim["start"]
-    longer = min(claim["end"] + length // 2 + 1, log_end(claim["partition"]))
-    claim["end"] = longer if longer > claim["end"] else claim["start"] + max(1, length // 2)
+    claim["end"] = end if end > claim["end"] else (claim["start"] + claim["end"] + 1) // 2
     claim["claimed_by"] = "another writer"
     return json.dumps(claim).encode()
 
