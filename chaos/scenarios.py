@@ -92,6 +92,13 @@ def overtaken() -> list[Scenario]:
         )
         for step, request in STEPS.items()
         if step != "commit"
+    ] + [
+        Scenario(
+            "claim-412-in-group",
+            "in one group: another writer claims more than this one has seen, and never lands it",
+            faults=(fault(CLAIM, action=Action.OVERTAKE, times=12, chance=0.5),),
+            shared_group=True,
+        )
     ]
 
 
