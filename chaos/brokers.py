@@ -12,10 +12,12 @@ import msgspec
 from chaos.traffic import Ledger
 
 if TYPE_CHECKING:
+    from infrastructure.kafka.local import LocalKafka
     from ingestion.broker.client import BrokerClient
 
 TOPIC = "telemetry"
 REBALANCE_DELAY_MS = 500
+KAFKA_HEAP_MB = 384
 
 
 @dataclass
@@ -52,6 +54,27 @@ class OpenBroker:
         for gone in range(keep_before, offset):
             records.pop(gone, None)
 
+    def log_ends(self) -> dict[tuple[str, int], int]:
+        """Where each partition's log ends for readers of committed messages."""
+        from confluent_kafka import TopicPartition
+
+        consumer = self.client.consumer()
+        try:
+            return {
+                (self.stream_id, partition): consumer.get_watermark_offsets(
+                    TopicPartition(TOPIC, partition), timeout=30
+                )[1]
+                for partition in range(self.partitions)
+            }
+        finally:
+            consumer.close()
+
+    def recreate_topic(self) -> None:
+        """Delete the topic and create it again: `stream_id` is another one then. Real Kafka only."""
+        self.native.delete_topic(TOPIC)
+        self.native.create_topic(TOPIC, self.partitions)
+        self.stream_id = self.client.streams([TOPIC])[TOPIC].stream_id
+
 
 class Broker(Protocol):
     """A kind of broker."""
@@ -77,8 +100,46 @@ class Embedded:
 
         with EmbeddedBroker({TOPIC: partitions}, home / "broker.json") as native:
             # Without a moment for members to gather, later ones often wait for ever (a bug of the mock's).
-            native._library.rd_kafka_mock_group_initial_rebalance_delay_ms(native._cluster, REBALANCE_DELAY_MS)
+            native._library.rd_kafka_mock_group_initial_rebalance_delay_ms(
+                native._cluster, REBALANCE_DELAY_MS
+            )
             client = connect(BrokerSettings(), home)
             port = int(client.bootstrap_servers.rpartition(":")[2])
             stream_id = client.streams([TOPIC])[TOPIC].stream_id
             yield OpenBroker(client, port, stream_id, partitions, native)
+
+
+class ApacheKafka:
+    """A real broker, one for all scenarios; each has the topic created anew."""
+
+    embedded = False
+
+    def __init__(self, native: "LocalKafka") -> None:
+        self.name = "kafka"
+        self._native = native
+
+    @contextlib.contextmanager
+    def open(self, home: Path, partitions: int) -> Iterator[OpenBroker]:
+        from ingestion.broker.client import connect
+        from ingestion.settings import BrokerSettings
+
+        if self._native.running() is None:
+            self._native.start()
+        if TOPIC in self._native.topics():
+            self._native.delete_topic(TOPIC)
+        self._native.create_topic(TOPIC, partitions)
+        # Commands of scenarios wait for a broker that restarts.
+        settings = BrokerSettings(bootstrap_servers=self._native.bootstrap_servers, connect_timeout_s=30)
+        client = connect(settings, home)
+        port = int(client.bootstrap_servers.rpartition(":")[2])
+        stream_id = client.streams([TOPIC])[TOPIC].stream_id
+        yield OpenBroker(client, port, stream_id, partitions, self._native)
+
+
+@contextlib.contextmanager
+def apache_kafka(folder: Path) -> Iterator[ApacheKafka]:
+    """Run a broker in a folder. Raises KafkaUnavailableError where Java, Maven or the jars cannot be had."""
+    from infrastructure.kafka.local import LocalKafka
+
+    with LocalKafka(folder, heap_mb=KAFKA_HEAP_MB) as native:
+        yield ApacheKafka(native)

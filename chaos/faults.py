@@ -237,8 +237,10 @@ class FaultPlan:
             and step == MANIFEST
             and (
                 place is None
-                or (created.stream_id, created.partition) == (place.stream_id, place.partition)
-                and created.start >= place.start
+                or (
+                    (created.stream_id, created.partition) == (place.stream_id, place.partition)
+                    and created.start >= place.start
+                )
             )
             for other, step, created, moment in reversed(self.created[-500:])
         )

@@ -86,7 +86,7 @@ class _Connection:
                 asyncio.create_task(self._requests(upstream)),
                 asyncio.create_task(self._answers(reader)),
             ]
-            done, rest = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            _, rest = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
             for task in rest:
                 task.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)

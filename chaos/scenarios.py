@@ -2,10 +2,11 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from chaos.broken import BROKEN
 from chaos.brokers import TOPIC
 from chaos.faults import CLAIM, COMMIT, MAIN, MANIFEST, REJECTS, Action, Fault
 
@@ -23,15 +24,13 @@ TOO_SLOW_S = 13.0
 class Scenario:
     """What happens. `shared_group` None: a group each on the embedded broker, one group on Kafka.
 
-    `prelude` runs before the first worker, `script` while workers collect;
-    `expected_hits` are what a script counts in `stage.hits`.
+    `script` runs while workers collect; `expected_hits` are what it counts in `stage.hits`.
     """
 
     name: str
     title: str
     faults: tuple[Callable[[], Fault], ...] = ()
     script: "Callable[[Stage], None] | None" = None
-    prelude: "Callable[[Stage], None] | None" = None
     expected_hits: dict[str, int] = field(default_factory=dict)
     workers: int = 3
     shared_group: bool | None = None
@@ -39,6 +38,7 @@ class Scenario:
     session_timeout_s: float = 3.0
     conflict_status: int | None = None
     broken: str | None = None
+    transactional: bool = False
     kafka_only: bool = False
 
 
@@ -53,7 +53,10 @@ def at_steps() -> list[Scenario]:
         "crash-before": (Action.CRASH_BEFORE, "killed before {} arrives"),
         "crash-after": (Action.CRASH_AFTER, "killed after {} was done"),
         "answer-lost": (Action.LOSE_ANSWER, "{} is done, its answer is lost"),
-        "frozen-before": (Action.FREEZE_BEFORE, "frozen with {} under way; it arrives after another took over"),
+        "frozen-before": (
+            Action.FREEZE_BEFORE,
+            "frozen with {} under way; it arrives after another took over",
+        ),
         "frozen-after": (Action.FREEZE_AFTER, "frozen after {}; its answer arrives after another took over"),
     }
     return [
@@ -281,6 +284,113 @@ def workers_and_offsets() -> list[Scenario]:
     ]
 
 
+_RESTARTED, _BROKER_KILLED, _BROKER_FROZEN = "broker restarted", "broker killed", "broker frozen"
+_RECREATED = "topic recreated"
+_ABORTED = "transactions aborted"
+
+
+def on_kafka_only() -> list[Scenario]:
+    """What only a real broker can do."""
+    return [
+        Scenario(
+            "broker-restart",
+            "the broker stops in good order and starts again",
+            script=lambda stage: _restart_broker(stage, _RESTARTED, crash=False),
+            expected_hits={_RESTARTED: 2},
+            kafka_only=True,
+        ),
+        Scenario(
+            "broker-kill",
+            "kill -9 to the broker, then it starts again",
+            script=lambda stage: _restart_broker(stage, _BROKER_KILLED, crash=True),
+            expected_hits={_BROKER_KILLED: 2},
+            kafka_only=True,
+        ),
+        Scenario(
+            "broker-frozen",
+            "the broker answers nothing for longer than the workers' sessions last",
+            script=_freeze_broker,
+            expected_hits={_BROKER_FROZEN: 2},
+            kafka_only=True,
+        ),
+        Scenario(
+            "topic-recreated",
+            "the topic is deleted and created again, once when all is landed and once in the middle",
+            script=_recreate_topic,
+            expected_hits={_RECREATED: 2},
+            kafka_only=True,
+        ),
+        Scenario(
+            "transactions",
+            "offsets have gaps: markers and aborted transactions; workers are killed meanwhile",
+            script=_abort_transactions,
+            faults=(
+                fault(CLAIM, action=Action.CRASH_AFTER, times=2),
+                fault(CLAIM, action=Action.OVERTAKE, times=3),
+                fault(MAIN, action=Action.CRASH_BEFORE, times=2),
+            ),
+            expected_hits={_ABORTED: 1},
+            transactional=True,
+            kafka_only=True,
+        ),
+        Scenario(
+            "static-members",
+            "static members are killed and come back within their session",
+            script=_kill_at_random,
+            expected_hits={_KILLED: KILLS},
+            static_members=True,
+            session_timeout_s=10.0,
+            kafka_only=True,
+        ),
+        Scenario(
+            "contested",
+            "every worker in a group of its own: each range contested, workers killed at random",
+            script=_kill_at_random,
+            expected_hits={_KILLED: KILLS},
+            shared_group=False,
+            kafka_only=True,
+        ),
+    ]
+
+
+def _restart_broker(stage: "Stage", what: str, *, crash: bool) -> None:
+    for _ in range(2):
+        stage.wait_for_landing()
+        stage.broker.native.restart(crash=crash)
+        stage.hits[what] += 1
+    stage.wait_for_landing(60)
+
+
+def _freeze_broker(stage: "Stage") -> None:
+    for _ in range(2):
+        stage.wait_for_landing(60)
+        stage.broker.native.pause()
+        time.sleep(stage.scenario.session_timeout_s + 1)  # The length is the point.
+        stage.broker.native.resume()
+        stage.hits[_BROKER_FROZEN] += 1
+    stage.wait_for_landing(60)
+
+
+def _recreate_topic(stage: "Stage") -> None:
+    stage.wait_until(lambda: stage.traffic.count_reached, 60, "enough was sent")
+    stage.traffic.finish(60)
+    stage.log_ends.update(stage.broker.log_ends())
+    stage.wait_until(stage.all_landed, 90, "the first stream is landed")
+    stage.go_on_with_new_topic()
+    stage.hits[_RECREATED] += 1
+    stage.wait_for_landing(60)
+    stage.wait_until(lambda: stage.traffic.delivered > 1_000, 30, "the second stream is under way")
+    stage.traffic.abandon()
+    stage.go_on_with_new_topic()
+    stage.hits[_RECREATED] += 1
+    stage.wait_for_landing(60)
+
+
+def _abort_transactions(stage: "Stage") -> None:
+    stage.wait_until(lambda: stage.traffic.aborted > 0, 30, "a transaction was aborted")
+    stage.hits[_ABORTED] += 1
+
+
 def _kill_until_exhausted(stage: "Stage") -> None:
     draws = random.Random(stage.plan.seed)
     deadline = time.monotonic() + 60
@@ -362,7 +472,9 @@ def _lose_log_start(stage: "Stage") -> None:
         lambda: all(stage.traffic.ends[p] > end + 200 for p, end in reached.items()), 30, "the log grew"
     )
     for partition, end in reached.items():
-        stage.broker.forget_before(partition, end + 100, stage.ledger, keep_before=stage.landed_end(partition))
+        stage.broker.forget_before(
+            partition, end + 100, stage.ledger, keep_before=stage.landed_end(partition)
+        )
         stage.hits["log start moved beyond the last claim"] += 1
     stage.restart_workers()
     stage.wait_for_landing()
@@ -389,4 +501,35 @@ ALL: tuple[Scenario, ...] = (
     *store_weather(),
     *broker_weather(),
     *workers_and_offsets(),
+    *on_kafka_only(),
 )
+
+# Collectors with a deliberate mistake: the harness has to find damage, or it proves nothing.
+SELF_TESTS = tuple(
+    Scenario(
+        f"broken-{mistake}",
+        f"a collector that breaks a rule on purpose ({mistake}); the harness has to see the damage",
+        faults=(fault(CLAIM, action=Action.CRASH_AFTER),),
+        shared_group=False,
+        broken=mistake,
+    )
+    for mistake in BROKEN
+)
+
+# A few minutes' worth of the above in less than one: what the test suite runs.
+SHORT = (
+    "claim-crash-after",
+    "main-frozen-before",
+    "manifest-answer-lost",
+    "claim-412-in-group",
+    "everything-at-once",
+    "offset-of-another-stream",
+)
+
+
+def by_names(prefixes: Sequence[str]) -> list[Scenario]:
+    """Scenarios whose name starts with one of some prefixes; all without any. Raises KeyError."""
+    unknown = [prefix for prefix in prefixes if not any(one.name.startswith(prefix) for one in ALL)]
+    if unknown:
+        raise KeyError(f"no scenario starts with {', '.join(unknown)}; see --list")
+    return [one for one in ALL if not prefixes or any(one.name.startswith(prefix) for prefix in prefixes)]

@@ -19,7 +19,7 @@ from chaos.kafka_proxy import KafkaProxy
 from chaos.s3_proxy import S3Proxy
 from chaos.traffic import OPTED_OUT, Ledger, Traffic
 from chaos.verify import Findings, landed_ends, main_ends, read_bucket, verify
-from chaos.worker import WorkerSpec
+from chaos.worker import STARTED_OVER, WorkerSpec
 
 if TYPE_CHECKING:
     from chaos.scenarios import Scenario
@@ -34,6 +34,7 @@ GUEST_SESSION_S = 3.0
 # How long the kill points of a scenario may take to be reached, and the end to be landed.
 FAULTS_TIMEOUT_S = 120.0
 LANDED_TIMEOUT_S = 90.0
+BROKEN_LANDED_TIMEOUT_S = 5.0
 
 
 class StageError(Exception):
@@ -42,7 +43,11 @@ class StageError(Exception):
 
 @dataclass
 class Outcome:
-    """What a scenario showed; it passed when every kill point was hit and the lake is exact."""
+    """What a scenario showed.
+
+    It passed when every kill point was hit and the lake is exact; a collector that is
+    broken on purpose when its damage was seen.
+    """
 
     scenario: str
     title: str
@@ -56,9 +61,12 @@ class Outcome:
     findings: Findings
     seconds: float
     exits: dict[str, int]
+    started_over: int
     landed_by: dict[str, int]
     puts_that_found_the_key_taken: int
     zombies_heard_again: int
+    broken: str | None
+    problems: list[str]
     error: str | None = None
 
     @property
@@ -66,7 +74,14 @@ class Outcome:
         return [name for name, times in self.expected_hits.items() if self.kill_points.get(name, 0) < times]
 
     @property
+    def damaged(self) -> bool:
+        """Whether records were found missing or more than once."""
+        return self.findings.missing > 0 or self.findings.duplicated > 0
+
+    @property
     def passed(self) -> bool:
+        if self.broken is not None:
+            return self.damaged
         return self.error is None and not self.not_hit and self.findings.exact and self.findings.produced > 0
 
 
@@ -87,7 +102,7 @@ class S3Server:
             endpoint_url=f"http://127.0.0.1:{self.port}",
             region_name="us-east-1",
             aws_access_key_id="chaos",
-            aws_secret_access_key="chaos",
+            aws_secret_access_key="chaos",  # noqa: S106
             config=Config(s3={"addressing_style": "path"}, max_pool_connections=16),
         )
 
@@ -133,7 +148,11 @@ class Stage:
     kafka_proxy: KafkaProxy
     loop: asyncio.AbstractEventLoop
     grouped: bool
+    messages: int
     hits: Counter[str] = field(default_factory=Counter)
+    # Streams that ended in the middle: what was claimed and not landed is gone with them.
+    dead_streams: set[str] = field(default_factory=set)
+    log_ends: dict[tuple[str, int], int] = field(default_factory=dict)
 
     @property
     def ledger(self) -> Ledger:
@@ -220,6 +239,27 @@ class Stage:
                 # It keeps a member that left until its session is over, and gets stuck on joins before that.
                 time.sleep(GUEST_SESSION_S + 0.5)
 
+    def go_on_with_new_topic(self) -> None:
+        """Recreate the topic and produce into the new stream; the ledger keeps what landed of the old one."""
+        old = self.broker.stream_id
+        self.dead_streams.add(old)
+        self.broker.recreate_topic()
+        landed = main_ends(read_bucket(self.server.client(), self.bucket, "landing/"))
+        for partition in range(self.broker.partitions):
+            records = self.ledger[old, partition]
+            for offset in [one for one in records if one >= landed.get((old, partition), 0)]:
+                del records[offset]
+        self.traffic.ends.clear()
+        self.traffic = _traffic(
+            self.scenario,
+            self.broker,
+            self.ledger,
+            self.traffic.ends,
+            self.traffic.seed + 1000,
+            self.messages,
+        )
+        self.traffic.start()
+
     def places(self, offset: int | None = None, metadata: str | None = None) -> list[Any]:
         """Every partition of the topic, with an offset and its metadata to commit."""
         from confluent_kafka import TopicPartition
@@ -269,7 +309,9 @@ def run_scenario(
         ):
             hits = stage.hits
             _play(stage)
-            findings = verify(read_bucket(server.client(), bucket), stage.ledger)
+            findings = verify(
+                read_bucket(server.client(), bucket), stage.ledger, stage.log_ends, stage.dead_streams
+            )
     except Exception as caught:
         error = f"{type(caught).__name__}: {caught}"
     hits.update({fault.name: fault.hits for fault in faults})
@@ -287,38 +329,68 @@ def run_scenario(
         findings=findings,
         seconds=round(time.monotonic() - started, 1),
         exits=dict(workers.ends),
+        started_over=sum(log.read_text().count(STARTED_OVER) for log in folder.glob("*/worker.log")),
         landed_by=plan.landed_by(),
         puts_that_found_the_key_taken=plan.taken_keys.total(),
         zombies_heard_again=plan.zombies.total(),
+        broken=scenario.broken,
+        problems=plan.problems[:10],
         error=error,
     )
 
 
 def _play(stage: Stage) -> None:
     """Produce and collect under faults until all of them fired, then let everything come to rest."""
-    scenario, plan, traffic = stage.scenario, stage.plan, stage.traffic
-    if scenario.prelude is not None:
-        scenario.prelude(stage)
+    scenario, plan = stage.scenario, stage.plan
     for number in range(scenario.workers):
         stage.add_worker(f"worker-{number + 1}")
-    if not traffic.started:
-        traffic.start()
+    stage.traffic.start()
     stage.wait_until(lambda: bool(plan.created), 30, "a first range is claimed")
     plan.armed = True
     if scenario.script is not None:
         scenario.script(stage)
     try:
         stage.wait_until(
-            lambda: plan.exhausted and traffic.count_reached, FAULTS_TIMEOUT_S, "every fault fired"
+            lambda: plan.exhausted and stage.traffic.count_reached, FAULTS_TIMEOUT_S, "every fault fired"
         )
     finally:
         plan.armed = False
-    traffic.finish(30)
-    stage.wait_until(stage.all_landed, LANDED_TIMEOUT_S, "everything that was produced is landed")
+    stage.traffic.finish(60)
+    stage.log_ends.update(stage.broker.log_ends())
+    if scenario.broken is not None:
+        # It may never come to rest; what it has landed by now is judged.
+        with contextlib.suppress(StageError):
+            stage.wait_until(stage.all_landed, BROKEN_LANDED_TIMEOUT_S, "a broken collector comes to rest")
+    else:
+        stage.wait_until(stage.all_landed, LANDED_TIMEOUT_S, "everything that was produced is landed")
     try:
         stage.workers.stop_all()
     except FleetError as error:
         raise StageError(str(error)) from error
+
+
+def _traffic(
+    scenario: "Scenario",
+    broker: OpenBroker,
+    ledger: Ledger,
+    ends: dict[int, int],
+    seed: int,
+    messages: int,
+) -> Traffic:
+    options = {"transactional.id": "chaos"} if scenario.transactional else {}
+    return Traffic(
+        producer=broker.client.producer(**options),
+        topic=TOPIC,
+        partitions=broker.partitions,
+        seed=seed,
+        count=messages,
+        rate=RATE,
+        ledger=ledger,
+        stream_id=broker.stream_id,
+        bounded=broker.embedded,
+        ends=ends,
+        transactional=scenario.transactional,
+    )
 
 
 @contextlib.contextmanager
@@ -337,19 +409,9 @@ def _stage(
     client = server.client()
     client.create_bucket(Bucket=bucket)
     _put_consent(client, bucket)
+    ledger: Ledger = {}
     ends: dict[int, int] = {}
-    traffic = Traffic(
-        producer=broker.client.producer(),
-        topic=TOPIC,
-        partitions=broker.partitions,
-        seed=seed,
-        count=messages,
-        rate=RATE,
-        ledger={},
-        stream_id=broker.stream_id,
-        bounded=broker.embedded,
-        ends=ends,
-    )
+    traffic = _traffic(scenario, broker, ledger, ends, seed, messages)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="proxies", daemon=True)
     thread.start()
@@ -362,7 +424,7 @@ def _stage(
     )
     kafka_proxy = KafkaProxy(broker.port, plan)
     try:
-        yield Stage(
+        stage = Stage(
             scenario,
             broker,
             server,
@@ -375,9 +437,11 @@ def _stage(
             kafka_proxy,
             loop,
             grouped,
+            messages,
         )
+        yield stage
     finally:
-        traffic.abandon()
+        stage.traffic.abandon()
         loop.call_soon_threadsafe(s3_proxy.close)
         loop.call_soon_threadsafe(kafka_proxy.close)
         asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result(10)
@@ -404,4 +468,3 @@ def _put_consent(client: Any, bucket: str) -> None:
     opted_out = [OptOut(device, moment.replace(year=moment.year - 1), None) for device in OPTED_OUT]
     snapshot = ConsentSnapshot("chaos", moment, opted_out)
     client.put_object(Bucket=bucket, Key=layout.consent_key("chaos"), Body=msgspec.json.encode(snapshot))
-

@@ -111,6 +111,8 @@ class Traffic:
     """A producer in a thread of its own: at least `count` messages, and on until it is told to end.
 
     Sends `rate` messages a second to partitions in turn. `ledger` is complete after `finish()`.
+    With `transactional` each burst is a transaction and every fourth is aborted: what readers
+    of committed messages never see is not in the ledger, and offsets have gaps.
     """
 
     producer: Any
@@ -124,6 +126,8 @@ class Traffic:
     bounded: bool
     # End of each partition's log as far as acknowledged.
     ends: dict[int, int]
+    transactional: bool = False
+    aborted: int = 0
     sent: int = 0
     delivered: int = 0
     errors: list[str] = field(default_factory=list)
@@ -168,35 +172,63 @@ class Traffic:
             raise RuntimeError(f"{len(self.errors)} messages were not delivered, the first: {self.errors[0]}")
 
     def _run(self) -> None:
+        try:
+            self._produce()
+        except Exception as error:
+            self.errors.append(f"the producer ended: {type(error).__name__}: {error}")
+
+    def _produce(self) -> None:
         source, sizes = messages(self.seed), [0] * self.partitions
-        due = time.monotonic()
+        due, bursts = time.monotonic(), 0
+        if self.transactional:
+            self.producer.init_transactions(60)
         while not (self._enough.is_set() and self.sent >= self.count):
             if self.bounded and max(sizes) > MAX_PARTITION_BYTES:
                 self.errors.append("the embedded broker is full before the scenario was through")
                 return
+            burst: list[tuple[int, int, Record]] = []
+            if self.transactional:
+                self.producer.begin_transaction()
             for _ in range(BURST):
                 record, partition = next(source), self.sent % self.partitions
                 sizes[partition] += len(record.value or b"") + 64
-                self._send(record, partition)
+                self._send(record, partition, burst)
                 self.sent += 1
+            bursts += 1
+            if self.transactional:
+                self._end_transaction(burst, commit=bursts % 4 != 0)
             rate = self.rate * (TRICKLE if self.count_reached else 1.0)
             due = max(due + BURST / rate, time.monotonic() - 1)
             while (left_s := due - time.monotonic()) > 0:
                 self.producer.poll(left_s)
 
-    def _send(self, record: Record, partition: int) -> None:
-        delivered = self.ledger[self.stream_id, partition]
+    def _end_transaction(self, burst: list[tuple[int, int, Record]], commit: bool) -> None:
+        self.producer.flush(60)
+        if commit:
+            self.producer.commit_transaction(60)
+            for partition, offset, record in burst:
+                self._deliver(partition, offset, record)
+        else:
+            self.producer.abort_transaction(60)
+            self.aborted += len(burst)
 
+    def _send(self, record: Record, partition: int, burst: list[tuple[int, int, Record]]) -> None:
         def report(error: Any, message: Any) -> None:
             if error is not None:
                 self.errors.append(f"{message.topic()}[{message.partition()}]: {error.str()}")
-                return
-            if message.offset() in delivered:
-                self.errors.append(f"offset {message.offset()} of partition {partition} was delivered twice")
-            delivered[message.offset()] = record
-            self.ends[partition] = max(self.ends.get(partition, 0), message.offset() + 1)
-            self.delivered += 1
+            elif self.transactional:
+                burst.append((partition, message.offset(), record))
+            else:
+                self._deliver(partition, message.offset(), record)
 
         self.producer.produce(
             self.topic, record.value, b"k", partition, timestamp=int(time.time() * 1000), on_delivery=report
         )
+
+    def _deliver(self, partition: int, offset: int, record: Record) -> None:
+        delivered = self.ledger[self.stream_id, partition]
+        if offset in delivered:
+            self.errors.append(f"offset {offset} of partition {partition} was delivered twice")
+        delivered[offset] = record
+        self.ends[partition] = max(self.ends.get(partition, 0), offset + 1)
+        self.delivered += 1

@@ -9,7 +9,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +35,7 @@ class Findings:
     `_by_content` figures count payloads whatever their offset; `violations` are
     broken rules of the protocol in words (at most 20); `orphaned_rejects` are
     reject objects that no range refers to, which is no fault.
+    `claims_of_dead_streams` were never landed before their topic was deleted.
     """
 
     produced: int = 0
@@ -48,6 +49,7 @@ class Findings:
     missing_by_content: int = 0
     duplicated_by_content: int = 0
     orphaned_rejects: int = 0
+    claims_of_dead_streams: int = 0
     broken_rules: int = 0
     violations: list[str] = field(default_factory=list)
 
@@ -99,17 +101,26 @@ def main_ends(keys: Iterable[str]) -> dict[tuple[str, int], int]:
 
 
 def verify(
-    objects: Mapping[str, bytes], ledger: Ledger, log_ends: Mapping[tuple[str, int], int] | None = None
+    objects: Mapping[str, bytes],
+    ledger: Ledger,
+    log_ends: Mapping[tuple[str, int], int],
+    dead_streams: Collection[str] = (),
 ) -> Findings:
     """Compare the lake's objects with the ledger.
 
-    `log_ends` gives the end of a log by (stream, partition) where it is not one
-    after the last record (transaction markers).
+    `log_ends` gives the end of each log by (stream, partition). A stream whose topic
+    was deleted (`dead_streams`) may leave claims that nobody can land any more.
     """
     findings = Findings(produced=sum(map(len, ledger.values())))
     claims = _claims(objects, findings)
     mains = _mains(objects, claims, findings)
-    _check_chains(claims, ledger, log_ends or {}, findings)
+    _check_chains(claims, ledger, log_ends, findings)
+    for place in sorted(claims.keys() - mains.keys()):
+        if place[0] in dead_streams:
+            del claims[place]
+            findings.claims_of_dead_streams += 1
+        else:
+            findings.violated(f"{_name(place)} was claimed and has no main object")
     found: Counter[tuple[str, int, int]] = Counter()
     contents: Counter[bytes] = Counter()
     referred: set[str] = set()
@@ -160,8 +171,6 @@ def _mains(
             findings.violated(f"{key} has no claim")
         elif claim["end"] != int(match[5]) or not claim["claimed_at"].startswith(match[1]):
             findings.violated(f"{key} is not named as its claim says (end {claim['end']})")
-    for place in claims.keys() - mains.keys():
-        findings.violated(f"{_name(place)} was claimed and has no main object")
     for place, keys in mains.items():
         if len(keys) > 1:
             findings.violated(f"{_name(place)} has {len(keys)} main objects")
@@ -180,9 +189,9 @@ def _check_chains(
         if start != before:
             findings.violated(f"{stream_id}/{partition}: a claim starts at {start}, not at {before}")
         ends[stream_id, partition] = claim["end"]
-    for place, records in ledger.items():
-        end = log_ends.get(place, max(records, default=-1) + 1)
-        if ends.get(place, 0) < max(records, default=-1) + 1 or ends.get(place, 0) > end:
+    for place, end in log_ends.items():
+        last = max(ledger.get(place, {}), default=-1)
+        if not last < ends.get(place, 0) <= end:
             findings.violated(f"{place[0]}/{place[1]}: claims end at {ends.get(place, 0)}, the log at {end}")
 
 

@@ -8,6 +8,10 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ingestion.broker.client import BrokerClient
 
 # Loaded once in the process that workers are forked from, so that a restart takes 0.1 s.
 PRELOAD = (
@@ -15,12 +19,14 @@ PRELOAD = (
     "confluent_kafka",
     "confluent_kafka.admin",
     "ingestion.broker.client",
-    "ingestion.collector.engine",
+    "ingestion.collector.service",
     "ingestion.contracts.decoders",
     "ingestion.lake.store",
     "ingestion.settings",
 )
 _PR_SET_PDEATHSIG = 1
+FIRST_DELAY_S, LAST_DELAY_S = 0.2, 2.0
+STARTED_OVER = "the collector starts over"
 
 
 @dataclass(frozen=True)
@@ -65,22 +71,20 @@ def run_worker(spec: WorkerSpec) -> None:
 
 
 def _collect(spec: WorkerSpec, stop: threading.Event) -> None:
-    from pydantic import SecretStr
-
     from chaos.broken import broken_store
     from ingestion.broker.client import connect
+    from ingestion.collector import service
     from ingestion.collector.engine import Collector
     from ingestion.lake.store import open_store
     from ingestion.settings import BrokerSettings, CollectorSettings, LakeSettings
 
-    store = open_store(
-        LakeSettings(
-            url=f"s3://{spec.bucket}",
-            endpoint_url=f"http://127.0.0.1:{spec.s3_port}",
-            access_key_id="chaos",
-            secret_access_key=SecretStr("chaos"),
-        ),
-        spec.home,
+    lake = LakeSettings.model_validate(
+        {
+            "url": f"s3://{spec.bucket}",
+            "endpoint_url": f"http://127.0.0.1:{spec.s3_port}",
+            "access_key_id": "chaos",
+            "secret_access_key": "chaos",
+        }
     )
     broker = BrokerSettings(
         bootstrap_servers=spec.bootstrap_servers,
@@ -89,23 +93,25 @@ def _collect(spec: WorkerSpec, stop: threading.Event) -> None:
         group_instance_id=spec.name if spec.static_member else None,
         session_timeout_s=spec.session_timeout_s,
     )
-    client = connect(broker, spec.home)
-    if client.embedded and spec.group_id is not None:
-        client = shared_group(client)
-    collector = Collector(
-        client,
-        broken_store(spec.broken, store) if spec.broken else store,
-        CollectorSettings(rotate_rows=spec.rotate_rows, rotate_age_s=spec.rotate_age_s),
-        [spec.topic],
-    )
-    report = collector.run_forever(stop)
-    logging.info("%s stopped after %d messages in %d ranges", spec.name, report.messages, report.files)
+    rotation = CollectorSettings(rotate_rows=spec.rotate_rows, rotate_age_s=spec.rotate_age_s)
+    store = open_store(lake, spec.home)
+    if spec.broken is not None:
+        store = broken_store(spec.broken, store)
+
+    def make() -> Collector:
+        client = connect(broker, spec.home)
+        if client.embedded and spec.group_id is not None:
+            client = shared_group(client)
+        return Collector(client, store, rotation, [spec.topic])
+
+    # A minute between attempts would only make scenarios long.
+    service.FIRST_DELAY_S, service.LAST_DELAY_S = FIRST_DELAY_S, LAST_DELAY_S
+    service.serve(make, stop)
+    logging.info("%s stopped", spec.name)
 
 
-def shared_group(client):  # type: ignore[no-untyped-def]
+def shared_group(client: "BrokerClient") -> "BrokerClient":
     """The client with one group for all workers, which the embedded broker otherwise avoids."""
-    from typing import Any
-
     from ingestion.broker.client import BrokerClient
 
     class SharedGroupClient(BrokerClient):
