@@ -33,6 +33,7 @@ class Scenario:
     script: "Callable[[Stage], None] | None" = None
     expected_hits: dict[str, int] = field(default_factory=dict)
     workers: int = 3
+    rate: int = 3_000
     shared_group: bool | None = None
     static_members: bool = False
     session_timeout_s: float = 3.0
@@ -99,8 +100,14 @@ def overtaken() -> list[Scenario]:
         Scenario(
             "claim-412-in-group",
             "in one group: another writer claims more than this one has seen, and never lands it",
-            faults=(fault(CLAIM, action=Action.OVERTAKE, times=12, chance=0.5),),
+            faults=(
+                fault(CLAIM, action=Action.OVERTAKE, times=12, chance=0.7),
+                # So that what the worker knows of the log is older than the other writer's claim.
+                fault("fetch", action=Action.SLOW, delay_s=0.8, times=20, chance=0.3),
+            ),
             shared_group=True,
+            # Slow enough that workers reach the end of the log again and again.
+            rate=600,
         )
     ]
 
@@ -285,7 +292,7 @@ def workers_and_offsets() -> list[Scenario]:
 
 
 _RESTARTED, _BROKER_KILLED, _BROKER_FROZEN = "broker restarted", "broker killed", "broker frozen"
-_RECREATED = "topic recreated"
+_RECREATED, _ALL_FROZEN = "topic recreated", "every worker frozen meanwhile"
 _ABORTED = "transactions aborted"
 
 
@@ -318,6 +325,13 @@ def on_kafka_only() -> list[Scenario]:
             "the topic is deleted and created again, once when all is landed and once in the middle",
             script=_recreate_topic,
             expected_hits={_RECREATED: 2},
+            kafka_only=True,
+        ),
+        Scenario(
+            "topic-recreated-asleep",
+            "every worker is frozen while the topic is recreated and grows longer than it was",
+            script=_recreate_topic_asleep,
+            expected_hits={_RECREATED: 1, _ALL_FROZEN: 1},
             kafka_only=True,
         ),
         Scenario(
@@ -380,9 +394,29 @@ def _recreate_topic(stage: "Stage") -> None:
     stage.hits[_RECREATED] += 1
     stage.wait_for_landing(60)
     stage.wait_until(lambda: stage.traffic.delivered > 1_000, 30, "the second stream is under way")
-    stage.traffic.abandon()
+    stage.traffic.cut_short()
     stage.go_on_with_new_topic()
     stage.hits[_RECREATED] += 1
+    stage.wait_for_landing(60)
+
+
+def _recreate_topic_asleep(stage: "Stage") -> None:
+    stage.wait_until(lambda: stage.traffic.delivered > 2_000, 30, "the first stream is under way")
+    stage.traffic.cut_short()
+    stage.log_ends.update(stage.broker.log_ends())
+    stage.wait_until(stage.all_landed, 90, "the first stream is landed")
+    longest = max(stage.traffic.ends.values())
+    names = stage.workers.running()
+    for name in names:
+        stage.workers.stop(name)
+    stage.go_on_with_new_topic()
+    stage.hits[_RECREATED] += 1
+    stage.wait_until(
+        lambda: min(stage.traffic.ends.values(), default=0) > longest + 300, 60, "the new topic is longer"
+    )
+    for name in names:
+        stage.workers.wake(name)
+    stage.hits[_ALL_FROZEN] += 1
     stage.wait_for_landing(60)
 
 

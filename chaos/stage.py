@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from chaos.scenarios import Scenario
 
 PARTITIONS = 4
-RATE = 3_000
+USUAL_RATE = 3_000
 ROTATE_ROWS = 300
 ROTATE_AGE_S = 0.4
 POLL_S = 0.05
@@ -383,8 +383,9 @@ def _traffic(
         topic=TOPIC,
         partitions=broker.partitions,
         seed=seed,
-        count=messages,
-        rate=RATE,
+        # As many seconds of production as at the usual rate.
+        count=messages * scenario.rate // USUAL_RATE,
+        rate=scenario.rate,
         ledger=ledger,
         stream_id=broker.stream_id,
         bounded=broker.embedded,

@@ -23,7 +23,7 @@ DEVICES = 40
 MAX_PARTITION_BYTES = 3_800_000
 BURST = 50
 # Once enough was sent, only so many that there is something to collect until the last fault fired.
-TRICKLE = 0.2
+TRICKLE = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +156,11 @@ class Traffic:
         if self._thread is not None:
             self._thread.join()
 
+    def cut_short(self, timeout_s: float = 60.0) -> None:
+        """Send no more, and wait until what was sent is acknowledged. Raises TimeoutError, RuntimeError."""
+        self.count = 0
+        self.finish(timeout_s)
+
     @property
     def count_reached(self) -> bool:
         return self.sent >= self.count
@@ -197,7 +202,7 @@ class Traffic:
             bursts += 1
             if self.transactional:
                 self._end_transaction(burst, commit=bursts % 4 != 0)
-            rate = self.rate * (TRICKLE if self.count_reached else 1.0)
+            rate = min(self.rate, TRICKLE) if self.count_reached else self.rate
             due = max(due + BURST / rate, time.monotonic() - 1)
             while (left_s := due - time.monotonic()) > 0:
                 self.producer.poll(left_s)
