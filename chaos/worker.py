@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # Loaded once in the process that workers are forked from, so that a restart takes 0.1 s.
 PRELOAD = (
+    "chaos.broken",
+    "chaos.worker",
     "boto3",
     "confluent_kafka",
     "confluent_kafka.admin",
