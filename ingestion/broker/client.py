@@ -80,7 +80,12 @@ class BrokerClient:
             # The embedded broker keeps a member that left for its whole session (44 s), and a new one
             # waits for it. Its groups need no memory: where to resume is in the lake.
             group_id = f"{group_id}-{uuid.uuid4().hex[:8]}"
-        member: dict[str, Any] = {"session.timeout.ms": round(self.settings.session_timeout_s * 1000)}
+        session_ms = round(self.settings.session_timeout_s * 1000)
+        member: dict[str, Any] = {
+            "session.timeout.ms": session_ms,
+            # Three chances within a session; the default of 3 s would let a short one expire.
+            "heartbeat.interval.ms": max(1, min(3_000, session_ms // 3)),
+        }
         # The embedded broker knows no static members.
         if self.settings.group_instance_id and not self.embedded:
             member["group.instance.id"] = self.settings.group_instance_id
