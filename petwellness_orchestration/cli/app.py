@@ -86,12 +86,27 @@ def extract(data: DataOption = None) -> None:
 
 @app.command()
 def collect(
-    forever: Annotated[bool, typer.Option("--forever", help="Run as a service until SIGTERM.")] = False,
+    forever: Annotated[
+        bool, typer.Option("--forever", help="Run as a service until SIGTERM; logs JSON lines.")
+    ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="With --forever: Prometheus metrics on this port of 127.0.0.1, 0 for none "
+            "(PETWELLNESS_COLLECTOR_METRICS_PORT).",
+        ),
+    ] = None,
 ) -> None:
     """Take telemetry from the broker into the lake, to the present or forever."""
+    if forever:
+        from petwellness_orchestration.cli.serve import serve_collector
+
+        raise typer.Exit(serve_collector(metrics_port))
     from petwellness_orchestration.cli.steps import collect_telemetry
 
-    raise typer.Exit(collect_telemetry(forever))
+    raise typer.Exit(collect_telemetry())
 
 
 @app.command()

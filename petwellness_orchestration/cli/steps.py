@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from petwellness_orchestration.cli.console import mebibytes, say, thousands, warn
-from petwellness_orchestration.cli.publish import stop_on_signals
 from petwellness_orchestration.cli.runs import EVERYTHING, REFRESH, RunOutcome, run_job
 from petwellness_orchestration.settings import PlatformSettings, load_settings
 
@@ -15,14 +14,9 @@ def land_records() -> int:
     )
 
 
-def collect_telemetry(forever: bool) -> int:
-    """Drain the topics to the present, or serve until SIGTERM."""
-    if not forever:
-        return _finish(run_job(load_settings(), EVERYTHING, ["landing/telemetry_events"]))
-    from petwellness_orchestration.collecting import serve_telemetry
-
-    serve_telemetry(load_settings(), stop_on_signals(), say)
-    return 0
+def collect_telemetry() -> int:
+    """Drain the topics to the present."""
+    return _finish(run_job(load_settings(), EVERYTHING, ["landing/telemetry_events"]))
 
 
 def load_raw() -> int:
