@@ -5,6 +5,7 @@ that are slow or away. Restarts and growth of topics on Apache Kafka are in `tes
 """
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -366,9 +367,8 @@ def test_a_slow_store_pauses_partitions_and_bounds_memory(
 def test_a_store_slower_than_the_session_keeps_the_member_in_its_group(world: World, slow: SlowStore) -> None:
     session_s = 6.0
     client = world.client()
-    object.__setattr__(
-        client, "settings", client.settings.model_copy(update={"session_timeout_s": session_s})
-    )
+    patient = client.settings.model_copy(update={"session_timeout_s": session_s})
+    client = dataclasses.replace(client, settings=patient)
     stop, reports = threading.Event(), []
     collector = Collector(client, slow, CollectorSettings(rotate_age_s=0.1), [world.topic])
     thread = threading.Thread(target=lambda: reports.append(collector.run_forever(stop)))
