@@ -131,6 +131,30 @@ def load() -> None:
 
 
 @app.command()
+def gaps(
+    output: Annotated[str, typer.Option("--format", help="text or json.")] = "text",
+) -> None:
+    """Find what is missing between broker, lake, raw and devices; exit code 1 while a gap is open."""
+    from petwellness_orchestration.cli.gaps import show_gaps
+
+    if output not in ("text", "json"):
+        raise typer.BadParameter(f"'{output}' is no format; choose text or json", param_hint="--format")
+    raise typer.Exit(show_gaps(output))
+
+
+@app.command()
+def reload(
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it; without this only say what would happen.")
+    ] = False,
+) -> None:
+    """Load again, from the lake, the ranges on which raw differs from it."""
+    from petwellness_orchestration.cli.gaps import reload_ranges
+
+    raise typer.Exit(reload_ranges(yes))
+
+
+@app.command()
 def build(
     full_refresh: Annotated[bool, typer.Option("--full-refresh", help="Rebuild every day.")] = False,
 ) -> None:

@@ -194,12 +194,15 @@ def test_a_stop_while_the_store_hangs_ends_in_time(
     bare_world.send([bare_world.event(0)])
     if frozen_at == "start":
         server.suspend()
-    with process(bare_world, PETWELLNESS_COLLECTOR_STOP_TIMEOUT_S="1", **lake) as one:
+    port = free_port()
+    stopping = {"PETWELLNESS_COLLECTOR_STOP_TIMEOUT_S": "1"}
+    with process(bare_world, "--metrics-port", str(port), **stopping, **lake) as one:
         if frozen_at == "landing":
             until(lambda: one.lines("file_landed"), "a landed file")
             server.suspend()
             bare_world.send(map(bare_world.event, range(1, 5)), first=1)
-            time.sleep(0.5)  # Long enough to consume them; what is not consumed is nobody's to leave.
+            consumed = ("petwellness_collector_consumed_messages_total", "")
+            until(lambda: scraped(port)[consumed] == 5, "five consumed messages")
         else:
             until(lambda: one.lines("started"), "its start")
         started = time.monotonic()
