@@ -100,6 +100,12 @@ class CollectorSettings(BaseSettings):
     )
     max_message_bytes: int = Field(default=64 * 1024, gt=0)
     consent_max_age_s: float = Field(default=24 * 3600, gt=0)
+    stop_timeout_s: float = Field(
+        default=20.0, gt=0, description="How long the service may land what it holds when it is stopped."
+    )
+    metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="Prometheus metrics on this port of 127.0.0.1; 0 is off."
+    )
     as_service: bool = Field(
         default=False,
         description="Collectors run beside the graph; the drain asset then reports what landed.",

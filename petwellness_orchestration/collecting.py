@@ -6,6 +6,7 @@ someone to report to.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from petwellness_orchestration.settings import PlatformSettings
 
 if TYPE_CHECKING:
     from ingestion.collector.engine import Collector
-    from ingestion.collector.report import DrainReport
+    from ingestion.collector.report import DrainReport, Landed
     from ingestion.lake.store import ObjectStore
 
 
@@ -37,20 +38,43 @@ def drain_telemetry(
     return drain_metadata(report)
 
 
-def serve_telemetry(settings: PlatformSettings, stop: threading.Event, say: Callable[[str], None]) -> None:
-    """Collect until `stop` is set, then land what is buffered; start over after failures that pass."""
-    from ingestion.collector.service import serve
+def serve_telemetry(settings: PlatformSettings, stop: threading.Event, metrics_port: int) -> None:
+    """Collect until `stop` is set, then land what is buffered; start over after failures that pass.
+
+    Logs JSON lines. Raises what the first connection raises, MetricsPortError.
+    """
+    from ingestion.collector.logline import LOGGER, fields_of, landed_fields
+    from ingestion.collector.metrics import CollectorMetrics, serve_metrics
+    from ingestion.collector.service import Failure, serve
     from ingestion.lake.store import open_store
 
+    log = logging.getLogger(LOGGER)
     store = open_store(settings.lake, settings.state.home)
-    say("collector runs; SIGTERM or Ctrl-C stops it")
-    serve(
-        lambda: _collector(settings, store),
-        stop,
-        _progress_line(say),
-        lambda error, delay_s: say(f"the collector starts over in {delay_s:.0f} s: {error}"),
-    )
-    say("collector stopped")
+    metrics = CollectorMetrics(lambda: store.retries)
+
+    def on_landed(landed: Landed) -> None:
+        metrics.note_landed(landed)
+        log.info("file_landed", extra=fields_of(landed_fields(landed)))
+
+    def make() -> Collector:
+        collector = _collector(settings, store, on_landed)
+        metrics.follow(collector.report)
+        return collector
+
+    def on_failure(failure: Failure) -> None:
+        metrics.note_restart(failure.error)
+        fields = {
+            "error": type(failure.error).__name__,
+            "text": str(failure.error),
+            "retry_in_s": failure.retry_in_s,
+            "left": failure.left,
+        }
+        log.error("failed", extra=fields_of(fields))
+
+    with serve_metrics(metrics, metrics_port):
+        log.info("started", extra=fields_of({"lake": store.url, "metrics_port": metrics_port}))
+        left = serve(make, stop, on_failure)
+        log.info("stopped", extra=fields_of({"left": left}))
 
 
 def drain_metadata(report: DrainReport) -> dict[str, Any]:
@@ -68,20 +92,24 @@ def drain_metadata(report: DrainReport) -> dict[str, Any]:
         "ranges_by_partition": dict(sorted(report.ranges_by_partition.items())),
         "rotations_by_reason": dict(sorted(report.rotations_by_reason.items())),
         "recovered_claims": report.recovered_claims,
+        "claims_lost": report.claims_lost,
         "gap_claims": report.gap_claims,
+        "pauses": report.pauses,
         "seconds": round(report.seconds, 3),
-        "landing_latency_s": {name: round(value, 3) for name, value in report.latency_s.items()},
+        **{f"landing_latency_{name}_s": round(value, 3) for name, value in report.latency_s.items()},
     }
 
 
-def _collector(settings: PlatformSettings, store: ObjectStore) -> Collector:
+def _collector(
+    settings: PlatformSettings, store: ObjectStore, on_landed: Callable[[Landed], None] | None = None
+) -> Collector:
     from ingestion.broker.client import connect
     from ingestion.collector.engine import Collector
     from ingestion.contracts.decoders import DECODERS
 
     client = connect(settings.broker, settings.state.home)
     topics = client.existing_topics([decoder.topic for decoder in DECODERS.values()])
-    return Collector(client, store, settings.collector, topics)
+    return Collector(client, store, settings.collector, topics, on_landed=on_landed)
 
 
 def _progress_line(say: Callable[[str], None]) -> Callable[[DrainReport], None]:

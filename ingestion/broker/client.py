@@ -173,6 +173,23 @@ class BrokerClient:
             raise unreachable(self.bootstrap_servers, "the embedded broker has stopped")
         return card.streams
 
+    def log_bounds(self, stream: Stream) -> dict[int, tuple[int, int]]:
+        """First offset and end of each partition's log now. Raises BrokerUnreachableError."""
+        from confluent_kafka import KafkaException, TopicPartition
+
+        asking = self.consumer()
+        try:
+            return {
+                number: asking.get_watermark_offsets(
+                    TopicPartition(stream.topic, number), timeout=self.settings.connect_timeout_s
+                )
+                for number in range(stream.partitions)
+            }
+        except KafkaException as error:
+            raise unreachable(self.bootstrap_servers, error.args[0].str()) from error
+        finally:
+            asking.close()
+
     def retention_ms(self, topic: str) -> int | None:
         """How long the broker keeps a topic's messages by their timestamp; None for ever.
 

@@ -22,6 +22,7 @@ import msgspec
 # Messages kept per partition are 5 MiB; this leaves room for what a batch adds.
 MAX_UNLANDED_BYTES = 4_000_000
 _RD_KAFKA_PRODUCER = 0
+_BROKER_ID = 1
 
 
 class EmbeddedBrokerError(Exception):
@@ -126,6 +127,15 @@ class EmbeddedBroker:
         if code:
             raise EmbeddedBrokerError(f"records of '{topic}' could not be deleted (librdkafka error {code})")
 
+    def set_round_trip_ms(self, milliseconds: int) -> None:
+        """Answer every request so much later from now on."""
+        self._library.rd_kafka_mock_broker_set_rtt(self._cluster, _BROKER_ID, milliseconds)
+
+    def set_down(self, is_down: bool) -> None:
+        """Close all connections and take none, or take them again; what is stored stays."""
+        change = "rd_kafka_mock_broker_set_down" if is_down else "rd_kafka_mock_broker_set_up"
+        getattr(self._library, change)(self._cluster, _BROKER_ID)
+
 
 def stream_prefix(card_path: Path) -> str:
     """What the stream ids of every embedded broker of one state folder start with.
@@ -178,6 +188,9 @@ def _load_library() -> Any:
         "rd_kafka_mock_cluster_bootstraps": (text, [pointer]),
         "rd_kafka_mock_topic_create": (number, [pointer, text, number, number]),
         "rd_kafka_mock_group_initial_rebalance_delay_ms": (None, [pointer, ctypes.c_int32]),
+        "rd_kafka_mock_broker_set_rtt": (number, [pointer, ctypes.c_int32, number]),
+        "rd_kafka_mock_broker_set_down": (number, [pointer, ctypes.c_int32]),
+        "rd_kafka_mock_broker_set_up": (number, [pointer, ctypes.c_int32]),
         "rd_kafka_mock_partition_delete_records": (
             number,
             [pointer, text, ctypes.c_int32, ctypes.c_int64],

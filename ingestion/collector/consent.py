@@ -27,8 +27,12 @@ _EPOCH = datetime(1970, 1, 1)
 _ORDER = ["changed_at", "arrival_ts", "stream_id", "kafka_partition", "kafka_offset"]
 
 
+# How far the clocks of two machines may be apart.
+CLOCK_TOLERANCE = timedelta(minutes=5)
+
+
 class ConsentSnapshotStaleError(Exception):
-    """There is no consent snapshot, or the latest is older than allowed: nothing may be ingested."""
+    """No consent snapshot, or one that is too old or whose age cannot be told: nothing may be ingested."""
 
 
 class OptOut(NamedTuple):
@@ -140,7 +144,8 @@ def load_latest_snapshot(store: ObjectStore, now: datetime, max_age_s: float) ->
     last = max((info.key for info in store.list(layout.CONSENT)), default=None)
     if last is None:
         raise ConsentSnapshotStaleError(
-            "there is no consent snapshot, so nothing may be ingested; build one from the landed records"
+            "there is no consent snapshot, so nothing may be ingested; build one from the landed "
+            "records (`petwellness extract`)"
         )
     snapshot: ConsentSnapshot = msgspec.json.decode(store.get(last), type=ConsentSnapshot)
     check_age(snapshot, now, max_age_s)
@@ -148,12 +153,18 @@ def load_latest_snapshot(store: ObjectStore, now: datetime, max_age_s: float) ->
 
 
 def check_age(snapshot: ConsentSnapshot, now: datetime, max_age_s: float) -> None:
-    """Raise ConsentSnapshotStaleError if a snapshot is older than allowed."""
+    """Raise ConsentSnapshotStaleError if a snapshot is older than allowed, or if its age cannot be told."""
     age = now - snapshot.built_at
+    if age < -CLOCK_TOLERANCE:
+        raise ConsentSnapshotStaleError(
+            f"consent snapshot {snapshot.snapshot_id} was built {-age.total_seconds():.0f} s after what is "
+            f"now {now:%Y-%m-%d %H:%M:%S} UTC here, so its age cannot be told; set the clock of this machine"
+        )
     if age > timedelta(seconds=max_age_s):
         raise ConsentSnapshotStaleError(
             f"consent snapshot {snapshot.snapshot_id} is {age.total_seconds():.0f} s old, "
-            f"{max_age_s:.0f} s are allowed (PETWELLNESS_COLLECTOR_CONSENT_MAX_AGE_S); build a new one"
+            f"{max_age_s:.0f} s are allowed (PETWELLNESS_COLLECTOR_CONSENT_MAX_AGE_S); "
+            "build a new one (`petwellness extract`), or set the clock of this machine if it is wrong"
         )
 
 

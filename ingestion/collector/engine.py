@@ -17,7 +17,7 @@ import logging
 import threading
 import time
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -74,6 +74,10 @@ class DrainIdleError(Exception):
     """Nothing arrived for the idle timeout although the drain was told to wait for more."""
 
 
+class StopTimeoutError(Exception):
+    """The lake did not take in time what was buffered when the collector was stopped; the next start will."""
+
+
 @dataclass(slots=True)
 class _Closing:
     """A range that was closed and is being claimed."""
@@ -126,7 +130,16 @@ class _Landing:
     claim: Claim
     messages: Buffer
     reason: str
-    done: Future[tuple[Manifest, float]]
+    done: Future[_Done]
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """A landed range, by when, and how long it took."""
+
+    manifest: Manifest
+    landed_at: float
+    landing_s: float
 
 
 class Collector:
@@ -169,6 +182,7 @@ class Collector:
         self._broker_down: str | None = None
         self._assigned = False
         self._paused = False
+        self._stopping = False
         self.report = DrainReport()
         self._progressed_at = 0.0
 
@@ -202,7 +216,11 @@ class Collector:
     def run_forever(
         self, stop: threading.Event, progress: Callable[[DrainReport], None] | None = None
     ) -> DrainReport:
-        """Land until `stop` is set (as on SIGTERM); then land what is buffered and leave the group."""
+        """Land until `stop` is set (as on SIGTERM); then land what is buffered and leave the group.
+
+        Raises StopTimeoutError when the lake takes longer for that than the settings
+        allow; `report.left_by_partition` then says how much the next start takes up.
+        """
         return self._run(lambda _: stop.is_set(), progress, None, linger_s=None)
 
     def _run(
@@ -277,7 +295,7 @@ class Collector:
 
     def _resume(self, consumer: Any, place: Any) -> _Partition:
         stream, decoder = self._streams[place.topic], self._decoders[place.topic]
-        low, high = consumer.get_watermark_offsets(place, timeout=self._client.settings.connect_timeout_s)
+        low, high = self._log_bounds(consumer, place)
         found = resume(self._store, stream, place.partition, low, high)
         while low > found.chain_end:
             reason = f"the log starts at {low}"
@@ -298,10 +316,19 @@ class Collector:
             found = resume(self._store, stream, place.partition, low, high)
         for manifest in found.finished:
             self.report.recovered_claims += 1
-            self.report.add(manifest)
+            self._count(Landed(stream.topic, manifest, "manifest", time.monotonic()))
         return _Partition(
             stream, place.partition, decoder, found.start, max(found.start, low), found.unfinished
         )
+
+    def _log_bounds(self, consumer: Any, place: Any) -> tuple[int, int]:
+        from confluent_kafka import KafkaException
+
+        try:
+            bounds = consumer.get_watermark_offsets(place, timeout=self._client.settings.connect_timeout_s)
+        except KafkaException as error:
+            raise unreachable(self._client.bootstrap_servers, error.args[0].str()) from error
+        return bounds
 
     def _close_dead_streams(self) -> None:
         card = self._client.card
@@ -423,30 +450,45 @@ class Collector:
         partition.start = claim.end
         partition.position = max(partition.position, claim.end)
 
-    def _land_range(self, claim: Claim, parts: list[Packed], is_replay: bool) -> tuple[Manifest, float]:
-        """In a lander's thread: decode a range and store it; its manifest, and when it was there."""
+    def _land_range(self, claim: Claim, parts: list[Packed], is_replay: bool) -> _Done:
+        """In a lander's thread: decode a range and store it."""
+        started = time.monotonic()
         manifest = recover_range(self._store, claim) if is_replay else None
         if manifest is None:
             consent = self._consent_of(claim)
             content = decode_messages(claim, parts, consent, self._settings.max_message_bytes)
             manifest = land_content(self._store, claim, content)
-        return manifest, time.monotonic()
+        landed_at = time.monotonic()
+        return _Done(manifest, landed_at, landed_at - started)
 
     def _settle_landings(self, consumer: Any) -> None:
         """Commit and count what is landed. Raises what landing raised."""
         from confluent_kafka import TopicPartition
 
         while self._landings and self._landings[0].done.done():
-            landing = self._landings.popleft()
-            manifest, landed_at = landing.done.result()
+            landing = self._landings[0]
+            done = landing.done.result()
+            self._landings.popleft()
             claim, stream = landing.claim, landing.partition.stream
             if self._partitions.get((stream.topic, claim.partition)) is landing.partition:
                 place = TopicPartition(stream.topic, claim.partition, claim.end, metadata=stream.stream_id)
                 consumer.commit(offsets=[place], asynchronous=True)
-            self.report.latencies.add(landing.messages.received, landed_at)
-            self.report.add(manifest)
-            if self._on_landed is not None:
-                self._on_landed(Landed(claim, manifest, landing.reason, landing.messages.received))
+            self._count(
+                Landed(
+                    stream.topic,
+                    done.manifest,
+                    "gap" if claim.gap_reason else landing.reason,
+                    done.landed_at,
+                    done.landing_s,
+                    landing.messages.received,
+                )
+            )
+
+    def _count(self, landed: Landed) -> None:
+        self.report.latencies.add(landed.received, landed.landed_at)
+        self.report.add(landed.manifest)
+        if self._on_landed is not None:
+            self._on_landed(landed)
 
     # Memory
 
@@ -497,6 +539,8 @@ class Collector:
 
     def _finish(self, consumer: Any) -> None:
         """Land all that is buffered; claims of others whose messages are not all here are left to the next owner."""
+        self._stopping = True
+        deadline = time.monotonic() + self._settings.stop_timeout_s
         while True:
             for partition in self._partitions.values():
                 self._finish_replays(partition)
@@ -504,14 +548,33 @@ class Collector:
                     self._close(partition, "stop")
             if not self._is_lake_busy():
                 return
+            if time.monotonic() >= deadline:
+                raise StopTimeoutError(
+                    f"the lake {self._store.url} did not take everything within "
+                    f"{self._settings.stop_timeout_s:.0f} s (PETWELLNESS_COLLECTOR_STOP_TIMEOUT_S) of the stop; "
+                    "the next start lands the rest"
+                )
             self._await_lake(POLL_S)
             self._settle_claims()
             self._settle_landings(consumer)
 
+    def _left(self) -> dict[str, int]:
+        """Messages that were consumed and are not landed, by partition."""
+        counts: Counter[str] = Counter()
+        for landing in self._landings:
+            counts[landing.partition.name] += len(landing.messages)
+        for partition in self._partitions.values():
+            counts[partition.name] += len(partition.buffer)
+            counts[partition.name] += len(partition.closing.messages) if partition.closing else 0
+        return dict(+counts)
+
     def _shut_down(self, consumer: Any) -> None:
-        self._claimers.shutdown(cancel_futures=True)
+        self.report.left_by_partition = self._left()
+        # A stop has its time: whoever still lands then may end alone, as a zombie would.
+        is_patient = not self._stopping
+        self._claimers.shutdown(wait=is_patient, cancel_futures=True)
         for lander in self._landers:
-            lander.shutdown(cancel_futures=True)
+            lander.shutdown(wait=is_patient, cancel_futures=True)
         if consumer is None:
             return
         if self._broker_down is None:
@@ -553,6 +616,7 @@ class Collector:
             self._consent = load_latest_snapshot(self._store, self._now(), max_age_s)
             self._consent_read_at = moment
             self._snapshots[self._consent.snapshot_id] = self._consent
+            self.report.consent_built_at = self._consent.built_at
         check_age(self._consent, self._now(), max_age_s)
         return self._consent
 
@@ -596,8 +660,15 @@ class Collector:
             return
         self._progressed_at = moment
         self.report.seconds = moment - started
-        for (topic, number), partition in self._partitions.items():
-            _, high = consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)
-            self.report.lag_by_partition[partition.name] = max(0, high - partition.start)
+        # A new dictionary, so that readers in other threads see one moment and no partition that left.
+        self.report.lag_by_partition = {
+            place: self._lag(consumer, TopicPartition(*place), partition)
+            for place, partition in self._partitions.items()
+        }
         if progress is not None:
             progress(self.report)
+
+    @staticmethod
+    def _lag(consumer: Any, place: Any, partition: _Partition) -> int:
+        _, high = consumer.get_watermark_offsets(place, cached=True)
+        return max(0, high - partition.start)

@@ -29,6 +29,9 @@ from ingestion.lake.landing import (
 )
 from ingestion.lake.store import ObjectStore
 
+# Why claims of an embedded broker that is gone hold nothing: their messages are published again.
+EMBEDDED_STOPPED = "the embedded broker stopped"
+
 _log = logging.getLogger(__name__)
 
 
@@ -101,7 +104,7 @@ def close_dead_streams(store: ObjectStore, prefix: str, alive: set[str]) -> int:
             _log.warning(
                 "claim [%d, %d) of a stopped embedded broker is closed empty", claim.start, claim.end
             )
-            gone = msgspec.structs.replace(claim, gap_reason="the embedded broker stopped")
+            gone = msgspec.structs.replace(claim, gap_reason=EMBEDDED_STOPPED)
             land_range(store, gone, _no_rows(), offset_gaps=claim.end - claim.start)
         closed += 1
     return closed

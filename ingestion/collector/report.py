@@ -6,12 +6,15 @@ import bisect
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from ingestion.collector.buffer import Received
-from ingestion.lake.landing import Claim, Manifest
+from ingestion.lake.landing import Manifest
 
 # Upper bounds of the latency counts: 1 ms to a day, 5 % apart, so that percentiles are within 5 %.
-LATENCY_BOUNDS_S = tuple(0.001 * 1.05**step for step in range(375))
+LATENCY_BOUNDS_S = tuple(float(f"{0.001 * 1.05**step:.4g}") for step in range(375))
+# Why a range is closed: its size or age, the end of a drained log, the bound on memory, the stop of the collector.
+ROTATION_REASONS = ("rows", "bytes", "age", "end_of_log", "memory", "stop")
 
 
 class Latencies:
@@ -51,12 +54,26 @@ class Latencies:
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """A range this collector landed or finished: its claim, its manifest, why it ended, when its messages came."""
+    """A range this collector landed or finished.
 
-    claim: Claim
+    `reason` says why it ended: as in `rotations_by_reason`, or "replay" (another's claim
+    finished), "manifest" (only that was missing), "gap" (the log has lost it). `received`
+    says when its messages came, `landed_at` when it was durable (both by the monotonic
+    clock), `landing_s` how long its decoding and its puts took, without waiting for a
+    thread.
+    """
+
+    topic: str
     manifest: Manifest
     reason: str
-    received: Received
+    landed_at: float
+    landing_s: float = 0.0
+    received: Received = field(default_factory=list)
+
+    @property
+    def latency_max_s(self) -> float:
+        """How long its first message waited to become durable; 0 if it holds none."""
+        return self.landed_at - self.received[0][0] if self.received else 0.0
 
 
 @dataclass
@@ -66,6 +83,9 @@ class DrainReport:
     `latency_s` is from the receipt of a message by the collector to its manifest.
     `rotations_by_reason` counts ranges this collector claimed, `claims_lost` those that
     another had claimed first, `recovered_claims` those it finished for another.
+    `lag_by_partition` is what the log of each partition assigned now holds behind the
+    last claimed range; `consent_built_at` (naive UTC) is of the snapshot in force.
+    `left_by_partition` counts, at the end, messages consumed and not landed.
     """
 
     messages: int = 0
@@ -82,7 +102,9 @@ class DrainReport:
     claims_lost: int = 0
     gap_claims: int = 0
     pauses: int = 0
-    lag_by_partition: dict[str, int] = field(default_factory=dict)
+    lag_by_partition: dict[tuple[str, int], int] = field(default_factory=dict)
+    consent_built_at: datetime | None = None
+    left_by_partition: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     latency_s: dict[str, float] = field(default_factory=dict)
     latencies: Latencies = field(default_factory=Latencies, repr=False)

@@ -1,22 +1,21 @@
 """A collector that goes on after failures: when the store, the broker or the consent snapshot fails, it starts over.
 
-Starting over is always right, because where to resume is in the lake. What failed is
-logged once per attempt; attempts are apart by a growing delay. The loop itself is in
-`engine`.
+Starting over is always right, because where to resume is in the lake. Attempts are
+apart by a growing delay. The loop of one attempt is in `engine`; who hears of
+failures, and how a process is stopped, is the caller's business.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from ingestion.broker.client import BrokerUnreachableError, StreamReplacedError, UnknownTopicError
 from ingestion.collector.consent import ConsentSnapshotStaleError
-from ingestion.collector.engine import Collector
+from ingestion.collector.engine import Collector, StopTimeoutError
 from ingestion.collector.recovery import LogTruncatedError
-from ingestion.collector.report import DrainReport
 from ingestion.lake.store import StoreError
 
 FIRST_DELAY_S = 1.0
@@ -29,42 +28,60 @@ PASSING = (
     BrokerUnreachableError,
     ConsentSnapshotStaleError,
     LogTruncatedError,
+    StopTimeoutError,
     StoreError,
     StreamReplacedError,
     UnknownTopicError,
 )
 
-_log = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class Failure:
+    """What ended an attempt.
+
+    `retry_in_s` is None after a stop. `left` counts messages that were consumed and not
+    landed, by partition: the next attempt, or the next start, takes them up.
+    """
+
+    error: Exception
+    retry_in_s: float | None
+    left: dict[str, int] = field(default_factory=dict)
 
 
 def serve(
-    make: Callable[[], Collector],
-    stop: threading.Event,
-    progress: Callable[[DrainReport], None] | None = None,
-    on_failure: Callable[[Exception, float], None] | None = None,
-) -> None:
-    """Run collectors that `make` builds, one after another, until `stop` is set.
+    make: Callable[[], Collector], stop: threading.Event, on_failure: Callable[[Failure], None]
+) -> dict[str, int]:
+    """Run collectors that `make` builds, one after another, until `stop` is set; what is left, by partition.
 
-    `on_failure` hears what failed and after how many seconds the next attempt starts;
-    without it the failure is logged. Errors that only a change of the program or its
-    settings can mend are raised.
+    `on_failure` hears of every attempt that failed. Raised are errors that only a
+    change of the program or its settings can mend, and what the first `make` raises:
+    whoever starts a service shall see that it cannot be reached as configured.
     """
     from confluent_kafka import KafkaException
 
-    delay_s = FIRST_DELAY_S
-    while not stop.is_set():
+    delays = _delays()
+    left: dict[str, int] = {}
+    collector: Collector | None = make()
+    while True:
         started = time.monotonic()
         try:
-            make().run_forever(stop, progress)
-            return
+            if collector is None:
+                collector = make()
+            return collector.run_forever(stop).left_by_partition
         except (*PASSING, KafkaException) as error:
             if time.monotonic() - started >= CALM_S:
-                delay_s = FIRST_DELAY_S
-            if on_failure is None:
-                _log.error(
-                    "the collector starts over in %.0f s: %s: %s", delay_s, type(error).__name__, error
-                )
-            else:
-                on_failure(error, delay_s)
-        stop.wait(delay_s)
+                delays = _delays()
+            if collector is not None and collector.report.messages:
+                left = collector.report.left_by_partition
+            collector = None
+            delay_s = None if stop.is_set() else next(delays)
+            on_failure(Failure(error, delay_s, left))
+        if stop.wait(delay_s):
+            return left
+
+
+def _delays() -> Iterator[float]:
+    delay_s = FIRST_DELAY_S
+    while True:
+        yield delay_s
         delay_s = min(LAST_DELAY_S, 2 * delay_s)

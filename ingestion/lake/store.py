@@ -7,12 +7,15 @@ be read back, the second means nothing is there yet.
 """
 
 import contextlib
+import errno
 import os
 import random
+import threading
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +37,12 @@ READ_TIMEOUT_S = 12
 ATTEMPTS = 2
 CONFLICT_ATTEMPTS = 8
 READ_THREADS = 16
+
+# Why a request was sent again: HTTP 409, and what the S3 client itself repeats (5xx, throttling, no answer).
+RETRY_CONFLICT, RETRY_CLIENT = "conflict", "client"
+
+# What an operating system says of a full disk; the fix is another than for a directory that is not writable.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class StoreError(Exception):
@@ -97,6 +106,11 @@ class ObjectStore(ABC):
     def check(self) -> None:
         """Raise StoreUnreachableError when the store cannot be used."""
 
+    @property
+    def retries(self) -> Mapping[str, int]:
+        """How often requests were sent again, by reason (RETRY_*); a store that never does has none."""
+        return {}
+
     def get_many(self, keys: Sequence[str]) -> tuple[bytes, ...]:
         """Contents of several objects, read in parallel, in the order of `keys`."""
         if len(keys) < 2:
@@ -122,9 +136,10 @@ class LocalStore(ObjectStore):
         try:
             yield
         except OSError as error:
+            fix = "free space there" if error.errno in _FULL else "make it writable"
             raise StoreUnreachableError(
                 f"lake directory {self.url} cannot be used ({error.strerror or error}); "
-                f"make it writable or change {URL_SETTING}"
+                f"{fix} or change {URL_SETTING}"
             ) from error
 
     def check(self) -> None:
@@ -240,6 +255,22 @@ class S3Store(ObjectStore):
                 s3={"addressing_style": "path" if endpoint_url else "auto"},
             ),
         )
+        self._retries: Counter[str] = Counter()
+        self._counting = threading.Lock()
+        self._client.meta.events.register("request-created.s3", self._note_attempt)
+
+    @property
+    def retries(self) -> Mapping[str, int]:
+        with self._counting:
+            return dict(self._retries)
+
+    def _count_retry(self, reason: str) -> None:
+        with self._counting:
+            self._retries[reason] += 1
+
+    def _note_attempt(self, request: Any, **_: Any) -> None:
+        if request.context.get("retries", {}).get("attempt", 1) > 1:
+            self._count_retry(RETRY_CLIENT)
 
     @contextlib.contextmanager
     def _clear_errors(self, key: str = "") -> Iterator[None]:
@@ -263,11 +294,9 @@ class S3Store(ObjectStore):
                 raise StoreUnreachableError(
                     f"lake {address} refused the request ({code}); check {CREDENTIAL_SETTINGS}"
                 ) from error
-            if status is not None and status >= 500:
-                raise StoreUnreachableError(
-                    f"lake {address} keeps failing ({code}); check the server or {ENDPOINT_SETTING}"
-                ) from error
-            raise
+            raise StoreUnreachableError(
+                f"lake {address} keeps failing ({code}); check the server or {ENDPOINT_SETTING}"
+            ) from error
         except BotoCoreError as error:
             raise StoreUnreachableError(
                 f"lake {address} cannot be reached ({type(error).__name__}); "
@@ -283,6 +312,7 @@ class S3Store(ObjectStore):
 
         for attempt in range(CONFLICT_ATTEMPTS):
             if attempt:
+                self._count_retry(RETRY_CONFLICT)
                 # Full jitter, so that the parties of a conflict part ways.
                 time.sleep(random.uniform(0, min(2.0, 0.05 * 2**attempt)))
             with self._clear_errors(key):

@@ -304,6 +304,33 @@ def _record_loads(
         )
 
 
+def forget_ranges(con: duckdb.DuckDBPyConnection, manifests: Iterable[Manifest]) -> int:
+    """Take ranges out of raw and ledger, in one transaction, so that the next load brings them again.
+
+    Returns the rows that were deleted. Everything is in the lake: nothing is lost.
+    """
+    deleted = 0
+    con.execute("begin transaction")
+    try:
+        for m in manifests:
+            row = con.execute(
+                f"delete from raw.{m.feed} where stream_id = ? and kafka_partition = ?"
+                " and kafka_offset >= ? and kafka_offset < ?",
+                [m.stream_id, m.partition, m.start, m.end],
+            ).fetchone()
+            deleted += int(row[0]) if row else 0
+            con.execute(
+                "delete from raw.load_history where stream_id = ? and kafka_partition = ? and start_offset = ?",
+                [m.stream_id, m.partition, m.start],
+            )
+            con.execute("delete from raw.extracts where stream_id = ?", [m.stream_id])
+        con.execute("commit")
+    except BaseException:
+        con.execute("rollback")
+        raise
+    return deleted
+
+
 def latest_load_seq(con: duckdb.DuckDBPyConnection) -> int:
     """Number of the newest load in the ledger; 0 before the first."""
     row = con.execute("select coalesce(max(load_seq), 0) from raw.load_history").fetchone()

@@ -20,6 +20,7 @@ _EXPECTED = (
     "EmbeddedBrokerError",
     "LandingStalledError",
     "LoadMismatchError",
+    "MetricsPortError",
     "MqttError",
     "NewerSchemaError",
     "PublishError",

@@ -89,12 +89,27 @@ def extract(data: DataOption = None) -> None:
 
 @app.command()
 def collect(
-    forever: Annotated[bool, typer.Option("--forever", help="Run as a service until SIGTERM.")] = False,
+    forever: Annotated[
+        bool, typer.Option("--forever", help="Run as a service until SIGTERM; logs JSON lines.")
+    ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="With --forever: Prometheus metrics on this port of 127.0.0.1, 0 for none "
+            "(PETWELLNESS_COLLECTOR_METRICS_PORT).",
+        ),
+    ] = None,
 ) -> None:
     """Take telemetry from the broker into the lake, to the present or forever."""
+    if forever:
+        from petwellness_orchestration.cli.serve import serve_collector
+
+        raise typer.Exit(serve_collector(metrics_port))
     from petwellness_orchestration.cli.steps import collect_telemetry
 
-    raise typer.Exit(collect_telemetry(forever))
+    raise typer.Exit(collect_telemetry())
 
 
 @app.command()
@@ -116,6 +131,30 @@ def load() -> None:
     from petwellness_orchestration.cli.steps import load_raw
 
     raise typer.Exit(load_raw())
+
+
+@app.command()
+def gaps(
+    output: Annotated[str, typer.Option("--format", help="text or json.")] = "text",
+) -> None:
+    """Find what is missing between broker, lake, raw and devices; exit code 1 while a gap is open."""
+    from petwellness_orchestration.cli.gaps import show_gaps
+
+    if output not in ("text", "json"):
+        raise typer.BadParameter(f"'{output}' is no format; choose text or json", param_hint="--format")
+    raise typer.Exit(show_gaps(output))
+
+
+@app.command()
+def reload(
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it; without this only say what would happen.")
+    ] = False,
+) -> None:
+    """Load again, from the lake, the ranges on which raw differs from it."""
+    from petwellness_orchestration.cli.gaps import reload_ranges
+
+    raise typer.Exit(reload_ranges(yes))
 
 
 @app.command()

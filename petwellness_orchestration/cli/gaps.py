@@ -1,0 +1,148 @@
+"""`petwellness gaps` and `petwellness reload`: find what is missing from the broker to raw, and load again what differs.
+
+What a gap is and what closes it is in `ingestion.loading.gaps`; the way through an
+incident is in docs/runbooks/telemetry-dropouts.md.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from petwellness_orchestration.cli.console import say, thousands, warn
+from petwellness_orchestration.cli.runs import EVERYTHING, run_job
+from petwellness_orchestration.cli.steps import finish
+from petwellness_orchestration.settings import PlatformSettings, load_settings
+
+if TYPE_CHECKING:
+    from ingestion.lake.landing import Claim
+    from ingestion.lake.store import ObjectStore
+    from ingestion.loading.gaps import Gap, LakeGaps
+
+# Gaps of a kind that are printed; JSON has all.
+SHOWN = 20
+# How long a claimed range may take to show its manifest while collectors run.
+LANDING_GRACE = timedelta(seconds=60)
+
+
+def show_gaps(output: str) -> int:
+    """Print every gap and what closes it; 1 while one is open."""
+    settings = load_settings()
+    from ingestion.lake.landing import list_claims
+
+    claims = list_claims(_store(settings))
+    lake, silent = _lake_gaps(settings, claims)
+    in_log, unreachable = _log_gaps(settings, claims)
+    gaps = [*in_log, *lake.gaps, *silent]
+    is_open = any(gap.kind.is_open for gap in gaps)
+    if output == "json":
+        _print_json(gaps, is_open, lake.pending, unreachable)
+    else:
+        _print_text(gaps, is_open, lake.pending, unreachable)
+    return 1 if is_open else 0
+
+
+def reload_ranges(confirmed: bool) -> int:
+    """Delete from raw the ranges that differ from the lake and load them again; without `confirmed` only say so."""
+    from ingestion.lake.landing import list_claims
+    from ingestion.loading.duckdb_raw import forget_ranges, open_warehouse
+
+    settings = load_settings()
+    path = settings.state.warehouse_path
+    if not path.exists():
+        warn(f"there is no warehouse at {path}; `petwellness load` creates one from the lake")
+        return 1
+    lake, _ = _lake_gaps(settings, list_claims(_store(settings)))
+    if not lake.to_reload:
+        say("raw differs from the lake on no range; nothing to load again")
+        return 0
+    for m in lake.to_reload:
+        say(f"{m.feed}: {m.stream_id} partition {m.partition} [{m.start}, {m.end}), {m.rows:,} rows")
+    count = f"{len(lake.to_reload)} ranges"
+    if not confirmed:
+        say(
+            f"would delete the rows of these {count} from raw and load them again from {_store(settings).url}"
+        )
+        say("nothing was changed; add --yes to do it")
+        return 0
+    with open_warehouse(path) as con:
+        deleted = forget_ranges(con, lake.to_reload)
+    say(f"deleted {deleted:,} rows of {count} from raw")
+    return finish(run_job(settings, EVERYTHING, ["group:raw"]))
+
+
+def _store(settings: PlatformSettings) -> ObjectStore:
+    from ingestion.lake.store import open_store
+
+    return open_store(settings.lake, settings.state.home)
+
+
+def _lake_gaps(settings: PlatformSettings, claims: list[Claim]) -> tuple[LakeGaps, list[Gap]]:
+    """Gaps of lake and raw, and of the devices."""
+    from ingestion.lake.landing import list_manifests, utc_now
+    from ingestion.loading.duckdb_raw import open_warehouse
+    from ingestion.loading.gaps import heartbeat_gaps, lake_gaps, read_orphans
+    from ingestion.loading.reconcile import read_raw_ranges
+
+    settled_before = utc_now() - LANDING_GRACE if settings.collector.as_service else None
+    manifests = list_manifests(_store(settings))
+    if not settings.state.warehouse_path.exists():
+        return lake_gaps(claims, manifests, {}, [], settled_before), []
+    with open_warehouse(settings.state.warehouse_path, read_only=True) as con:
+        raw_ranges, _ = read_raw_ranges(con)
+        found = lake_gaps(claims, manifests, raw_ranges, read_orphans(con), settled_before)
+        return found, heartbeat_gaps(con, settings.operations.heartbeat_min_ratio)
+
+
+def _log_gaps(settings: PlatformSettings, claims: list[Claim]) -> tuple[list[Gap], str | None]:
+    """Gaps between the broker's log and the claims; without a broker, why it was not asked."""
+    from ingestion.broker.client import BrokerUnreachableError, connect
+    from ingestion.contracts.decoders import DECODERS
+    from ingestion.loading.gaps import log_gaps
+
+    found: list[Gap] = []
+    try:
+        client = connect(settings.broker, settings.state.home)
+        topics = client.existing_topics([decoder.topic for decoder in DECODERS.values()])
+        for topic, stream in client.streams(topics).items():
+            bounds = client.log_bounds(stream)
+            found += log_gaps(topic, stream.stream_id, bounds, claims, settings.collector.as_service)
+    except BrokerUnreachableError as error:
+        return found, str(error)
+    return found, None
+
+
+def _print_json(gaps: list[Gap], is_open: bool, pending: int, unreachable: str | None) -> None:
+    shown = [
+        {
+            "kind": gap.kind.name,
+            "open": gap.kind.is_open,
+            "where": gap.where,
+            "count": gap.count,
+            "detail": gap.detail,
+            "fix": gap.kind.fix,
+        }
+        for gap in gaps
+    ]
+    json.dump(
+        {"open": is_open, "pending": pending, "broker": unreachable or "asked", "gaps": shown}, sys.stdout
+    )
+    print()
+
+
+def _print_text(gaps: list[Gap], is_open: bool, pending: int, unreachable: str | None) -> None:
+    for kind in dict.fromkeys(gap.kind for gap in gaps):
+        of_kind = [gap for gap in gaps if gap.kind is kind]
+        print(f"{kind.name}: {kind.title} ({thousands(sum(gap.count for gap in of_kind))} in {len(of_kind)})")
+        for gap in of_kind[:SHOWN]:
+            print(f"  {gap.where}: {thousands(gap.count)}; {gap.detail}")
+        if len(of_kind) > SHOWN:
+            print(f"  and {len(of_kind) - SHOWN} more; `--format json` has all")
+        print(f"  -> {kind.fix}")
+    if pending:
+        print(f"{pending} ranges are on their way into the lake")
+    if unreachable is not None:
+        print(f"the broker was not asked: {unreachable}")
+    print("gaps are open" if is_open else "no gap is open")
