@@ -232,6 +232,11 @@ def list_manifests(store: ObjectStore, known: Collection[layout.RangeKey] = froz
     return [decoder.decode(data) for data in store.get_many(unknown)]
 
 
+def day_manifests(store: ObjectStore, feed: str, day: date) -> list[Manifest]:
+    """Manifests of a feed's ranges that were claimed on a day (UTC), in key order."""
+    return [m for m in list_manifests(store) if m.feed == feed and m.ingested_at.date() == day]
+
+
 def list_claims(store: ObjectStore) -> list[Claim]:
     """Every claim of every stream, in key order. For reconciliation."""
     decoder = msgspec.json.Decoder(Claim)
@@ -296,15 +301,20 @@ def parquet_bytes(table: pa.Table, metadata: dict[bytes, bytes] | None = None) -
         table.replace_schema_metadata(metadata),
         sink,
         compression=COMPRESSION,
-        use_dictionary=[
-            field.name
-            for field in table.schema
-            if (pa.types.is_string(field.type) and field.name not in _DISTINCT_TEXTS)
-            or field.name in FILLED_BY_CLAIM
-        ],
+        use_dictionary=dictionary_columns(table.schema),
         store_decimal_as_integer=True,
     )
     return sink.getvalue()
+
+
+def dictionary_columns(schema: pa.Schema) -> list[str]:
+    """Columns of a landing schema whose values repeat: texts, but for payloads and ids, and the envelope."""
+    return [
+        field.name
+        for field in schema
+        if (pa.types.is_string(field.type) and field.name not in _DISTINCT_TEXTS)
+        or field.name in FILLED_BY_CLAIM
+    ]
 
 
 def _check_law(

@@ -6,7 +6,7 @@ embedded broker never meets the names of its predecessor.
 """
 
 import re
-from datetime import datetime
+from datetime import date, datetime
 
 CLAIMS = "_claims/"
 LANDING = "landing/"
@@ -14,12 +14,17 @@ REJECTS = "_rejects/"
 MANIFESTS = "_manifests/"
 CONSENT = "_consent/"
 WAVES = "_waves/"
+COMPACTED = "compacted/"
+SNAPSHOTS = "_snapshots/"
 
 RangeKey = tuple[str, int, int]
 """`(stream_id, partition, start)`: what a claim and a manifest are keyed by."""
 
 _NAME = re.compile(r"[A-Za-z0-9_=-][A-Za-z0-9._=-]*")
 _RANGE_OBJECT = re.compile(r"_(?:claims|manifests)/([^/]+)/(\d{5,})/(\d{20})\.json")
+_SNAPSHOT = re.compile(r"_snapshots/(\d{4}-\d{2}-\d{2})/(\d{6})\.json")
+_WRITTEN = "%Y%m%dT%H%M%S"
+_COMPACTED = re.compile(r"compacted/[^/]+/date=(\d{4}-\d{2}-\d{2})/(\d{8}T\d{6})-[0-9a-f]+-\d{5}\.parquet")
 
 
 class LayoutError(ValueError):
@@ -90,3 +95,37 @@ def consent_key(snapshot_id: str) -> str:
 def wave_key(wave_id: str) -> str:
     """Key of the record of a wave that was published and seen landed."""
     return f"{WAVES}{_name('wave_id', wave_id)}.json"
+
+
+def snapshots_prefix(day: date) -> str:
+    """Prefix of the snapshots of one arrival day."""
+    return f"{SNAPSHOTS}{day.isoformat()}/"
+
+
+def snapshot_key(day: date, n: int) -> str:
+    """Key of an arrival day's n-th snapshot, counted from 1."""
+    return f"{snapshots_prefix(day)}{n:06}.json"
+
+
+def snapshot_of(key: str) -> tuple[date, int]:
+    """Day and number of a snapshot's key. Raises LayoutError for any other key."""
+    match = _SNAPSHOT.fullmatch(key)
+    if not match:
+        raise LayoutError(f"'{key}' names no snapshot")
+    return date.fromisoformat(match[1]), int(match[2])
+
+
+def compacted_key(feed: str, day: date, written_at: datetime, writer: str, position: int) -> str:
+    """Key of a compacted file: whose it is and when its writer began (UTC), so that orphans show their age."""
+    return (
+        f"{COMPACTED}{_name('feed', feed)}/date={day.isoformat()}/"
+        f"{written_at.strftime(_WRITTEN)}-{writer}-{position:05}.parquet"
+    )
+
+
+def compacted_of(key: str) -> tuple[date, datetime]:
+    """Arrival day of a compacted file, and when its writer began. Raises LayoutError for any other key."""
+    match = _COMPACTED.fullmatch(key)
+    if not match:
+        raise LayoutError(f"'{key}' names no compacted file")
+    return date.fromisoformat(match[1]), datetime.strptime(match[2], _WRITTEN)
