@@ -170,14 +170,20 @@ class CompactionSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="PETWELLNESS_COMPACTION_", frozen=True)
 
-    memory_bytes: int = Field(default=2 * 1024**3, gt=0, description="Resident memory of one compaction.")
+    memory_bytes: int = Field(
+        default=2 * 1024**3, ge=768 * 1024**2, description="Resident memory of one compaction."
+    )
     scratch_bytes: int = Field(
-        default=40 * 1024**3, gt=0, description="Scratch space; a day that needs more is sorted in passes."
+        default=40 * 1024**3,
+        gt=0,
+        description="Scratch space in the state folder, beside copies of remote files.",
     )
     file_bytes: int = Field(
         default=75 * 1024**2, gt=0, le=90 * 1024**2, description="Size at which a compacted file is closed."
     )
-    grace_s: float = Field(default=3600.0, ge=0, description="After its end a day may still get claims so long.")
+    grace_s: float = Field(
+        default=3600.0, ge=0, description="After its end a day may still get claims so long."
+    )
     clean_after_s: float = Field(
         default=24 * 3600.0, gt=0, description="Age at which files that no snapshot names are removed."
     )

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from ingestion.settings import CompactionSettings
 
 ORDER = ("capture_clinic_id", "device_id", "event_ts", "stream_id", "kafka_partition", "kafka_offset")
+_ORDER_SQL = ", ".join((f"{ORDER[0]} nulls first", *ORDER[1:]))
 
 # A device's day is 1,440 rows: it lies in one or two row groups, which are 2.5 MB to read.
 ROW_GROUP_ROWS = 32_768
@@ -56,10 +57,16 @@ ROW_GROUP_BYTES = 32 * 1024 * 1024
 BATCH_ROWS = 4_096
 MAX_FILE_BYTES = 128 * 1024 * 1024
 
-# Measured: sorting 3 million rows with their payload wrote 1.2 GB of scratch.
-SCRATCH_BYTES_PER_ROW = 420
-# What DuckDB holds beyond its limit, a file being written, and the interpreter take the rest.
-DUCKDB_MEMORY_SHARE = 0.5
+# The file being written, what the sort holds beyond its limit and the interpreter take the rest.
+MEMORY_BESIDE_SORT = 512 * 1024 * 1024
+SORT_MEMORY_SHARE = 0.7
+# An out-of-core sort still pins memory in proportion to what it sorts: 1.9 GB of rows fitted in 256 MiB and
+# not in 200, 12.6 GB in 1 GiB and not in 512 MiB, which is 120 MB and a fifteenth of the rows. A larger day is
+# sorted in parts that need about half of what there is.
+SORT_FIXED_BYTES = 120 * 1000**2
+PART_BYTES_PER_MEMORY = 8
+# Typed columns of one row in memory; its payload comes on top.
+ROW_BYTES = 260
 FETCH_THREADS = 2
 
 # From this share of late rows on, the day is sorted anew; below it they get files of their own.
@@ -175,9 +182,7 @@ def compact_day(
         return work.run(folder, begun)
 
 
-def _plan(
-    store: ObjectStore, day: date, redactions: Sequence[Redaction], from_landing: bool
-) -> _Plan | None:
+def _plan(store: ObjectStore, day: date, redactions: Sequence[Redaction], from_landing: bool) -> _Plan | None:
     """What there is to do; None when the snapshot in force covers all ranges and redactions."""
     newest = latest_snapshot(store, day)
     manifests = day_manifests(store, TELEMETRY_FEED, day)
@@ -260,9 +265,7 @@ class _Work:
         snapshot = self._snapshot(files, proof)
         self._refuse_if_too_old(begun)
         try:
-            self._store.put_new(
-                layout.snapshot_key(self._day, plan.next_n), msgspec.json.encode(snapshot)
-            )
+            self._store.put_new(layout.snapshot_key(self._day, plan.next_n), msgspec.json.encode(snapshot))
         except ObjectExistsError:
             # Whether another's or ours with its answer lost is in what is stored.
             return self._after_a_race(snapshot)
@@ -281,7 +284,9 @@ class _Work:
         self._say(f"{self._day}: another compaction put snapshot {mine.n} first; this one's files are gone")
         return self._report(stored, lost=True)
 
-    def _report(self, snapshot: Snapshot | None, written: bool = False, lost: bool = False) -> CompactionReport:
+    def _report(
+        self, snapshot: Snapshot | None, written: bool = False, lost: bool = False
+    ) -> CompactionReport:
         return CompactionReport(
             self._day,
             snapshot,
@@ -308,35 +313,32 @@ class _Work:
         settings = self._settings
         try:
             with connect(
-                memory_bytes=int(settings.memory_bytes * DUCKDB_MEMORY_SHARE),
+                memory_bytes=sort_memory_bytes(settings),
                 scratch=spill,
                 scratch_bytes=settings.scratch_bytes,
             ) as con:
                 yield con
-        except duckdb.OutOfMemoryException as error:
+        except (duckdb.OutOfMemoryException, duckdb.IOException, OSError) as error:
+            # What fails while rows stream out arrives as an OSError with DuckDB's text.
+            reason = str(error).splitlines()[0]
             raise CompactionResourceError(
-                f"compacting {self._plan.rows:,} rows of {self._day} does not fit in {settings.memory_bytes:,}"
-                f" bytes of memory and {settings.scratch_bytes:,} of scratch space in {folder.parent}; raise"
-                f" {MEMORY_SETTING} or {SCRATCH_SETTING}. ({str(error).splitlines()[0]})"
-            ) from error
-        except duckdb.IOException as error:
-            raise CompactionResourceError(
-                f"compacting {self._day} cannot use its scratch folder {folder.parent}; free space there or"
-                f" lower {SCRATCH_SETTING}. ({str(error).splitlines()[0]})"
+                f"compacting {self._plan.rows:,} rows of {self._day} failed in {settings.memory_bytes:,} bytes of"
+                f" memory and {settings.scratch_bytes:,} of scratch space in {folder.parent} ({reason}); raise"
+                f" {MEMORY_SETTING} or {SCRATCH_SETTING}, or free space there"
             ) from error
 
     def _sort(self, inputs: list[str], folder: Path) -> list[CompactedFile]:
-        """Sort everything that is read and store it in files; in several passes when scratch is short."""
-        order = ", ".join((f"{ORDER[0]} nulls first", *ORDER[1:]))
+        """Sort everything that is read and store it in files, part by part where it is much."""
         writer = _FileWriter(self._settings.file_bytes, self._store_file)
-        done = 0
         with self._session(folder) as con, ThreadPoolExecutor(1) as background:
             rows, _ = redaction_sql(con, telemetry_sql(con, inputs), self._plan.redactions)
-            passes = -(-self._plan.rows * SCRATCH_BYTES_PER_ROW // self._settings.scratch_bytes)
-            for condition in _pass_conditions(con, rows, passes):
-                reader = con.sql(f"from ({rows}) where {condition} order by {order}").to_arrow_reader(
-                    BATCH_ROWS
-                )
+            raw_bytes = _raw_bytes(con, inputs)
+            parts = _count_parts(raw_bytes, sort_memory_bytes(self._settings))
+            self._check_scratch(raw_bytes // parts, folder)
+            done = 0
+            for condition in _part_conditions(con, rows, parts):
+                part = con.sql(f"from ({rows}) where {condition} order by {_ORDER_SQL}")
+                reader = part.to_arrow_reader(BATCH_ROWS)
                 # One row group is encoded while the next one comes out of the sort.
                 pending = None
                 for table in _row_groups(reader):
@@ -350,6 +352,16 @@ class _Work:
                     pending.result()
             writer.close()
         return writer.files
+
+    def _check_scratch(self, needed: int, folder: Path) -> None:
+        """Refuse before the work what would fail in the middle of it; a sort spills what it sorts at most."""
+        free = shutil.disk_usage(folder).free
+        if needed > min(free, self._settings.scratch_bytes):
+            raise CompactionResourceError(
+                f"compacting {self._plan.rows:,} rows of {self._day} may need {needed:,} bytes of scratch space;"
+                f" {folder.parent} has {free:,} free and {SCRATCH_SETTING} allows"
+                f" {self._settings.scratch_bytes:,}: free space, raise it or set PETWELLNESS_HOME"
+            )
 
     def _store_file(self, data: bytes, position: int) -> str:
         key = layout.compacted_key(TELEMETRY_FEED, self._day, self._started, self._writer, position)
@@ -448,45 +460,74 @@ def _row_groups(reader: Any) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(batches).cast(TELEMETRY_SCHEMA)
 
 
-def _pass_conditions(con: duckdb.DuckDBPyConnection, rows: str, passes: int) -> list[str]:
-    """Conditions that cut rows, by clinic and device, into `passes` parts of about equal size, in order."""
-    if passes <= 1:
+def sort_memory_bytes(settings: CompactionSettings) -> int:
+    """What of the allowed memory the sort gets."""
+    return int((settings.memory_bytes - MEMORY_BESIDE_SORT) * SORT_MEMORY_SHARE)
+
+
+def _raw_bytes(con: duckdb.DuckDBPyConnection, paths: list[str]) -> int:
+    """Size in memory of all rows of some files, from their footers."""
+    row = con.execute(
+        "select sum(num_values) * ? + sum(total_uncompressed_size) from parquet_metadata(?)"
+        " where path_in_schema = 'payload'",
+        [ROW_BYTES, paths],
+    ).fetchone()
+    return int(row[0] or 0) if row else 0
+
+
+def _count_parts(raw_bytes: int, memory_bytes: int) -> int:
+    """In how many parts rows are sorted, so that each fits."""
+    room = max(1, memory_bytes - SORT_FIXED_BYTES) * PART_BYTES_PER_MEMORY
+    return max(1, -(-raw_bytes // room))
+
+
+def _part_conditions(con: duckdb.DuckDBPyConnection, rows: str, parts: int) -> list[str]:
+    """Conditions that cut rows into parts of about equal size that follow one another in the order of files.
+
+    Each part reads all rows again: 0.45 us of CPU a row, against 5 to sort and write it.
+    Scattering them to scratch files first costs 2.3 once, and a third of the day in space.
+    """
+    if parts == 1:
         return ["true"]
     starts = con.execute(
         f"""
         with devices as (
-            select coalesce(capture_clinic_id, '') as clinic_id, device_id, count(*) as row_count
-            from ({rows}) group by all
+            select capture_clinic_id, device_id, count(*) as row_count from ({rows}) group by all
         ),
         placed as (
-            select clinic_id, device_id, row_count,
-                sum(row_count) over (order by clinic_id, device_id) as rows_through,
+            select capture_clinic_id, device_id, row_count,
+                sum(row_count) over (order by capture_clinic_id nulls first, device_id) as rows_through,
                 sum(row_count) over () as all_rows
             from devices
         ),
-        parts as (
-            select clinic_id, device_id, (rows_through - row_count) * ? // all_rows as part from placed
+        cut as (
+            select capture_clinic_id, device_id, (rows_through - row_count) * ? // all_rows as part from placed
         )
-        select clinic_id, device_id from parts
-        qualify row_number() over (partition by part order by clinic_id, device_id) = 1
-        order by clinic_id, device_id
+        select capture_clinic_id, device_id from cut
+        qualify row_number() over (partition by part order by capture_clinic_id nulls first, device_id) = 1
+        order by capture_clinic_id nulls first, device_id
         """,
-        [passes],
+        [parts],
     ).fetchall()
     edges = [None, *starts[1:], None]
     conditions = []
     for low, high in pairwise(edges):
-        bounds = [f"not {_is_before(low)}"] if low else []
-        bounds += [_is_before(high)] if high else []
+        bounds = [f"not {_is_before(*low)}"] if low else []
+        bounds += [_is_before(*high)] if high else []
         conditions.append(" and ".join(bounds) or "true")
     return conditions
 
 
-def _is_before(start: tuple[str, str]) -> str:
+def _is_before(clinic_id: str | None, device_id: str) -> str:
     """Condition of rows whose clinic and device come before the given ones in the order of files."""
-    clinic_id, device_id = map(_literal, start)
-    clinic = "coalesce(capture_clinic_id, '')"
-    return f"({clinic} < {clinic_id} or ({clinic} = {clinic_id} and device_id < {device_id}))"
+    device = f"device_id < {_literal(device_id)}"
+    if clinic_id is None:
+        return f"(capture_clinic_id is null and {device})"
+    clinic = _literal(clinic_id)
+    return (
+        f"(capture_clinic_id is null or capture_clinic_id < {clinic}"
+        f" or (capture_clinic_id = {clinic} and {device}))"
+    )
 
 
 def _literal(text: str) -> str:
@@ -530,8 +571,8 @@ class _FileWriter:
         if len(data) > MAX_FILE_BYTES:
             raise CompactionError(f"a compacted file of {len(data):,} bytes exceeds {MAX_FILE_BYTES:,}")
         key = self._store(data, len(self.files))
-        low = {name: min(values, default=None) for name, values in self._bounds.items()}
-        high = {name: max(values, default=None) for name, values in self._bounds.items()}
+        low: dict[str, Any] = {name: min(values, default=None) for name, values in self._bounds.items()}
+        high: dict[str, Any] = {name: max(values, default=None) for name, values in self._bounds.items()}
         self.files.append(
             CompactedFile(
                 key=key,

@@ -16,6 +16,8 @@ CONSENT = "_consent/"
 WAVES = "_waves/"
 COMPACTED = "compacted/"
 SNAPSHOTS = "_snapshots/"
+GENERATIONS = "_catalogue/generations/"
+SEGMENTS = "_catalogue/segments/"
 
 RangeKey = tuple[str, int, int]
 """`(stream_id, partition, start)`: what a claim and a manifest are keyed by."""
@@ -23,6 +25,9 @@ RangeKey = tuple[str, int, int]
 _NAME = re.compile(r"[A-Za-z0-9_=-][A-Za-z0-9._=-]*")
 _RANGE_OBJECT = re.compile(r"_(?:claims|manifests)/([^/]+)/(\d{5,})/(\d{20})\.json")
 _SNAPSHOT = re.compile(r"_snapshots/(\d{4}-\d{2}-\d{2})/(\d{6})\.json")
+_GENERATION = re.compile(r"_catalogue/generations/(\d{8})\.json")
+_SEGMENT = re.compile(r"_catalogue/segments/(\d{8}T\d{6})-[0-9a-f]+\.parquet")
+_LAST_GENERATION = 10**8 - 1
 _WRITTEN = "%Y%m%dT%H%M%S"
 _COMPACTED = re.compile(r"compacted/[^/]+/date=(\d{4}-\d{2}-\d{2})/(\d{8}T\d{6})-[0-9a-f]+-\d{5}\.parquet")
 
@@ -129,3 +134,29 @@ def compacted_of(key: str) -> tuple[date, datetime]:
     if not match:
         raise LayoutError(f"'{key}' names no compacted file")
     return date.fromisoformat(match[1]), datetime.strptime(match[2], _WRITTEN)
+
+
+def generation_key(n: int) -> str:
+    """Key of the catalogue's n-th generation. Numbers count down, so that a listing begins with the newest."""
+    return f"{GENERATIONS}{_LAST_GENERATION - n:08}.json"
+
+
+def generation_of(key: str) -> int:
+    """Number of a generation's key. Raises LayoutError for any other key."""
+    match = _GENERATION.fullmatch(key)
+    if not match:
+        raise LayoutError(f"'{key}' names no generation of the catalogue")
+    return _LAST_GENERATION - int(match[1])
+
+
+def segment_key(written_at: datetime, sha256: str) -> str:
+    """Key of one Parquet file of the catalogue: when it was written (UTC) and its content's hash."""
+    return f"{SEGMENTS}{written_at.strftime(_WRITTEN)}-{sha256[:16]}.parquet"
+
+
+def segment_written_at(key: str) -> datetime:
+    """When a file of the catalogue was written. Raises LayoutError for any other key."""
+    match = _SEGMENT.fullmatch(key)
+    if not match:
+        raise LayoutError(f"'{key}' names no file of the catalogue")
+    return datetime.strptime(match[1], _WRITTEN)

@@ -82,9 +82,7 @@ def redaction_sql(
     """A query's rows that stay and those that redactions leave out, as two queries."""
     if not redactions:
         return rows, f"from ({rows}) where false"
-    con.execute(
-        "create or replace temp table redactions (device_id varchar, from_us bigint, to_us bigint)"
-    )
+    con.execute("create or replace temp table redactions (device_id varchar, from_us bigint, to_us bigint)")
     con.executemany(
         "insert into redactions values (?, ?, ?)", [[r.device_id, r.from_us, r.to_us] for r in redactions]
     )
@@ -132,6 +130,7 @@ def _key_differences(con: duckdb.DuckDBPyConnection, before: str, after: str) ->
         f" order by all limit {EXAMPLES}"
     ).fetchall()
     found += [
-        f"{stream} partition {part} offset {offset}: {count} times" for stream, part, offset, count in repeated
+        f"{stream} partition {part} offset {offset}: {count} times"
+        for stream, part, offset, count in repeated
     ]
     return found
