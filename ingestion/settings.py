@@ -171,7 +171,7 @@ class CompactionSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PETWELLNESS_COMPACTION_", frozen=True)
 
     memory_bytes: int = Field(
-        default=2 * 1024**3, ge=768 * 1024**2, description="Resident memory of one compaction."
+        default=2 * 1024**3, ge=1024**3, description="Resident memory of one compaction."
     )
     scratch_bytes: int = Field(
         default=40 * 1024**3,

@@ -129,6 +129,11 @@ class _RangeFacts(msgspec.Struct, frozen=True):
     max_arrival_ts: datetime | None = None
 
 
+class _FeedAndTime(msgspec.Struct, frozen=True):
+    feed: str
+    ingested_at: datetime
+
+
 @dataclass(frozen=True)
 class RolledRange:
     """One rolled-up range: its key, and its claim and manifest as they were stored."""
@@ -141,8 +146,13 @@ class RolledRange:
 def newest_generation(store: ObjectStore) -> Generation | None:
     """The catalogue in force; None before the first roll-up. One listing of one key, one read."""
     for info in store.list(layout.GENERATIONS, limit=1):
-        return msgspec.json.decode(store.get(info.key), type=Generation)
+        return read_generation(store, info.key)
     return None
+
+
+def read_generation(store: ObjectStore, key: str) -> Generation:
+    """A stored generation. Raises ObjectMissingError."""
+    return msgspec.json.decode(store.get(key), type=Generation)
 
 
 def rolled_ranges(
@@ -231,6 +241,14 @@ def landed_fingerprint(store: ObjectStore) -> str | None:
     for segment in generation.segments if generation else ():
         total = (total + int(segment.fingerprint, 16)) % _MODULUS
     return f"{count}-{total:032x}" if count else None
+
+
+def feeds_and_days(manifests: Iterable[bytes]) -> Iterator[tuple[str, date]]:
+    """Feed and date of claim (UTC) of each stored manifest."""
+    decoder = msgspec.json.Decoder(_FeedAndTime)
+    for data in manifests:
+        found = decoder.decode(data)
+        yield found.feed, found.ingested_at.date()
 
 
 def roll_up(store: ObjectStore, now: datetime) -> Generation | None:

@@ -9,6 +9,7 @@ business, the comparison is `proof`'s.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import shutil
@@ -29,13 +30,16 @@ from ingestion.contracts.columns import TELEMETRY_SCHEMA
 from ingestion.contracts.feeds import TELEMETRY_FEED
 from ingestion.lake import layout
 from ingestion.lake.landing import COMPRESSION, Manifest, day_manifests, dictionary_columns, utc_now
-from ingestion.lake.proof import Proof, Redaction, RowsDifferError, prove_same_rows, redaction_sql
+from ingestion.lake.proof import Proof, RedactedArrivals, RowsDifferError, prove_same_rows, redaction_sql
 from ingestion.lake.scratch import scratch_folder
 from ingestion.lake.snapshots import (
     COMPACTION_VERSION,
     CompactedFile,
+    InForce,
     Snapshot,
     SourceRange,
+    StoredRows,
+    as_landed,
     latest_snapshot,
 )
 from ingestion.lake.sql import connect, telemetry_sql
@@ -123,19 +127,19 @@ class _Plan:
     next_n: int
     kept: list[CompactedFile]
     rewritten: list[CompactedFile]
-    fresh: list[Manifest]
-    redactions: list[Redaction]
+    fresh: list[tuple[Manifest, StoredRows]]
+    redactions: list[RedactedArrivals]
 
     @property
     def rows(self) -> int:
-        return sum(f.rows for f in self.rewritten) + sum(m.rows for m in self.fresh)
+        return sum(f.rows for f in self.rewritten) + sum(stored.rows for _, stored in self.fresh)
 
     @property
     def objects(self) -> list[tuple[str, str]]:
         """Keys and sha256 of what is read."""
         return [
             *((file.key, file.sha256) for file in self.rewritten),
-            *((m.source_file, m.sha256) for m in self.fresh if m.rows),
+            *((stored.key, stored.sha256) for _, stored in self.fresh if stored.rows),
         ]
 
 
@@ -150,7 +154,8 @@ def compact_day(
     settings: CompactionSettings,
     scratch: Path,
     *,
-    redactions: Sequence[Redaction] = (),
+    redactions: Sequence[RedactedArrivals] = (),
+    in_force: InForce = as_landed,
     now: datetime | None = None,
     even_if_open: bool = False,
     from_landing: bool = False,
@@ -160,8 +165,9 @@ def compact_day(
 
     It covers every finished range of the day and leaves out what `redactions` name.
     Files of the snapshot in force that no new redaction touches are kept; with
-    `from_landing` all rows are read from landing files again. `now` is naive UTC.
-    `scratch` is a folder for what does not fit in memory.
+    `from_landing` all rows are read from landing files again, from those that
+    `in_force` names for their ranges. `now` is naive UTC. `scratch` is a folder for
+    what does not fit in memory.
 
     Raises DayOpenError for a day that can still get claims (unless `even_if_open`),
     DamagedObjectError naming the object, CompactionResourceError naming the setting,
@@ -174,7 +180,7 @@ def compact_day(
             " (PETWELLNESS_COMPACTION_GRACE_S)"
         )
     begun = time.monotonic()
-    plan = _plan(store, day, redactions, from_landing)
+    plan = _plan(store, day, redactions, in_force, from_landing)
     if plan is None:
         return CompactionReport(day, latest_snapshot(store, day))
     work = _Work(store, day, settings, plan, started, say)
@@ -182,20 +188,26 @@ def compact_day(
         return work.run(folder, begun)
 
 
-def _plan(store: ObjectStore, day: date, redactions: Sequence[Redaction], from_landing: bool) -> _Plan | None:
+def _plan(
+    store: ObjectStore,
+    day: date,
+    redactions: Sequence[RedactedArrivals],
+    in_force: InForce,
+    from_landing: bool,
+) -> _Plan | None:
     """What there is to do; None when the snapshot in force covers all ranges and redactions."""
     newest = latest_snapshot(store, day)
     manifests = day_manifests(store, TELEMETRY_FEED, day)
     concerning = _concerning(redactions, manifests, newest)
     base = None if from_landing else newest
     covered = {source.range_key for source in base.ranges} if base else set()
-    fresh = [m for m in manifests if m.range_key not in covered]
+    fresh = [(m, in_force(m)) for m in manifests if m.range_key not in covered]
     applied = set(base.redactions) if base else set()
     pending = [r for r in concerning if r.redaction_id not in applied]
     if not fresh and not pending:
         return None
     files = base.files if base else []
-    fresh_rows = sum(m.rows for m in fresh)
+    fresh_rows = sum(stored.rows for _, stored in fresh)
     if fresh_rows and fresh_rows >= RESORT_SHARE * sum(f.rows for f in files):
         rewritten = [*files]
     else:
@@ -205,8 +217,8 @@ def _plan(store: ObjectStore, day: date, redactions: Sequence[Redaction], from_l
 
 
 def _concerning(
-    redactions: Sequence[Redaction], manifests: Sequence[Manifest], newest: Snapshot | None
-) -> list[Redaction]:
+    redactions: Sequence[RedactedArrivals], manifests: Sequence[Manifest], newest: Snapshot | None
+) -> list[RedactedArrivals]:
     """Redactions whose interval meets the day's times of receipt, and those that were applied before."""
     applied = set(newest.redactions) if newest else set()
     low = min((m.min_arrival_ts for m in manifests if m.min_arrival_ts), default=None)
@@ -219,7 +231,7 @@ def _concerning(
     ]
 
 
-def _may_touch(redaction: Redaction, file: CompactedFile) -> bool:
+def _may_touch(redaction: RedactedArrivals, file: CompactedFile) -> bool:
     return (
         file.min_device_id <= redaction.device_id <= file.max_device_id
         and redaction.from_us <= micros(file.max_arrival_ts)
@@ -366,7 +378,9 @@ class _Work:
     def _store_file(self, data: bytes, position: int) -> str:
         key = layout.compacted_key(TELEMETRY_FEED, self._day, self._started, self._writer, position)
         self._put.append(key)
-        self._store.put_new(key, data)
+        # The name is this writer's alone: taken means that the put's answer was lost.
+        with contextlib.suppress(ObjectExistsError):
+            self._store.put_new(key, data)
         return key
 
     def _prove(self, inputs: list[str], files: list[CompactedFile], folder: Path) -> Proof:
@@ -405,9 +419,10 @@ class _Work:
                     end=m.end,
                     source_file=m.source_file,
                     rows=m.rows,
-                    redacted_rows=proof.redacted_by_file.get(m.source_file, 0),
+                    # What a replacement of the landing file lacks was redacted before.
+                    redacted_rows=m.rows - stored.rows + proof.redacted_by_file.get(m.source_file, 0),
                 )
-                for m in plan.fresh
+                for m, stored in plan.fresh
             ),
         ]
         all_files = [*plan.kept, *files]
@@ -467,12 +482,12 @@ def sort_memory_bytes(settings: CompactionSettings) -> int:
 
 def _raw_bytes(con: duckdb.DuckDBPyConnection, paths: list[str]) -> int:
     """Size in memory of all rows of some files, from their footers."""
-    row = con.execute(
-        "select sum(num_values) * ? + sum(total_uncompressed_size) from parquet_metadata(?)"
+    [(size,)] = con.execute(
+        "select coalesce(sum(num_values) * ? + sum(total_uncompressed_size), 0) from parquet_metadata(?)"
         " where path_in_schema = 'payload'",
         [ROW_BYTES, paths],
-    ).fetchone()
-    return int(row[0] or 0) if row else 0
+    ).fetchall()
+    return int(size)
 
 
 def _count_parts(raw_bytes: int, memory_bytes: int) -> int:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-import msgspec
+from typing import TYPE_CHECKING, NamedTuple
 
 from ingestion.contracts.columns import TELEMETRY_SCHEMA
 
@@ -23,8 +21,11 @@ EXAMPLES = 10
 _KEY = "stream_id, kafka_partition, kafka_offset"
 
 
-class Redaction(msgspec.Struct, frozen=True):
-    """Rows of one device received in `[from_us, to_us)` (epoch microseconds) are to be left out."""
+class RedactedArrivals(NamedTuple):
+    """Rows of one device received in `[from_us, to_us)` (epoch microseconds) are to be left out.
+
+    `redaction_id` names the ledger's entry that says so; an entry may name several.
+    """
 
     redaction_id: str
     device_id: str
@@ -58,7 +59,7 @@ class Proof:
 
 
 def prove_same_rows(
-    con: duckdb.DuckDBPyConnection, before: str, after: str, redactions: Sequence[Redaction] = ()
+    con: duckdb.DuckDBPyConnection, before: str, after: str, redactions: Sequence[RedactedArrivals] = ()
 ) -> Proof:
     """Compare two queries over the contract's columns; `before` still holds what `redactions` leave out."""
     kept, redacted = redaction_sql(con, before, redactions)
@@ -77,7 +78,7 @@ def prove_same_rows(
 
 
 def redaction_sql(
-    con: duckdb.DuckDBPyConnection, rows: str, redactions: Sequence[Redaction]
+    con: duckdb.DuckDBPyConnection, rows: str, redactions: Sequence[RedactedArrivals]
 ) -> tuple[str, str]:
     """A query's rows that stay and those that redactions leave out, as two queries."""
     if not redactions:

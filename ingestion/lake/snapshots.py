@@ -9,10 +9,10 @@ written by `compaction`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -86,22 +86,51 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         return sum(file.bytes for file in self.files)
 
 
+class StoredRows(Protocol):
+    """An object that holds a range's rows: its key, its content's sha256, and how many they are."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def rows(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class LandedObject:
+    """A range's own main object."""
+
+    key: str
+    sha256: str
+    rows: int
+
+
+InForce = Callable[[Manifest], StoredRows]
+"""Which object holds a range's rows now: its own, unless a redaction replaced it."""
+
+
+def as_landed(manifest: Manifest) -> StoredRows:
+    """A range's own main object, where nothing was ever replaced."""
+    return LandedObject(manifest.source_file, manifest.sha256, manifest.rows)
+
+
 @dataclass(frozen=True)
 class DayFiles:
-    """Everything that holds an arrival day's rows, each once: a snapshot's files and later landing files."""
+    """Everything that holds an arrival day's rows, each once: a snapshot's files and those of later ranges."""
 
     snapshot: Snapshot | None
-    late: tuple[Manifest, ...]
+    late: tuple[StoredRows, ...]
 
     @property
     def keys(self) -> list[str]:
         """Keys of all files that hold rows."""
         compacted = [file.key for file in self.snapshot.files] if self.snapshot else []
-        return [*compacted, *(manifest.source_file for manifest in self.late if manifest.rows)]
+        return [*compacted, *(stored.key for stored in self.late if stored.rows)]
 
     @property
     def rows(self) -> int:
-        return (self.snapshot.rows if self.snapshot else 0) + sum(m.rows for m in self.late)
+        return (self.snapshot.rows if self.snapshot else 0) + sum(stored.rows for stored in self.late)
 
 
 def latest_snapshot(store: ObjectStore, day: date) -> Snapshot | None:
@@ -115,20 +144,20 @@ def read_snapshot(store: ObjectStore, key: str) -> Snapshot:
     return msgspec.json.decode(store.get(key), type=Snapshot)
 
 
-def day_files(store: ObjectStore, feed: str, day: date) -> DayFiles:
+def day_files(store: ObjectStore, feed: str, day: date, in_force: InForce = as_landed) -> DayFiles:
     """The one set of files that holds an arrival day's landed rows, each once.
 
     Feeds other than telemetry are not compacted: their landing files are the set.
-    The set stays readable for the age after which `compaction.clean` removes files.
+    The set stays readable for the age after which `upkeep.clean` removes files.
     """
     # The snapshot before the manifests: a range that lands in between is read from its landing file.
     snapshot = latest_snapshot(store, day) if feed == TELEMETRY_FEED else None
     covered = {source.range_key for source in snapshot.ranges} if snapshot else set()
     late = (m for m in day_manifests(store, feed, day) if m.range_key not in covered)
-    return DayFiles(snapshot, tuple(late))
+    return DayFiles(snapshot, tuple(in_force(m) for m in late))
 
 
-def device_rows(store: ObjectStore, day: date, device_id: str) -> pa.Table:
+def device_rows(store: ObjectStore, day: date, device_id: str, in_force: InForce = as_landed) -> pa.Table:
     """One device's rows that arrived on a day (UTC date of their claims), in order of event time.
 
     From compacted files it reads the row groups whose statistics and Bloom filters admit the device.
@@ -136,7 +165,7 @@ def device_rows(store: ObjectStore, day: date, device_id: str) -> pa.Table:
     from ingestion.contracts.columns import TELEMETRY_SCHEMA
     from ingestion.lake.sql import connect, telemetry_sql
 
-    found = day_files(store, TELEMETRY_FEED, day)
+    found = day_files(store, TELEMETRY_FEED, day, in_force)
     keys = [*_keys_with_device(found, device_id)]
     if not keys:
         return TELEMETRY_SCHEMA.empty_table()
@@ -154,6 +183,6 @@ def _keys_with_device(found: DayFiles, device_id: str) -> Iterable[str]:
         for file in found.snapshot.files:
             if file.min_device_id <= device_id <= file.max_device_id:
                 yield file.key
-    for manifest in found.late:
-        if manifest.rows:
-            yield manifest.source_file
+    for stored in found.late:
+        if stored.rows:
+            yield stored.key
