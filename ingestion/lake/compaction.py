@@ -183,9 +183,9 @@ def compact_day(
     plan = _plan(store, day, redactions, in_force, from_landing)
     if plan is None:
         return CompactionReport(day, latest_snapshot(store, day))
-    work = _Work(store, day, settings, plan, started, say)
+    work = _Work(store, day, settings, plan, started, begun, say)
     with scratch_folder(scratch, "compaction") as folder:
-        return work.run(folder, begun)
+        return work.run(folder)
 
 
 def _plan(
@@ -254,15 +254,17 @@ class _Work:
         settings: CompactionSettings,
         plan: _Plan,
         started: datetime,
+        begun: float,
         say: Callable[[str], None],
     ) -> None:
+        self._begun = begun
         self._store, self._day, self._settings, self._plan = store, day, settings, plan
         self._started, self._say = started, say
         self._writer = uuid.uuid4().hex[:12]
         self._seconds: dict[str, float] = {}
         self._put: list[str] = []
 
-    def run(self, folder: Path, begun: float) -> CompactionReport:
+    def run(self, folder: Path) -> CompactionReport:
         plan = self._plan
         self._say(
             f"{self._day}: {plan.rows:,} rows of {len(plan.fresh):,} landing files and"
@@ -275,7 +277,7 @@ class _Work:
         with self._timed("prove"):
             proof = self._prove(inputs, files, folder)
         snapshot = self._snapshot(files, proof)
-        self._refuse_if_too_old(begun)
+        self._refuse_if_too_old()
         try:
             self._store.put_new(layout.snapshot_key(self._day, plan.next_n), msgspec.json.encode(snapshot))
         except ObjectExistsError:
@@ -431,7 +433,7 @@ class _Work:
             feed=TELEMETRY_FEED,
             day=self._day,
             n=plan.next_n,
-            created_at=utc_now(),
+            created_at=self._started + timedelta(seconds=time.monotonic() - self._begun),
             version=COMPACTION_VERSION,
             base=plan.base.n if plan.base else None,
             rows=sum(file.rows for file in all_files),
@@ -447,9 +449,9 @@ class _Work:
             )
         return snapshot
 
-    def _refuse_if_too_old(self, begun: float) -> None:
+    def _refuse_if_too_old(self) -> None:
         allowed_s = self._settings.clean_after_s / 2
-        if time.monotonic() - begun > allowed_s:
+        if time.monotonic() - self._begun > allowed_s:
             raise CompactionTooOldError(
                 f"compacting {self._day} took longer than {allowed_s:.0f} s, half the age at which unnamed files"
                 " are removed (PETWELLNESS_COMPACTION_CLEAN_AFTER_S); raise it and compact again"

@@ -388,9 +388,7 @@ def test_a_deleted_or_altered_landing_file_is_named(lake: ObjectStore, land: Mak
     with pytest.raises(DamagedObjectError, match=rf"{second.source_file.replace('+', '.')} is missing from"):
         compact(lake, scratch)
     lake.put_new(second.source_file, data[:100] + bytes([data[100] ^ 1]) + data[101:])
-    with pytest.raises(
-        DamagedObjectError, match=rf"{second.source_file.replace('+', '.')} .* sha256 differs"
-    ):
+    with pytest.raises(DamagedObjectError, match=rf"{second.source_file.replace('+', '.')} .*sha256 differs"):
         compact(lake, scratch)
     assert latest_snapshot(lake, DAY) is None and [*lake.list(layout.COMPACTED)] == []
     lake.delete(second.source_file)
@@ -569,11 +567,11 @@ steps = st.lists(
         st.tuples(st.just("clean"), st.just(0), st.just(0)),
     ),
     min_size=3,
-    max_size=12,
+    max_size=8,
 )
 
 
-@examples(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=steps)
 def test_readers_always_see_the_landed_rows_once(
     steps: list[Any], tmp_path_factory: Any, claim_telemetry: Make, finish: Make, watched: Make
