@@ -10,15 +10,19 @@ from petwellness_orchestration.settings import PlatformSettings, load_settings
 
 def land_records() -> int:
     """Land the source's record extracts, then take the consent snapshot."""
-    return _finish(
-        run_job(load_settings(), EVERYTHING, ["group:landing and not key:landing/telemetry_events"])
+    return finish(
+        run_job(
+            load_settings(),
+            EVERYTHING,
+            ["group:landing and not key:landing/telemetry_events and not key:landing/telemetry_compacted"],
+        )
     )
 
 
 def collect_telemetry(forever: bool) -> int:
     """Drain the topics to the present, or serve until SIGTERM."""
     if not forever:
-        return _finish(run_job(load_settings(), EVERYTHING, ["landing/telemetry_events"]))
+        return finish(run_job(load_settings(), EVERYTHING, ["landing/telemetry_events"]))
     from petwellness_orchestration.collecting import serve_telemetry
 
     serve_telemetry(load_settings(), stop_on_signals(), say)
@@ -27,7 +31,7 @@ def collect_telemetry(forever: bool) -> int:
 
 def load_raw() -> int:
     """Load and reconcile; 1 when lake and raw disagree."""
-    return _finish(run_job(load_settings(), EVERYTHING, ["group:raw"]))
+    return finish(run_job(load_settings(), EVERYTHING, ["group:raw"]))
 
 
 def build_models(full_refresh: bool) -> int:
@@ -35,12 +39,12 @@ def build_models(full_refresh: bool) -> int:
     settings = load_settings()
     if full_refresh:
         forget_builds(settings)
-    return _finish(run_job(settings, REFRESH, ["group:stg or group:cur or group:anl or group:ml"]))
+    return finish(run_job(settings, REFRESH, ["group:stg or group:cur or group:anl or group:ml"]))
 
 
 def publish_tables() -> int:
     """Publish what changed."""
-    return _finish(run_job(load_settings(), EVERYTHING, ["group:published"]))
+    return finish(run_job(load_settings(), EVERYTHING, ["group:published"]))
 
 
 def forget_builds(settings: PlatformSettings) -> None:
@@ -67,7 +71,7 @@ def rebuild_warehouse(confirmed: bool) -> int:
         return 0
     path.unlink()
     say(f"deleted {path} ({size})")
-    return _finish(run_job(settings, REFRESH))
+    return finish(run_job(settings, REFRESH))
 
 
 def show_status() -> int:
@@ -101,7 +105,7 @@ def show_status() -> int:
     return 0
 
 
-def _finish(outcome: RunOutcome) -> int:
+def finish(outcome: RunOutcome) -> int:
     """Say how the run ended; the exit code."""
     for check in outcome.checks:
         if check.status != "passed":
