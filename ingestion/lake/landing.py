@@ -234,11 +234,14 @@ def list_manifests(store: ObjectStore, known: Collection[layout.RangeKey] = froz
     return _manifests(store, catalogue.newest_generation(store), known)
 
 
-def day_manifests(store: ObjectStore, feed: str, day: date) -> list[Manifest]:
-    """Manifests of a feed's ranges that were claimed on a day (UTC), in key order."""
+def day_manifests(
+    store: ObjectStore, feed: str, day: date, known: Collection[layout.RangeKey] = frozenset()
+) -> list[Manifest]:
+    """Manifests of a feed's ranges that were claimed on a day (UTC) and are not `known`, in key order."""
     manifests = _manifests(
         store,
         catalogue.newest_generation(store),
+        known,
         wanted=lambda segment: day in segment.days.get(feed, ()),
     )
     return [m for m in manifests if m.feed == feed and m.ingested_at.date() == day]

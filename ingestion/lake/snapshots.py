@@ -153,8 +153,7 @@ def day_files(store: ObjectStore, feed: str, day: date, in_force: InForce = as_l
     # The snapshot before the manifests: a range that lands in between is read from its landing file.
     snapshot = latest_snapshot(store, day) if feed == TELEMETRY_FEED else None
     covered = {source.range_key for source in snapshot.ranges} if snapshot else set()
-    late = (m for m in day_manifests(store, feed, day) if m.range_key not in covered)
-    return DayFiles(snapshot, tuple(in_force(m) for m in late))
+    return DayFiles(snapshot, tuple(map(in_force, day_manifests(store, feed, day, known=covered))))
 
 
 def device_rows(store: ObjectStore, day: date, device_id: str, in_force: InForce = as_landed) -> pa.Table:
