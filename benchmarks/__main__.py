@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import code_location, collector, demo, machine, queries, report, simulator
+from benchmarks import code_location, collector, compaction, demo, machine, queries, report, simulator
 from infrastructure.kafka.local import KafkaUnavailableError
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 
 # In the order they run: the short ones first, the demo before the queries on what it made.
-NAMES = ("simulator", "collector", "code_location", "demo", "queries")
+NAMES = ("simulator", "collector", "compaction", "code_location", "demo", "queries")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,6 +52,7 @@ def _work(name: str, home: Path, demo_ran: bool) -> Callable[[], dict[str, Any]]
     works: dict[str, Callable[[], dict[str, Any]]] = {
         "simulator": simulator.run,
         "collector": lambda: collector.run(say),
+        "compaction": compaction.run,
         "code_location": code_location.run,
     }
     return works[name]

@@ -96,7 +96,6 @@ def collect_hours(servers: str, folder: str, hours: int) -> Iterator[dict[str, f
 def compact(folder: str) -> Iterator[dict[str, float]]:
     """Compact every arrival day of the lake: rows, files and bytes afterwards."""
     from ingestion.lake.compaction import compact_day
-
     from ingestion.lake.landing import list_manifests
     from ingestion.lake.store import LocalStore
     from ingestion.settings import CompactionSettings

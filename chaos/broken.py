@@ -23,8 +23,11 @@ class _Wrapped(ObjectStore):
     def get(self, key: str) -> bytes:
         return self._store.get(key)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        return self._store.list(prefix)
+    def list(self, prefix: str, start_after: str = "", limit: int | None = None) -> Iterator[ObjectInfo]:
+        return self._store.list(prefix, start_after, limit)
+
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        return self._store.folders(prefix)
 
     def delete(self, key: str) -> None:
         self._store.delete(key)
@@ -69,8 +72,8 @@ class EndInKey(_Wrapped):
             raise ObjectMissingError(key)
         return self._store.get(found.key)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        for info in self._store.list(prefix):
+    def list(self, prefix: str, start_after: str = "", limit: int | None = None) -> Iterator[ObjectInfo]:
+        for info in self._store.list(prefix, start_after, limit):
             claim = info.key.startswith(layout.CLAIMS)
             yield ObjectInfo(info.key.partition("+")[0], info.size) if claim else info
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ingestion.broker.client import BrokerClient
+    from ingestion.collector.service import Failure
 
 # Loaded once in the process that workers are forked from, so that a restart takes 0.1 s.
 PRELOAD = (
@@ -108,8 +109,12 @@ def _collect(spec: WorkerSpec, stop: threading.Event) -> None:
 
     # A minute between attempts would only make scenarios long.
     service.FIRST_DELAY_S, service.LAST_DELAY_S = FIRST_DELAY_S, LAST_DELAY_S
-    service.serve(make, stop)
+    service.serve(make, stop, _log_failure)
     logging.info("%s stopped", spec.name)
+
+
+def _log_failure(failure: "Failure") -> None:
+    logging.error("%s: %s", type(failure.error).__name__, failure.error)
 
 
 def shared_group(client: "BrokerClient") -> "BrokerClient":

@@ -39,6 +39,11 @@ class StateSettings(BaseSettings):
         return self.home / "broker.json"
 
     @property
+    def scratch_dir(self) -> Path:
+        """Work space of what does not fit in memory; empty between commands."""
+        return self.home / "scratch"
+
+    @property
     def truth_dir(self) -> Path:
         return self.home / "truth"
 
@@ -164,3 +169,27 @@ class MqttSettings(BaseSettings):
     @property
     def port(self) -> int:
         return self._parts.port or (8883 if self.tls else 1883)
+
+
+class CompactionSettings(BaseSettings):
+    """Room and ages of compaction (`PETWELLNESS_COMPACTION_*`)."""
+
+    model_config = SettingsConfigDict(env_prefix="PETWELLNESS_COMPACTION_", frozen=True)
+
+    memory_bytes: int = Field(
+        default=2 * 1024**3, ge=1024**3, description="Resident memory of one compaction."
+    )
+    scratch_bytes: int = Field(
+        default=40 * 1024**3,
+        gt=0,
+        description="Scratch space in the state folder, beside copies of remote files.",
+    )
+    file_bytes: int = Field(
+        default=75 * 1024**2, gt=0, le=90 * 1024**2, description="Size at which a compacted file is closed."
+    )
+    grace_s: float = Field(
+        default=3600.0, ge=0, description="After its end a day may still get claims so long."
+    )
+    clean_after_s: float = Field(
+        default=24 * 3600.0, gt=0, description="Age at which files that no snapshot names are removed."
+    )

@@ -7,6 +7,9 @@ from ingestion.contracts.feeds import RECORD_FEED_NAMES, TELEMETRY_FEED
 # DuckDB takes one writing process, so everything that opens its file shares a pool.
 WAREHOUSE_POOL = "duckdb"
 
+# Two compactions at once would take twice the memory that one is allowed.
+COMPACTION_POOL = "compaction"
+
 DATA_OWNER = "team:data-platform"
 CLINICAL_OWNER = "team:clinical-data-science"
 
@@ -16,6 +19,9 @@ GROUPS = ("source", "landing", "raw", "stg", "cur", "anl", "ml", "published")
 COLLAR_EVENTS = dg.AssetKey(["source", "collar_events"])
 CLINIC_RECORDS = dg.AssetKey(["source", "clinic_records"])
 CONSENT_SNAPSHOT = dg.AssetKey(["landing", "consent_snapshot"])
+CATALOGUE = dg.AssetKey(["landing", "catalogue"])
+TELEMETRY_COMPACTED = dg.AssetKey(["landing", "telemetry_compacted"])
+LAKE_FILES = dg.AssetKey(["raw", "lake_files"])
 LOAD_HISTORY = dg.AssetKey(["raw", "load_history"])
 EXTRACTS = dg.AssetKey(["raw", "extracts"])
 VISIT_RISK_MODEL = dg.AssetKey(["ml", "visit_risk_model"])

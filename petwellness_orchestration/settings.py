@@ -13,7 +13,13 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ingestion.settings import BrokerSettings, CollectorSettings, LakeSettings, StateSettings
+from ingestion.settings import (
+    BrokerSettings,
+    CollectorSettings,
+    CompactionSettings,
+    LakeSettings,
+    StateSettings,
+)
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DBT_PROJECT_DIR = PROJECT_ROOT / "dbt_project"
@@ -50,6 +56,7 @@ class OperationsSettings(BaseSettings):
     automation: bool = Field(default=False, description="Schedules and sensors start switched on.")
     timezone: str = Field(default="Europe/Zurich", description="Local time of schedules.")
     first_event_date: date = Field(default=date(2017, 1, 1), description="First daily partition (UTC).")
+    first_arrival_date: date = Field(default=date(2026, 1, 1), description="First day anything landed (UTC).")
     alert_webhook_url: str | None = Field(default=None, description="Failures are posted here as JSON.")
     heartbeat_min_ratio: float = Field(default=0.8, gt=0, le=1)
 
@@ -74,6 +81,7 @@ class PlatformSettings:
     lake: LakeSettings
     broker: BrokerSettings
     collector: CollectorSettings
+    compaction: CompactionSettings
     source: SourceSettings
     operations: OperationsSettings
 
@@ -100,6 +108,7 @@ def load_settings() -> PlatformSettings:
         lake=LakeSettings(),
         broker=BrokerSettings(),
         collector=CollectorSettings(),
+        compaction=CompactionSettings(),
         source=SourceSettings(),
         operations=operations,
     )

@@ -8,7 +8,6 @@ themselves are `ingestion.simulator` and `ingestion.extracts`.
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -93,12 +92,6 @@ def write_truth(settings: PlatformSettings) -> None:
     from ingestion.simulator.truth import write_truth
 
     write_truth(fleet(settings).truth(), settings.state.truth_dir)
-
-
-def landing_cursor(manifest_keys: list[str]) -> str:
-    """Short name of a set of landed ranges: how many, and a digest of their manifests' keys."""
-    digest = hashlib.sha256("\n".join(sorted(manifest_keys)).encode()).hexdigest()[:16]
-    return f"{len(manifest_keys)}-{digest}"
 
 
 class PublisherStatus(msgspec.Struct, frozen=True):

@@ -19,23 +19,24 @@ if TYPE_CHECKING:
 LAYERS = ("raw", "stg", "cur", "anl", "ml")
 
 # Bookkeeping of the platform itself, not data of a layer.
-BOOKKEEPING = frozenset({"raw.load_history", "raw.build_marks", "cur.applied_inputs", "cur.day_inputs"})
+BOOKKEEPING = frozenset(
+    {"raw.load_history", "raw.build_marks", "raw.lake_files", "cur.applied_inputs", "cur.day_inputs"}
+)
 
 
 def lake_figures(store: ObjectStore, manifests: list[Manifest]) -> dict[str, Any]:
     """Files, bytes and ranges of the lake, and what was set aside while landing."""
     from ingestion.contracts.feeds import TELEMETRY_FEED
-    from ingestion.lake.layout import LANDING, REJECTS, is_replay
+    from ingestion.lake.layout import REJECTS, is_replay
 
-    landed = [info.size for info in store.list(LANDING)]
     rejects = [info.size for info in store.list(REJECTS)]
     telemetry = [m for m in manifests if m.feed == TELEMETRY_FEED]
     rejected: Counter[str] = Counter()
     for manifest in manifests:
         rejected.update(manifest.rejected_by_reason)
     return {
-        "files": len(landed),
-        "bytes": sum(landed),
+        "files": len(manifests),
+        "bytes": sum(m.bytes for m in manifests),
         "reject_files": len(rejects),
         "reject_bytes": sum(rejects),
         "ranges": len(manifests),

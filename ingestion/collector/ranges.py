@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,9 @@ from ingestion.contracts.decoders import DECODERS, Decoder
 from ingestion.contracts.telemetry import COLLAR_DECODER
 from ingestion.lake.landing import Claim, LandingError, Manifest, land_range
 from ingestion.lake.store import ObjectStore
+
+# The end of the year 9998, which leaves room for a day ahead.
+LAST_ARRIVAL_MS = 253_370_764_799_999
 
 
 class DecoderVersionError(LandingError):
@@ -66,7 +70,7 @@ def decode_messages(
     decoded = [_decode(decoder, part, max_message_bytes) for part in parts]
     whole = concatenate(decoded)
     offsets = _whole([part.offsets for part in parts])
-    arrival_us = _whole([part.arrival_ms for part in parts]) * 1000
+    arrival_us = _micros(_whole([part.arrival_ms for part in parts]))
     dropped = opted_out_rows(intervals, whole.table["device_id"], arrival_us[whole.index])
     table = whole.table.append_column("kafka_offset", pa.array(offsets[whole.index])).append_column(
         "arrival_ts", pa.array(arrival_us[whole.index]).cast(TIMESTAMP)
@@ -86,6 +90,15 @@ def decode_messages(
     )
 
 
+def _micros(arrival_ms: Any) -> Any:
+    """Kafka's timestamps in microseconds.
+
+    A producer may take another unit for milliseconds: what lies beyond all dates becomes
+    the last one, so that the message is a reject (`clock`) and not an overflow.
+    """
+    return np.clip(arrival_ms, 0, LAST_ARRIVAL_MS) * 1000
+
+
 def _whole(arrays: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
     return np.concatenate([np.empty(0, np.int64), *arrays])
 
@@ -103,7 +116,7 @@ def land_content(store: ObjectStore, claim: Claim, content: RangeContent) -> Man
 
 
 def _decode(decoder: Decoder, part: Packed, max_bytes: int) -> DecodedBatch:
-    arrival_us = part.arrival_ms * 1000
+    arrival_us = _micros(part.arrival_ms)
     if decoder.name == COLLAR_DECODER:
         return decode_contract_json(part.payloads, arrival_us, max_bytes)
     return decode_vendor(part.payloads, arrival_us, decoder.decode, max_bytes)
@@ -118,7 +131,7 @@ def _reject_rows(
 ) -> Iterator[_RejectRow]:
     for reject in batch.rejects:
         payload, key = part.payloads[reject.index], part.keys[reject.index]
-        arrival_us = int(part.arrival_ms[reject.index]) * 1000
+        arrival_us = int(_micros(part.arrival_ms[reject.index]))
         kept = not mentions_opted_out(intervals, (key, payload), arrival_us)
         yield (
             int(part.offsets[reject.index]),

@@ -1,8 +1,7 @@
 """Where a partition goes on: from its claim chain in the lake, whatever the committed offset says.
 
 Claims that were made and not finished come first, to be finished with their own
-bounds. The committed offset only shortens the search, and only if its metadata names
-the stream. Nothing here consumes.
+bounds. The committed offset is for those who watch the lag. Nothing here consumes.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import pyarrow as pa
 
 from ingestion.broker.client import Stream
 from ingestion.contracts.columns import TELEMETRY_SCHEMA
-from ingestion.lake import layout
 from ingestion.lake.landing import (
     FILLED_BY_CLAIM,
     Claim,
@@ -24,7 +22,7 @@ from ingestion.lake.landing import (
     chain_end,
     land_range,
     open_claims,
-    read_claim,
+    open_claims_of_streams,
     recover_range,
 )
 from ingestion.lake.store import ObjectStore
@@ -97,7 +95,7 @@ def close_dead_streams(store: ObjectStore, prefix: str, alive: set[str]) -> int:
     seen landed, so its producer publishes it again.
     """
     closed = 0
-    for claim in _open_claims_of(store, prefix):
+    for claim in open_claims_of_streams(store, prefix):
         if claim.stream_id in alive:
             continue
         if recover_range(store, claim) is None:
@@ -113,10 +111,3 @@ def close_dead_streams(store: ObjectStore, prefix: str, alive: set[str]) -> int:
 def _no_rows() -> pa.Table:
     names = [field for field in TELEMETRY_SCHEMA if field.name not in FILLED_BY_CLAIM]
     return pa.schema(names).empty_table()
-
-
-def _open_claims_of(store: ObjectStore, stream_prefix: str) -> list[Claim]:
-    """Claims without a manifest of all streams whose id starts with a prefix."""
-    finished = {layout.range_of(info.key) for info in store.list(f"{layout.MANIFESTS}{stream_prefix}")}
-    claimed = (layout.range_of(info.key) for info in store.list(f"{layout.CLAIMS}{stream_prefix}"))
-    return [read_claim(store, range_key) for range_key in claimed if range_key not in finished]

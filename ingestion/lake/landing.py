@@ -8,8 +8,9 @@ so whoever comes second adopts what the first one stored.
 import contextlib
 import hashlib
 import io
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, date, datetime
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -24,7 +25,7 @@ from ingestion.contracts.columns import (
     record_schema,
 )
 from ingestion.contracts.feeds import TELEMETRY_FEED
-from ingestion.lake import layout
+from ingestion.lake import catalogue, layout
 from ingestion.lake.store import ObjectExistsError, ObjectMissingError, ObjectStore
 
 FOOTER_KEY = b"petwellness"
@@ -230,26 +231,44 @@ def read_manifest(store: ObjectStore, range_key: layout.RangeKey) -> Manifest:
 
 
 def list_manifests(store: ObjectStore, known: Collection[layout.RangeKey] = frozenset()) -> list[Manifest]:
-    """Every manifest whose range is not in `known`: one listing, then parallel reads of the unknown."""
-    unknown = [info.key for info in store.list(layout.MANIFESTS) if layout.range_of(info.key) not in known]
-    decoder = msgspec.json.Decoder(Manifest)
-    return [decoder.decode(data) for data in store.get_many(unknown)]
+    """Every manifest whose range is not in `known`, in key order.
+
+    History comes from the catalogue; only what is beyond it is listed and read one by one.
+    """
+    return _manifests(store, catalogue.newest_generation(store), known)
+
+
+def day_manifests(
+    store: ObjectStore, feed: str, day: date, known: Collection[layout.RangeKey] = frozenset()
+) -> list[Manifest]:
+    """Manifests of a feed's ranges that were claimed on a day (UTC) and are not `known`, in key order."""
+    manifests = _manifests(
+        store,
+        catalogue.newest_generation(store),
+        known,
+        wanted=lambda segment: day in segment.days.get(feed, ()),
+    )
+    return [m for m in manifests if m.feed == feed and m.ingested_at.date() == day]
 
 
 def list_claims(store: ObjectStore) -> list[Claim]:
     """Every claim of every stream, in key order. For reconciliation."""
+    generation = catalogue.newest_generation(store)
     decoder = msgspec.json.Decoder(Claim)
-    return [decoder.decode(data) for data in store.get_many([info.key for info in store.list(layout.CLAIMS)])]
+    rolled = (decoder.decode(found.claim) for found in catalogue.rolled_ranges(store, generation))
+    tail = store.get_many(catalogue.tail_keys(store, layout.CLAIMS, generation))
+    return sorted([*rolled, *map(decoder.decode, tail)], key=lambda claim: claim.range_key)
 
 
 def chain_end(store: ObjectStore, stream_id: str, partition: int) -> int | None:
     """Where a partition's claim chain ends, i.e. where the next claim starts; None without any claim.
 
     A claim is only ever placed at the end of the one before, so the last one tells;
-    `verify_chain` is the full check.
+    `verify_chain` is the full check. Nothing before the catalogue's frontier is listed.
     """
-    last = max((info.key for info in store.list(layout.claims_prefix(stream_id, partition))), default=None)
-    return None if last is None else read_claim(store, layout.range_of(last)).end
+    position = _position(store, stream_id, partition)
+    last = max(_starts(store, layout.claim_key, stream_id, partition, position), default=None)
+    return position if last is None else read_claim(store, (stream_id, partition, last)).end
 
 
 def landed_end(store: ObjectStore, stream_id: str, partition: int) -> int:
@@ -257,17 +276,64 @@ def landed_end(store: ObjectStore, stream_id: str, partition: int) -> int:
 
     Claims are finished in order, so everything before is landed as well.
     """
-    last = max((info.key for info in store.list(layout.manifests_prefix(stream_id, partition))), default=None)
-    return 0 if last is None else read_manifest(store, layout.range_of(last)).end
+    position = _position(store, stream_id, partition)
+    last = max(_starts(store, layout.manifest_key, stream_id, partition, position), default=None)
+    return position or 0 if last is None else read_manifest(store, (stream_id, partition, last)).end
 
 
 def open_claims(store: ObjectStore, stream_id: str, partition: int) -> list[Claim]:
     """Claims of a partition that have no manifest yet, in order: what recovery has to finish."""
-    finished = {
-        layout.range_of(info.key) for info in store.list(layout.manifests_prefix(stream_id, partition))
-    }
-    starts = [layout.range_of(info.key) for info in store.list(layout.claims_prefix(stream_id, partition))]
-    return [read_claim(store, range_key) for range_key in starts if range_key not in finished]
+    position = _position(store, stream_id, partition)
+    finished = {*_starts(store, layout.manifest_key, stream_id, partition, position)}
+    starts = _starts(store, layout.claim_key, stream_id, partition, position)
+    return [read_claim(store, (stream_id, partition, start)) for start in starts if start not in finished]
+
+
+def open_claims_of_streams(store: ObjectStore, stream_prefix: str) -> list[Claim]:
+    """Claims without a manifest of all streams whose id starts with a prefix, in key order."""
+    generation = catalogue.newest_generation(store)
+    finished, claimed = (
+        [layout.range_of(key) for key in catalogue.tail_keys(store, root, generation, stream_prefix)]
+        for root in (layout.MANIFESTS, layout.CLAIMS)
+    )
+    done = {*finished}
+    return [read_claim(store, range_key) for range_key in claimed if range_key not in done]
+
+
+def _manifests(
+    store: ObjectStore,
+    generation: catalogue.Generation | None,
+    known: Collection[layout.RangeKey] = frozenset(),
+    wanted: Callable[[catalogue.Segment], bool] = lambda _: True,
+) -> list[Manifest]:
+    decoder = msgspec.json.Decoder(Manifest)
+    rolled = catalogue.rolled_ranges(store, generation, known, wanted)
+    tail = [
+        key
+        for key in catalogue.tail_keys(store, layout.MANIFESTS, generation)
+        if layout.range_of(key) not in known
+    ]
+    found = [decoder.decode(data) for data in chain((r.manifest for r in rolled), store.get_many(tail))]
+    return sorted(found, key=lambda manifest: manifest.range_key)
+
+
+def _position(store: ObjectStore, stream_id: str, partition: int) -> int | None:
+    """A position before which everything of a partition is landed; None if none is known."""
+    generation = catalogue.newest_generation(store)
+    return None if generation is None else generation.frontier(stream_id, partition)
+
+
+def _starts(
+    store: ObjectStore,
+    key_of: Callable[[str, int, int], str],
+    stream_id: str,
+    partition: int,
+    position: int | None,
+) -> list[int]:
+    """Starts of a partition's claims or manifests from a position on, in order."""
+    prefix = key_of(stream_id, partition, 0).rpartition("/")[0] + "/"
+    after = key_of(stream_id, partition, position - 1) if position else ""
+    return [layout.range_of(info.key)[2] for info in store.list(prefix, after)]
 
 
 def verify_chain(claims: Iterable[Claim]) -> None:
@@ -300,15 +366,20 @@ def parquet_bytes(table: pa.Table, metadata: dict[bytes, bytes] | None = None) -
         table.replace_schema_metadata(metadata),
         sink,
         compression=COMPRESSION,
-        use_dictionary=[
-            field.name
-            for field in table.schema
-            if (pa.types.is_string(field.type) and field.name not in _DISTINCT_TEXTS)
-            or field.name in FILLED_BY_CLAIM
-        ],
+        use_dictionary=dictionary_columns(table.schema),
         store_decimal_as_integer=True,
     )
     return sink.getvalue()
+
+
+def dictionary_columns(schema: pa.Schema) -> list[str]:
+    """Columns of a landing schema whose values repeat: texts, but for payloads and ids, and the envelope."""
+    return [
+        field.name
+        for field in schema
+        if (pa.types.is_string(field.type) and field.name not in _DISTINCT_TEXTS)
+        or field.name in FILLED_BY_CLAIM
+    ]
 
 
 def _check_law(

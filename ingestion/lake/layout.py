@@ -6,7 +6,7 @@ embedded broker never meets the names of its predecessor.
 """
 
 import re
-from datetime import datetime
+from datetime import date, datetime
 
 CLAIMS = "_claims/"
 LANDING = "landing/"
@@ -14,6 +14,10 @@ REJECTS = "_rejects/"
 MANIFESTS = "_manifests/"
 CONSENT = "_consent/"
 WAVES = "_waves/"
+COMPACTED = "compacted/"
+SNAPSHOTS = "_snapshots/"
+GENERATIONS = "_catalogue/generations/"
+SEGMENTS = "_catalogue/segments/"
 
 # Replays of a stream's rejects are a stream of their own, named after it.
 REPLAYS = "rejects."
@@ -23,6 +27,12 @@ RangeKey = tuple[str, int, int]
 
 _NAME = re.compile(r"[A-Za-z0-9_=-][A-Za-z0-9._=-]*")
 _RANGE_OBJECT = re.compile(r"_(?:claims|manifests)/([^/]+)/(\d{5,})/(\d{20})\.json")
+_SNAPSHOT = re.compile(r"_snapshots/(\d{4}-\d{2}-\d{2})/(\d{6})\.json")
+_GENERATION = re.compile(r"_catalogue/generations/(\d{8})\.json")
+_SEGMENT = re.compile(r"_catalogue/segments/(\d{8}T\d{6})-[0-9a-f]+\.parquet")
+_LAST_GENERATION = 10**8 - 1
+_WRITTEN = "%Y%m%dT%H%M%S"
+_COMPACTED = re.compile(r"compacted/[^/]+/date=(\d{4}-\d{2}-\d{2})/(\d{8}T\d{6})-[0-9a-f]+-\d{5}\.parquet")
 
 
 class LayoutError(ValueError):
@@ -103,3 +113,63 @@ def consent_key(snapshot_id: str) -> str:
 def wave_key(wave_id: str) -> str:
     """Key of the record of a wave that was published and seen landed."""
     return f"{WAVES}{_name('wave_id', wave_id)}.json"
+
+
+def snapshots_prefix(day: date) -> str:
+    """Prefix of the snapshots of one arrival day."""
+    return f"{SNAPSHOTS}{day.isoformat()}/"
+
+
+def snapshot_key(day: date, n: int) -> str:
+    """Key of an arrival day's n-th snapshot, counted from 1."""
+    return f"{snapshots_prefix(day)}{n:06}.json"
+
+
+def snapshot_of(key: str) -> tuple[date, int]:
+    """Day and number of a snapshot's key. Raises LayoutError for any other key."""
+    match = _SNAPSHOT.fullmatch(key)
+    if not match:
+        raise LayoutError(f"'{key}' names no snapshot")
+    return date.fromisoformat(match[1]), int(match[2])
+
+
+def compacted_key(feed: str, day: date, written_at: datetime, writer: str, position: int) -> str:
+    """Key of a compacted file: whose it is and when its writer began (UTC), so that orphans show their age."""
+    return (
+        f"{COMPACTED}{_name('feed', feed)}/date={day.isoformat()}/"
+        f"{written_at.strftime(_WRITTEN)}-{writer}-{position:05}.parquet"
+    )
+
+
+def compacted_of(key: str) -> tuple[date, datetime]:
+    """Arrival day of a compacted file, and when its writer began. Raises LayoutError for any other key."""
+    match = _COMPACTED.fullmatch(key)
+    if not match:
+        raise LayoutError(f"'{key}' names no compacted file")
+    return date.fromisoformat(match[1]), datetime.strptime(match[2], _WRITTEN)
+
+
+def generation_key(n: int) -> str:
+    """Key of the catalogue's n-th generation. Numbers count down, so that a listing begins with the newest."""
+    return f"{GENERATIONS}{_LAST_GENERATION - n:08}.json"
+
+
+def generation_of(key: str) -> int:
+    """Number of a generation's key. Raises LayoutError for any other key."""
+    match = _GENERATION.fullmatch(key)
+    if not match:
+        raise LayoutError(f"'{key}' names no generation of the catalogue")
+    return _LAST_GENERATION - int(match[1])
+
+
+def segment_key(written_at: datetime, sha256: str) -> str:
+    """Key of one Parquet file of the catalogue: when it was written (UTC) and its content's hash."""
+    return f"{SEGMENTS}{written_at.strftime(_WRITTEN)}-{sha256[:16]}.parquet"
+
+
+def segment_written_at(key: str) -> datetime:
+    """When a file of the catalogue was written. Raises LayoutError for any other key."""
+    match = _SEGMENT.fullmatch(key)
+    if not match:
+        raise LayoutError(f"'{key}' names no file of the catalogue")
+    return datetime.strptime(match[1], _WRITTEN)

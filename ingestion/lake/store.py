@@ -87,8 +87,12 @@ class ObjectStore(ABC):
         """Content of an object. Raises ObjectMissingError."""
 
     @abstractmethod
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Objects whose key starts with `prefix`, in key order."""
+    def list(self, prefix: str, start_after: str = "", limit: int | None = None) -> Iterator[ObjectInfo]:
+        """Objects whose key starts with `prefix` and comes after `start_after`, in key order, `limit` at most."""
+
+    @abstractmethod
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        """Names between `prefix` (which ends in "/") and the next "/" of any key below it, in order."""
 
     @abstractmethod
     def delete(self, key: str) -> None:
@@ -186,13 +190,14 @@ class LocalStore(ObjectStore):
             except FileNotFoundError:
                 raise ObjectMissingError(key) from None
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, start_after: str = "", limit: int | None = None) -> Iterator[ObjectInfo]:
         with self._clear_errors():
             folder = prefix.rpartition("/")[0]
-            found = [info for info in self._walk(folder) if info.key.startswith(prefix)]
-        yield from sorted(found, key=lambda info: info.key)
+            keys = [key for key in self._walk(folder, start_after) if key.startswith(prefix)]
+            found = [ObjectInfo(key, self._path(key).stat().st_size) for key in sorted(keys)[:limit]]
+        yield from found
 
-    def _walk(self, folder: str) -> Iterator[ObjectInfo]:
+    def _walk(self, folder: str, start_after: str) -> Iterator[str]:
         try:
             entries = [*os.scandir(self._root / folder)]
         except FileNotFoundError:
@@ -200,10 +205,19 @@ class LocalStore(ObjectStore):
         for entry in entries:
             key = f"{folder}/{entry.name}" if folder else entry.name
             if entry.is_dir():
-                if key != self._TEMPORARY:
-                    yield from self._walk(key)
-            else:
-                yield ObjectInfo(key, entry.stat().st_size)
+                below = f"{key}/"
+                if key != self._TEMPORARY and (below > start_after or start_after.startswith(below)):
+                    yield from self._walk(key, start_after)
+            elif key > start_after:
+                yield key
+
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        with self._clear_errors():
+            try:
+                entries = [*os.scandir(self._root / prefix)]
+            except FileNotFoundError:
+                return ()
+            return tuple(sorted(e.name for e in entries if e.is_dir() and e.name != self._TEMPORARY))
 
     def delete(self, key: str) -> None:
         with self._clear_errors():
@@ -333,14 +347,32 @@ class S3Store(ObjectStore):
             response = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
             return response["Body"].read()
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=self._prefix + prefix
-        )
+    def list(self, prefix: str, start_after: str = "", limit: int | None = None) -> Iterator[ObjectInfo]:
         with self._clear_errors():
-            for page in pages:
+            for page in self._pages(prefix, start_after=start_after, limit=limit):
                 for item in page.get("Contents", []):
                     yield ObjectInfo(item["Key"][len(self._prefix) :], item["Size"])
+
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        whole = self._prefix + prefix
+        with self._clear_errors():
+            return tuple(
+                item["Prefix"][len(whole) :].rstrip("/")
+                for page in self._pages(prefix, delimiter="/")
+                for item in page.get("CommonPrefixes", [])
+            )
+
+    def _pages(
+        self, prefix: str, start_after: str = "", limit: int | None = None, delimiter: str = ""
+    ) -> Iterator[dict[str, Any]]:
+        request = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
+        if start_after:
+            request["StartAfter"] = self._prefix + start_after
+        if delimiter:
+            request["Delimiter"] = delimiter
+        paging = {} if limit is None else {"MaxItems": limit, "PageSize": min(limit, 1000)}
+        paginator = self._client.get_paginator("list_objects_v2")
+        yield from paginator.paginate(**request, PaginationConfig=paging)
 
     def delete(self, key: str) -> None:
         with self._clear_errors(key):

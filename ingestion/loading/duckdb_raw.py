@@ -20,7 +20,8 @@ from ingestion.contracts.feeds import RECORD_FEED_NAMES, TELEMETRY_FEED
 from ingestion.lake.landing import Manifest, feed_schema, utc_now
 from ingestion.lake.layout import RangeKey
 from ingestion.lake.reading import check_schema_version
-from ingestion.lake.store import LocalStore, ObjectStore
+from ingestion.lake.sql import duckdb_type, register_lake
+from ingestion.lake.store import ObjectStore
 
 if TYPE_CHECKING:
     import duckdb
@@ -87,34 +88,9 @@ def open_warehouse(
         con.close()
 
 
-def register_lake(con: duckdb.DuckDBPyConnection, store: ObjectStore) -> None:
-    """Let SQL on this connection read the lake's objects where they are not local files."""
-    if isinstance(store, LocalStore):
-        return
-    from fsspec.implementations.arrow import ArrowFSWrapper
-
-    filesystem, _ = store.filesystem()
-    con.register_filesystem(ArrowFSWrapper(filesystem))
-
-
 def sql_type(field: pa.Field) -> str:
-    """DuckDB type of one landing column."""
-    import pyarrow as pa
-
-    if field.name in JSON_COLUMNS:
-        return "json"
-    kind = field.type
-    if pa.types.is_decimal(kind):
-        return f"decimal({kind.precision}, {kind.scale})"
-    names = {
-        pa.string(): "varchar",
-        pa.int32(): "integer",
-        pa.int64(): "bigint",
-        pa.bool_(): "boolean",
-        pa.date32(): "date",
-        pa.timestamp("us"): "timestamp",
-    }
-    return names[kind]
+    """DuckDB type of one landing column in raw."""
+    return "json" if field.name in JSON_COLUMNS else duckdb_type(field)
 
 
 def create_raw_tables(con: duckdb.DuckDBPyConnection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -185,6 +186,41 @@ def rebuild(
     from petwellness_orchestration.cli.steps import rebuild_warehouse
 
     raise typer.Exit(rebuild_warehouse(yes))
+
+
+@app.command()
+def catalogue() -> None:
+    """Roll up closed hours into the lake's catalogue; say what the lake holds by feed."""
+    from petwellness_orchestration.cli.lake import show_catalogue
+
+    raise typer.Exit(show_catalogue())
+
+
+@app.command()
+def compact(
+    day: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Arrival day (UTC); without it every closed day that waits."),
+    ] = None,
+    even_if_open: Annotated[
+        bool, typer.Option("--even-if-open", help="Also a --day that may still get claims.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what waits.")] = False,
+) -> None:
+    """Sort telemetry of arrival days into few files, prove that no row changed, switch readers."""
+    from petwellness_orchestration.cli.lake import compact_days
+
+    raise typer.Exit(compact_days(None if day is None else day.date(), even_if_open, dry_run))
+
+
+@app.command()
+def clean(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+) -> None:
+    """Remove compacted and catalogue files that nothing has named for a day (orphans, superseded ones)."""
+    from petwellness_orchestration.cli.lake import clean_lake
+
+    raise typer.Exit(clean_lake(dry_run))
 
 
 @app.command()

@@ -31,6 +31,8 @@ STAGES = {
     "record_extracts": "records to lake",
     "landing__consent_snapshot": "records to lake",
     "landing__telemetry_events": "broker to lake",
+    "landing__catalogue": "catalogue",
+    "raw__lake_files": "catalogue",
     "raw_loads": "lake to raw",
     "raw__load_history_lake_and_raw_reconcile": "reconcile",
     "warehouse": "dbt build and tests",
@@ -263,16 +265,15 @@ def previous_summary(settings: PlatformSettings) -> dict[str, Any] | None:
 
 def state_fingerprint(settings: PlatformSettings) -> dict[str, Any]:
     """What decides whether a run would change anything: input, code, lake, what is built and published."""
-    from ingestion.lake.layout import MANIFESTS
+    from ingestion.lake.catalogue import landed_fingerprint
     from ingestion.lake.store import open_store
     from ingestion.loading.duckdb_raw import WAREHOUSE_MARK, build_mark, latest_load_seq, open_warehouse
-    from petwellness_orchestration.sources import landing_cursor
 
     store = open_store(settings.lake, settings.state.home)
     state: dict[str, Any] = {
         "input": input_fingerprint(settings),
         "code": code_fingerprint(),
-        "lake": landing_cursor([info.key for info in store.list(MANIFESTS)]),
+        "lake": landed_fingerprint(store),
         "published_version": published_version(settings),
     }
     if settings.state.warehouse_path.exists():

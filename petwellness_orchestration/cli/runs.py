@@ -10,7 +10,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 EVERYTHING = "everything"
 REFRESH = "refresh"
+ROLL_UP = "roll_up"
+COMPACT = "compact"
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,18 @@ class RunOutcome:
     error: str | None = None
 
 
-def run_job(settings: PlatformSettings, job_name: str, assets: Sequence[str] | None = None) -> RunOutcome:
-    """Run a job for all dirty days in this process; `assets` ("group:raw", "anl/daily_activity") restrict it."""
+def run_job(
+    settings: PlatformSettings,
+    job_name: str,
+    assets: Sequence[str] | None = None,
+    partition_key: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> RunOutcome:
+    """Run a job in this process; `assets` ("group:raw", "anl/daily_activity") restrict it.
+
+    A job by event days runs for all dirty days; one by arrival days needs its
+    `partition_key`, and one without partitions takes none.
+    """
     os.environ["DAGSTER_HOME"] = str(prepare_dagster_home(settings.state.home))
     warnings.filterwarnings("ignore")
     say("loading the asset graph")
@@ -57,7 +69,7 @@ def run_job(settings: PlatformSettings, job_name: str, assets: Sequence[str] | N
 
     from petwellness_orchestration.definitions import build_definitions
     from petwellness_orchestration.defs.operations.jobs import latest_ended_day
-    from petwellness_orchestration.defs.warehouse.partitions import DIRTY_TAGS
+    from petwellness_orchestration.defs.warehouse.partitions import DIRTY_TAGS, EVENT_DAYS
 
     definitions = build_definitions()
     job = definitions.resolve_job_def(job_name)
@@ -68,11 +80,12 @@ def run_job(settings: PlatformSettings, job_name: str, assets: Sequence[str] | N
         selection = sorted(key for key in selected if key in graph.executable_asset_keys)
     quiet_libraries()
     with dg.DagsterInstance.get() as instance:
+        is_by_event_day = job.partitions_def == EVENT_DAYS
         result = job.execute_in_process(
             instance=instance,
-            partition_key=latest_ended_day(time.time()),
+            partition_key=latest_ended_day(time.time()) if is_by_event_day else partition_key,
             asset_selection=selection,
-            tags=DIRTY_TAGS,
+            tags=DIRTY_TAGS if is_by_event_day else tags,
             run_config={"loggers": {"progress": {}}},
             raise_on_error=False,
         )

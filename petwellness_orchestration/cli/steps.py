@@ -10,7 +10,11 @@ from petwellness_orchestration.settings import PlatformSettings, load_settings
 def land_records() -> int:
     """Land the source's record extracts, then take the consent snapshot."""
     return finish(
-        run_job(load_settings(), EVERYTHING, ["group:landing and not key:landing/telemetry_events"])
+        run_job(
+            load_settings(),
+            EVERYTHING,
+            ["group:landing and not key:landing/telemetry_events and not key:landing/telemetry_compacted"],
+        )
     )
 
 

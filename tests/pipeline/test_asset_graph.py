@@ -171,6 +171,7 @@ def test_what_must_stop_a_run_is_blocking(graph: Any) -> None:
     }
     assert {
         "raw/load_history:lake_and_raw_reconcile",
+        "landing/telemetry_compacted:same_rows_as_landed",
         "anl/telemetry_events:layers_add_up",
         "ml/visit_risk_model:beats_baseline",
     } <= blocking
@@ -214,7 +215,9 @@ def test_automation_is_off_unless_it_is_switched_on(definitions: dg.Definitions)
     statuses = {
         one.name: one.default_status.value for one in (*repository.schedule_defs, *repository.sensor_defs)
     }
-    assert statuses == dict.fromkeys(("nightly", "landing_sensor", "failure_alert"), "STOPPED")
+    assert statuses == dict.fromkeys(
+        ("nightly", "nightly_compaction", "hourly_roll_up", "landing_sensor", "failure_alert"), "STOPPED"
+    )
 
 
 LOADED_BESIDE = """

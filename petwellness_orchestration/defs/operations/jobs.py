@@ -3,6 +3,7 @@
 import dagster as dg
 
 from petwellness_orchestration import names
+from petwellness_orchestration.defs.landing.partitions import ARRIVAL_DAYS
 from petwellness_orchestration.defs.warehouse.partitions import DIRTY_TAGS, EVENT_DAYS
 from petwellness_orchestration.settings import OperationsSettings, load_settings
 
@@ -16,6 +17,9 @@ _SENSOR_STATUS = dg.DefaultSensorStatus.RUNNING if _OPERATIONS.automation else d
 # for a day of 50,000 collars, a retry and a person before 8 AM.
 NIGHTLY_CRON = "0 3 * * *"
 LANDING_INTERVAL_S = 30
+# A quarter past, when claims of the hour before are closed; days when the nightly run is through the lake.
+ROLL_UP_CRON = "15 * * * *"
+COMPACTION_CRON = "30 4 * * *"
 
 # A run starts up for seconds before it counts as started. One that was never
 # launched stays NOT_STARTED forever and must not hold up the rest.
@@ -26,9 +30,13 @@ _UNDER_WAY = [
     dg.DagsterRunStatus.CANCELING,
 ]
 
+# Its partitions are arrival days, which a run for event days cannot carry.
+_COMPACTION = dg.AssetSelection.assets(names.TELEMETRY_COMPACTED)
+_COMPACTION_AND_CHECKS = _COMPACTION | dg.AssetSelection.checks_for_assets(names.TELEMETRY_COMPACTED)
+
 everything = dg.define_asset_job(
     "everything",
-    selection=dg.AssetSelection.all(include_sources=False),
+    selection=dg.AssetSelection.all(include_sources=False) - _COMPACTION_AND_CHECKS,
     partitions_def=EVENT_DAYS,
     tags=DIRTY_TAGS,
     description="The whole graph once: land, load, build, check, train, score, publish. All dirty days in one run.",
@@ -44,6 +52,54 @@ refresh = dg.define_asset_job(
     tags=DIRTY_TAGS,
     description="What landed since the last run, into raw and on to the published tables; no training.",
 )
+
+
+roll_up = dg.define_asset_job(
+    "roll_up",
+    selection=dg.AssetSelection.assets(names.CATALOGUE),
+    description="Finished ranges of closed hours into the catalogue.",
+)
+
+compact = dg.define_asset_job(
+    "compact",
+    selection=_COMPACTION_AND_CHECKS,
+    partitions_def=ARRIVAL_DAYS,
+    description="One arrival day into few ordered files, then the proof that they hold what landed.",
+)
+
+
+@dg.schedule(
+    job=roll_up,
+    cron_schedule=ROLL_UP_CRON,
+    default_status=_SCHEDULE_STATUS,
+    description="Every hour, once the last one is closed.",
+)
+def hourly_roll_up(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """One run for the hours that are closed."""
+    return dg.RunRequest(run_key=f"roll_up-{context.scheduled_execution_time:%Y-%m-%dT%H}")
+
+
+@dg.schedule(
+    job=compact,
+    cron_schedule=COMPACTION_CRON,
+    execution_timezone=_OPERATIONS.timezone,
+    default_status=_SCHEDULE_STATUS,
+    description="Every night: closed arrival days that wait, because of late ranges or redactions, too.",
+)
+def nightly_compaction(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+    """One run for each closed day whose snapshot lacks something."""
+    from datetime import UTC
+
+    from petwellness_orchestration.compacting import waiting
+
+    now = context.scheduled_execution_time.astimezone(UTC).replace(tzinfo=None)
+    found = waiting(load_settings(), now)
+    if not found:
+        return dg.SkipReason("no closed arrival day waits")
+    return [
+        dg.RunRequest(run_key=f"compact-{w.day}-{now:%Y-%m-%d}", partition_key=w.day.isoformat())
+        for w in found
+    ]
 
 
 @dg.schedule(
@@ -66,16 +122,14 @@ def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     description="Requests a refresh when new ranges have landed; one at a time.",
 )
 def landing_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """Compare the lake's manifests with those seen at the last request."""
-    from ingestion.lake.layout import MANIFESTS
+    """Compare the set of landed ranges with the one seen at the last request."""
+    from ingestion.lake.catalogue import landed_fingerprint
     from ingestion.lake.store import open_store
-    from petwellness_orchestration.sources import landing_cursor
 
     settings = load_settings()
-    keys = [info.key for info in open_store(settings.lake, settings.state.home).list(MANIFESTS)]
-    if not keys:
+    cursor = landed_fingerprint(open_store(settings.lake, settings.state.home))
+    if cursor is None:
         return dg.SkipReason("nothing has landed yet")
-    cursor = landing_cursor(keys)
     if cursor == context.cursor:
         return dg.SkipReason("nothing new has landed")
     active = context.instance.get_run_records(dg.RunsFilter(statuses=_UNDER_WAY), limit=1)

@@ -79,6 +79,32 @@ def raw_loads(
     )
 
 
+@dg.asset(
+    key=names.LAKE_FILES,
+    deps=[names.CATALOGUE, names.TELEMETRY_COMPACTED],
+    group_name="raw",
+    kinds={"duckdb", "table"},
+    owners=[names.DATA_OWNER],
+    pool=names.WAREHOUSE_POOL,
+    description="One row per Parquet file of the lake, landed or compacted: range, times, rows, bytes, compression.",
+)
+def lake_files(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
+    """Bring the table of files up to the lake."""
+    from ingestion.loading.lake_files import refresh_lake_files
+
+    store = platform.store()
+    with platform.warehouse() as con:
+        report = refresh_lake_files(con, store, context.log.info)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": report.landing_files + report.compacted_files,
+            "landing_files": report.landing_files,
+            "compacted_files": report.compacted_files,
+            "files_added": report.added,
+        }
+    )
+
+
 @dg.asset_check(
     asset=names.LOAD_HISTORY,
     blocking=True,

@@ -1,0 +1,137 @@
+"""Proof that two sets of telemetry files hold the same rows, whatever their order and layout.
+
+By content: per landed range (`source_file`) the number of rows and the sum of two
+64-bit hashes over every column. By key: no (stream, partition, offset) on one
+side only, none twice. What is left out on purpose is said by redactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from ingestion.contracts.columns import TELEMETRY_SCHEMA
+
+if TYPE_CHECKING:
+    import duckdb
+
+EXAMPLES = 10
+
+_KEY = "stream_id, kafka_partition, kafka_offset"
+
+
+class RedactedArrivals(NamedTuple):
+    """Rows of one device received in `[from_us, to_us)` (epoch microseconds) are to be left out.
+
+    `redaction_id` names the ledger's entry that says so; an entry may name several.
+    """
+
+    redaction_id: str
+    device_id: str
+    from_us: int
+    to_us: int
+
+
+class RowsDifferError(Exception):
+    """Files that have to hold the same rows do not; the message names the first ranges and keys."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a comparison saw: `rows_before` = `rows_after` + `redacted_rows` when nothing differs.
+
+    `redacted_by_file` counts per landing file; `differences` is empty when both sides are equal.
+    """
+
+    rows_before: int
+    rows_after: int
+    redacted_by_file: dict[str, int] = field(default_factory=dict)
+    differences: tuple[str, ...] = ()
+
+    @property
+    def redacted_rows(self) -> int:
+        return sum(self.redacted_by_file.values())
+
+    @property
+    def passed(self) -> bool:
+        return not self.differences and self.rows_before == self.rows_after + self.redacted_rows
+
+
+def prove_same_rows(
+    con: duckdb.DuckDBPyConnection, before: str, after: str, redactions: Sequence[RedactedArrivals] = ()
+) -> Proof:
+    """Compare two queries over the contract's columns; `before` still holds what `redactions` leave out."""
+    kept, redacted = redaction_sql(con, before, redactions)
+    redacted_by_file = dict(
+        con.execute(f"select source_file, count(*) from ({redacted}) group by all").fetchall()
+    )
+    expected, found = _digests(con, kept), _digests(con, after)
+    differences = _digest_differences(expected, found)
+    differences += _key_differences(con, kept, after)
+    return Proof(
+        rows_before=sum(count for count, *_ in expected.values()) + sum(redacted_by_file.values()),
+        rows_after=sum(count for count, *_ in found.values()),
+        redacted_by_file=redacted_by_file,
+        differences=tuple(differences),
+    )
+
+
+def redaction_sql(
+    con: duckdb.DuckDBPyConnection, rows: str, redactions: Sequence[RedactedArrivals]
+) -> tuple[str, str]:
+    """A query's rows that stay and those that redactions leave out, as two queries."""
+    if not redactions:
+        return rows, f"from ({rows}) where false"
+    con.execute("create or replace temp table redactions (device_id varchar, from_us bigint, to_us bigint)")
+    con.executemany(
+        "insert into redactions values (?, ?, ?)", [[r.device_id, r.from_us, r.to_us] for r in redactions]
+    )
+    matched = (
+        "select 1 from redactions as gone where gone.device_id = found.device_id"
+        " and epoch_us(found.arrival_ts) >= gone.from_us and epoch_us(found.arrival_ts) < gone.to_us"
+    )
+    return (
+        f"from ({rows}) as found where not exists ({matched})",
+        f"from ({rows}) as found where exists ({matched})",
+    )
+
+
+def _digests(con: duckdb.DuckDBPyConnection, rows: str) -> dict[str, tuple[int, int, int]]:
+    """Rows and two sums of hashes over all columns, by landing file."""
+    columns = ", ".join(TELEMETRY_SCHEMA.names)
+    found = con.execute(
+        f"select source_file, count(*), sum(hash({columns})::hugeint), sum(hash('again', {columns})::hugeint)"
+        f" from ({rows}) group by all"
+    ).fetchall()
+    return {source_file: (count, first, second) for source_file, count, first, second in found}
+
+
+def _digest_differences(
+    before: dict[str, tuple[int, int, int]], after: dict[str, tuple[int, int, int]]
+) -> list[str]:
+    differing = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    return [
+        f"{name}: {before.get(name, (0,))[0]} rows before, {after.get(name, (0,))[0]} after"
+        + (", content differs" if before.get(name, (0,))[0] == after.get(name, (0,))[0] else "")
+        for name in differing[:EXAMPLES]
+    ]
+
+
+def _key_differences(con: duckdb.DuckDBPyConnection, before: str, after: str) -> list[str]:
+    found = []
+    for side, here, there in (("missing after", before, after), ("not there before", after, before)):
+        rows = con.execute(
+            f"select {_KEY} from ({here}) anti join (select {_KEY} from ({there})) using ({_KEY})"
+            f" limit {EXAMPLES}"
+        ).fetchall()
+        found += [f"{stream} partition {part} offset {offset}: {side}" for stream, part, offset in rows]
+    repeated = con.execute(
+        f"select {_KEY}, count(*) from (select {_KEY} from ({after})) group by all having count(*) > 1"
+        f" order by all limit {EXAMPLES}"
+    ).fetchall()
+    found += [
+        f"{stream} partition {part} offset {offset}: {count} times"
+        for stream, part, offset, count in repeated
+    ]
+    return found

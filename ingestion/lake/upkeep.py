@@ -1,0 +1,236 @@
+"""Upkeep of compacted days: which ones wait, whether a snapshot holds what landed, what may be removed.
+
+Nothing is compacted here; `compaction` does that.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ingestion.contracts.feeds import TELEMETRY_FEED
+from ingestion.lake import catalogue, layout
+from ingestion.lake.compaction import closed_before, fetch, micros, sort_memory_bytes
+from ingestion.lake.landing import day_manifests
+from ingestion.lake.proof import Proof, RedactedArrivals, prove_same_rows
+from ingestion.lake.scratch import scratch_folder
+from ingestion.lake.snapshots import InForce, Snapshot, as_landed, latest_snapshot
+from ingestion.lake.sql import connect, telemetry_sql
+from ingestion.lake.store import ObjectStore
+
+if TYPE_CHECKING:
+    from ingestion.settings import CompactionSettings
+
+# How far back late ranges and redactions are looked for, unless all days are asked for.
+LOOK_BACK = timedelta(days=35)
+
+
+@dataclass(frozen=True)
+class WaitingDay:
+    """An arrival day to compact: ranges landed, ranges in its snapshot (0 without one), and the reason."""
+
+    day: date
+    ranges: int
+    compacted_ranges: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Removable:
+    """An object that nothing names any more."""
+
+    key: str
+    bytes: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class DayProof:
+    """Whether a snapshot holds what landed: the comparison by content, and what else does not add up.
+
+    `late_ranges` landed after the snapshot was taken; readers take them from landing files.
+    """
+
+    day: date
+    snapshot: Snapshot | None
+    proof: Proof
+    late_ranges: int
+    findings: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        return not self.findings
+
+
+def ranges_by_day(store: ObjectStore) -> Counter[date]:
+    """Landed telemetry ranges by arrival day, from the catalogue and the listing beyond it."""
+    generation = catalogue.newest_generation(store)
+    counted: Counter[date] = Counter()
+    for segment in generation.segments if generation else ():
+        counted.update(segment.days.get(TELEMETRY_FEED, {}))
+    tail = catalogue.tail_keys(store, layout.MANIFESTS, generation)
+    counted.update(
+        day for feed, day in catalogue.feeds_and_days(store.get_many(tail)) if feed == TELEMETRY_FEED
+    )
+    return counted
+
+
+def waiting_days(
+    store: ObjectStore,
+    settings: CompactionSettings,
+    now: datetime,
+    redactions: Sequence[RedactedArrivals] = (),
+    since: date | None = None,
+) -> list[WaitingDay]:
+    """Closed arrival days with ranges or redactions that their snapshot lacks, oldest first.
+
+    Looks back to `since`, by default 35 days before `now` (naive UTC).
+    """
+    first = since or (now - LOOK_BACK).date()
+    before = closed_before(now, settings.grace_s)
+    found = []
+    for day, ranges in sorted(ranges_by_day(store).items()):
+        if first <= day < before:
+            snapshot = latest_snapshot(store, day)
+            reason = _why_waiting(snapshot, ranges, redactions)
+            if reason:
+                found.append(WaitingDay(day, ranges, len(snapshot.ranges) if snapshot else 0, reason))
+    return found
+
+
+def _why_waiting(snapshot: Snapshot | None, ranges: int, redactions: Sequence[RedactedArrivals]) -> str:
+    if snapshot is None:
+        return "not compacted yet"
+    if ranges > len(snapshot.ranges):
+        return "ranges landed late"
+    low = min((file.min_arrival_ts for file in snapshot.files), default=None)
+    high = max((file.max_arrival_ts for file in snapshot.files), default=None)
+    if low is None or high is None:
+        return ""
+    applied = set(snapshot.redactions)
+    pending = any(
+        r.redaction_id not in applied and r.from_us <= micros(high) and r.to_us > micros(low)
+        for r in redactions
+    )
+    return "rows were redacted" if pending else ""
+
+
+def prove_day(
+    store: ObjectStore,
+    day: date,
+    settings: CompactionSettings,
+    scratch: Path,
+    redactions: Sequence[RedactedArrivals] = (),
+    in_force: InForce = as_landed,
+    say: Callable[[str], None] = lambda _: None,
+) -> DayProof:
+    """Hold a day's snapshot against the objects its ranges landed as, by content and by key.
+
+    Raises DamagedObjectError naming an object that is missing or altered.
+    """
+    snapshot = latest_snapshot(store, day)
+    manifests = day_manifests(store, TELEMETRY_FEED, day)
+    if snapshot is None:
+        return DayProof(day, None, Proof(0, 0), len(manifests), ())
+    by_key = {m.range_key: m for m in manifests}
+    covered = [by_key[s.range_key] for s in snapshot.ranges if s.range_key in by_key]
+    landed = [stored for stored in map(in_force, covered) if stored.rows]
+    honoured = [r for r in redactions if r.redaction_id in set(snapshot.redactions)]
+    with scratch_folder(scratch, "proof") as folder:
+        before = fetch(store, [(stored.key, stored.sha256) for stored in landed], folder, say)
+        after = fetch(store, [(file.key, file.sha256) for file in snapshot.files], folder, say)
+        proof = Proof(0, 0)
+        if before or after:
+            spill = folder / "spill"
+            spill.mkdir()
+            with connect(
+                memory_bytes=sort_memory_bytes(settings),
+                scratch=spill,
+                scratch_bytes=settings.scratch_bytes,
+            ) as con:
+                queries = [telemetry_sql(con, paths) if paths else "" for paths in (before, after)]
+                some = next(query for query in queries if query)
+                nothing = f"from ({some}) where false"
+                proof = prove_same_rows(con, queries[0] or nothing, queries[1] or nothing, honoured)
+    return DayProof(
+        day,
+        snapshot,
+        proof,
+        late_ranges=len(by_key.keys() - {s.range_key for s in snapshot.ranges}),
+        findings=tuple(_findings(snapshot, by_key.keys(), proof, sum(m.rows for m in covered))),
+    )
+
+
+def _findings(
+    snapshot: Snapshot, landed: Iterable[layout.RangeKey], proof: Proof, landed_rows: int
+) -> Iterable[str]:
+    yield from proof.differences
+    unknown = sorted({s.range_key for s in snapshot.ranges} - set(landed))
+    yield from (f"{key}: in the snapshot, but no such range landed" for key in unknown)
+    if len({s.range_key for s in snapshot.ranges}) != len(snapshot.ranges):
+        yield "a range is in the snapshot twice"
+    if not snapshot.rows == proof.rows_after == sum(file.rows for file in snapshot.files):
+        yield f"the snapshot says {snapshot.rows:,} rows, its files hold {proof.rows_after:,}"
+    if snapshot.rows + snapshot.redacted_rows != landed_rows:
+        yield (
+            f"{snapshot.rows:,} rows and {snapshot.redacted_rows:,} redacted are not the"
+            f" {landed_rows:,} that landed"
+        )
+
+
+def clean(
+    store: ObjectStore,
+    settings: CompactionSettings,
+    now: datetime,
+    *,
+    dry_run: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[Removable]:
+    """Remove compacted and catalogue files that nothing has named for the allowed age; what they were.
+
+    Those of a compaction that died or lost, and those of snapshots and generations
+    that were superseded: a reader that opened them has had that long. With `dry_run`
+    nothing is removed.
+    """
+    before = now - timedelta(seconds=settings.clean_after_s)
+    found = [*_unnamed_compacted(store, before), *_unnamed_catalogue(store, before)]
+    for item in found:
+        say(f"{'would remove' if dry_run else 'removes'} {item.key} ({item.bytes:,} bytes): {item.reason}")
+        if not dry_run:
+            store.delete(item.key)
+    return found
+
+
+def _unnamed_compacted(store: ObjectStore, before: datetime) -> Iterable[Removable]:
+    old = []
+    for info in store.list(layout.COMPACTED):
+        day, written_at = layout.compacted_of(info.key)
+        if written_at < before:
+            old.append((day, info))
+    snapshots = {day: latest_snapshot(store, day) for day in {day for day, _ in old}}
+    for day, info in old:
+        snapshot = snapshots[day]
+        if snapshot is None:
+            yield Removable(info.key, info.size, "no snapshot of the day was ever written")
+        elif snapshot.created_at < before and info.key not in {file.key for file in snapshot.files}:
+            yield Removable(info.key, info.size, f"snapshot {snapshot.n} does not name it")
+
+
+def _unnamed_catalogue(store: ObjectStore, before: datetime) -> Iterable[Removable]:
+    named: set[str] = set()
+    is_history = False
+    for info in store.list(layout.GENERATIONS):
+        # From the newest on: the first one older than the age was in force when the age began.
+        if is_history:
+            yield Removable(info.key, info.size, "a later generation of the catalogue is in force")
+            continue
+        generation = catalogue.read_generation(store, info.key)
+        named |= {segment.key for segment in generation.segments}
+        is_history = generation.created_at < before
+    for info in store.list(layout.SEGMENTS):
+        if info.key not in named and layout.segment_written_at(info.key) < before:
+            yield Removable(info.key, info.size, "no generation of the catalogue names it")
