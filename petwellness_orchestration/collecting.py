@@ -73,7 +73,9 @@ def serve_telemetry(settings: PlatformSettings, stop: threading.Event, metrics_p
 
     with serve_metrics(metrics, metrics_port):
         log.info("started", extra=fields_of({"lake": store.url, "metrics_port": metrics_port}))
-        left = serve(make, stop, on_failure)
+        # What cannot be reached as configured is raised: whoever starts the service shall see it.
+        first = [make()]
+        left = serve(lambda: first.pop() if first else make(), stop, on_failure)
         log.info("stopped", extra=fields_of({"left": left}))
 
 

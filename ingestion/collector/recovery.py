@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -29,6 +30,8 @@ from ingestion.lake.store import ObjectStore
 
 # Why claims of an embedded broker that is gone hold nothing: their messages are published again.
 EMBEDDED_STOPPED = "the embedded broker stopped"
+# Why claims of a deleted topic hold nothing: whoever claimed them did not live to land them.
+TOPIC_DELETED = "the topic was deleted"
 
 _log = logging.getLogger(__name__)
 
@@ -94,15 +97,24 @@ def close_dead_streams(store: ObjectStore, prefix: str, alive: set[str]) -> int:
     Their streams begin with `prefix` and are not `alive`. What they announced was never
     seen landed, so its producer publishes it again.
     """
+    dead = [claim for claim in open_claims_of_streams(store, prefix) if claim.stream_id not in alive]
+    return close_claims(store, dead, EMBEDDED_STOPPED)
+
+
+def close_claims(store: ObjectStore, claims: Iterable[Claim], reason: str) -> int:
+    """Finish claims whose messages nobody can read any more, empty unless they were landed; how many."""
     closed = 0
-    for claim in open_claims_of_streams(store, prefix):
-        if claim.stream_id in alive:
-            continue
+    for claim in claims:
         if recover_range(store, claim) is None:
             _log.warning(
-                "claim [%d, %d) of a stopped embedded broker is closed empty", claim.start, claim.end
+                "claim [%d, %d) of %s partition %d is closed empty: %s",
+                claim.start,
+                claim.end,
+                claim.stream_id,
+                claim.partition,
+                reason,
             )
-            gone = msgspec.structs.replace(claim, gap_reason=EMBEDDED_STOPPED)
+            gone = msgspec.structs.replace(claim, gap_reason=reason)
             land_range(store, gone, _no_rows(), offset_gaps=claim.end - claim.start)
         closed += 1
     return closed

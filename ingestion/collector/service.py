@@ -7,6 +7,7 @@ failures, and how a process is stopped, is the caller's business.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +35,8 @@ PASSING = (
     UnknownTopicError,
 )
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -48,32 +51,41 @@ class Failure:
     left: dict[str, int] = field(default_factory=dict)
 
 
+def log_failure(failure: Failure) -> None:
+    """Say what failed, and when it is tried again."""
+    _log.error(
+        "the collector failed, next attempt in %s s: %s: %s",
+        failure.retry_in_s,
+        type(failure.error).__name__,
+        failure.error,
+    )
+
+
 def serve(
-    make: Callable[[], Collector], stop: threading.Event, on_failure: Callable[[Failure], None]
+    make: Callable[[], Collector],
+    stop: threading.Event,
+    on_failure: Callable[[Failure], None] = log_failure,
 ) -> dict[str, int]:
     """Run collectors that `make` builds, one after another, until `stop` is set; what is left, by partition.
 
     `on_failure` hears of every attempt that failed. Raised are errors that only a
-    change of the program or its settings can mend, and what the first `make` raises:
-    whoever starts a service shall see that it cannot be reached as configured.
+    change of the program or its settings can mend.
     """
     from confluent_kafka import KafkaException
 
     delays = _delays()
     left: dict[str, int] = {}
-    collector: Collector | None = make()
     while True:
         started = time.monotonic()
+        collector = None
         try:
-            if collector is None:
-                collector = make()
+            collector = make()
             return collector.run_forever(stop).left_by_partition
         except (*PASSING, KafkaException) as error:
             if time.monotonic() - started >= CALM_S:
                 delays = _delays()
             if collector is not None and collector.report.messages:
                 left = collector.report.left_by_partition
-            collector = None
             delay_s = None if stop.is_set() else next(delays)
             on_failure(Failure(error, delay_s, left))
         if stop.wait(delay_s):

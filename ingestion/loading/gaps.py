@@ -7,7 +7,7 @@ them. The comparison of lake and raw is `reconcile`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -44,7 +44,14 @@ EXPIRED = Kind(
     "left the broker's log before they were collected",
     "`petwellness collect` records the loss; lengthen the topic's retention",
 )
-UNFINISHED = Kind("unfinished", "claimed, not landed", "`petwellness collect` lands them")
+UNFINISHED = Kind(
+    "unfinished", "claimed, not landed", "`petwellness collect` (extracts: `petwellness extract`)"
+)
+DEAD = Kind(
+    "dead",
+    "claimed of a topic that was deleted, never landed",
+    "`petwellness gaps --close-dead` records the loss, once no collector of that time runs",
+)
 BROKEN = Kind(
     "broken", "the lake contradicts itself", "restore the lake's objects from its backup, then look again"
 )
@@ -96,9 +103,10 @@ class Orphans(NamedTuple):
 
 @dataclass(frozen=True)
 class LakeGaps:
-    """What is missing in or between lake and raw, and the ranges that raw has to load again."""
+    """What is missing in or between lake and raw, the claims nobody can finish, the ranges to load again."""
 
     gaps: tuple[Gap, ...]
+    dead: tuple[Claim, ...]
     to_reload: tuple[Manifest, ...]
     pending: int
 
@@ -108,9 +116,10 @@ def lake_gaps(
     manifests: Iterable[Manifest],
     raw_ranges: Mapping[RangeKey, RawRange],
     orphans: Iterable[Orphans],
+    is_dead: Callable[[str], bool],
     settled_before: datetime | None = None,
 ) -> LakeGaps:
-    """Compare claims, manifests, ledger and raw rows.
+    """Compare claims, manifests, ledger and raw rows; `is_dead` tells stream ids of deleted topics.
 
     Where collectors run beside, ranges claimed at or after `settled_before` (naive UTC)
     may be on their way and are only counted, as `pending`.
@@ -119,6 +128,8 @@ def lake_gaps(
     result = reconcile(claims, manifests, dict(raw_ranges), 0, settled_before)
     by_key = {m.range_key: m for m in manifests}
     ends = {c.range_key: c.end for c in claims} | {key: m.end for key, m in by_key.items()}
+    unlanded = [claim for claim in claims if claim.range_key not in by_key]
+    dead = {claim.range_key: claim for claim in unlanded if is_dead(claim.stream_id)}
     again: dict[RangeKey, Manifest] = {}
     gaps = []
     for found in orphans:
@@ -131,13 +142,17 @@ def lake_gaps(
             gaps.append(Gap(DIFFERENT, place, found.rows, f"{found.rows} rows that the ledger does not know"))
     for finding in result.findings:
         kind = _KIND_OF_RULE.get(finding.rule, BROKEN)
+        if kind is UNFINISHED and finding.range_key in dead:
+            kind = DEAD
         if kind is UNLOADED and finding.range_key in again:
             continue  # Loading it would double the rows that are there.
         if kind is DIFFERENT:
             again[finding.range_key] = by_key[finding.range_key]
         gaps.append(_range_gap(kind, finding, ends, raw_ranges))
     gaps += _lost(manifests)
-    return LakeGaps(tuple(gaps), tuple(again[key] for key in sorted(again)), result.pending)
+    return LakeGaps(
+        tuple(gaps), tuple(dead.values()), tuple(again[key] for key in sorted(again)), result.pending
+    )
 
 
 def _covering(manifests: Iterable[Manifest], found: Orphans) -> Manifest | None:
@@ -159,7 +174,7 @@ def _range_gap(
     key = finding.range_key
     stream_id, partition, start = key
     end = ends[key] if key in ends else raw_ranges[key].end
-    detail = finding.detail if kind in (UNFINISHED, UNLOADED) else f"{finding.rule}: {finding.detail}"
+    detail = finding.detail if kind in (UNFINISHED, DEAD, UNLOADED) else f"{finding.rule}: {finding.detail}"
     return Gap(kind, f"{stream_id} partition {partition} [{start}, {end})", end - start, detail)
 
 
@@ -177,6 +192,16 @@ def lost_ranges(manifests: Iterable[Manifest]) -> list[Manifest]:
     transactional producer's markers look the same.
     """
     return [m for m in manifests if m.offset_gaps and m.gap_reason != EMBEDDED_STOPPED]
+
+
+def deleted_topics(alive: Iterable[str]) -> Callable[[str], bool]:
+    """Tells stream ids of deleted topics, given those of all topics that a Kafka cluster has now.
+
+    Ids never come back (`cluster.topic.topic_id`), and another cluster's are not judged.
+    """
+    known = {*alive}
+    clusters = {stream_id.partition(".")[0] for stream_id in known}
+    return lambda stream_id: stream_id.partition(".")[0] in clusters and stream_id not in known
 
 
 def log_gaps(

@@ -137,13 +137,17 @@ def load() -> None:
 @app.command()
 def gaps(
     output: Annotated[str, typer.Option("--format", help="text or json.")] = "text",
+    close_dead: Annotated[
+        bool,
+        typer.Option("--close-dead", help="Record as lost what was claimed of topics that are deleted."),
+    ] = False,
 ) -> None:
     """Find what is missing between broker, lake, raw and devices; exit code 1 while a gap is open."""
     from petwellness_orchestration.cli.gaps import show_gaps
 
     if output not in ("text", "json"):
         raise typer.BadParameter(f"'{output}' is no format; choose text or json", param_hint="--format")
-    raise typer.Exit(show_gaps(output))
+    raise typer.Exit(show_gaps(output, close_dead))
 
 
 @app.command()

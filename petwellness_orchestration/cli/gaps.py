@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -27,21 +29,33 @@ SHOWN = 20
 LANDING_GRACE = timedelta(seconds=60)
 
 
-def show_gaps(output: str) -> int:
-    """Print every gap and what closes it; 1 while one is open."""
-    settings = load_settings()
-    from ingestion.lake.landing import list_claims
+@dataclass(frozen=True)
+class Seen:
+    """Everything that was found; `unreachable` says why the broker was not asked."""
 
-    claims = list_claims(_store(settings))
-    lake, silent = _lake_gaps(settings, claims)
-    in_log, unreachable = _log_gaps(settings, claims)
-    gaps = [*in_log, *lake.gaps, *silent]
-    is_open = any(gap.kind.is_open for gap in gaps)
+    gaps: list[Gap]
+    lake: LakeGaps
+    unreachable: str | None
+
+    @property
+    def is_open(self) -> bool:
+        return any(gap.kind.is_open for gap in self.gaps)
+
+
+def show_gaps(output: str, close_dead: bool) -> int:
+    """Print every gap and what closes it; 1 while one is open. `close_dead` first closes what nobody can land."""
+    from ingestion.collector.recovery import TOPIC_DELETED, close_claims
+
+    settings = load_settings()
+    seen = _look(settings)
+    if close_dead and seen.lake.dead:
+        close_claims(_store(settings), seen.lake.dead, TOPIC_DELETED)
+        seen = _look(settings)
     if output == "json":
-        _print_json(gaps, is_open, lake.pending, unreachable)
+        _print_json(seen)
     else:
-        _print_text(gaps, is_open, lake.pending, unreachable)
-    return 1 if is_open else 0
+        _print_text(seen)
+    return 1 if seen.is_open else 0
 
 
 def reload_ranges(confirmed: bool) -> int:
@@ -54,7 +68,7 @@ def reload_ranges(confirmed: bool) -> int:
     if not path.exists():
         warn(f"there is no warehouse at {path}; `petwellness load` creates one from the lake")
         return 1
-    lake, _ = _lake_gaps(settings, list_claims(_store(settings)))
+    lake, _ = _lake_gaps(settings, list_claims(_store(settings)), lambda _: False)
     if not lake.to_reload:
         say("raw differs from the lake on no range; nothing to load again")
         return 0
@@ -79,7 +93,18 @@ def _store(settings: PlatformSettings) -> ObjectStore:
     return open_store(settings.lake, settings.state.home)
 
 
-def _lake_gaps(settings: PlatformSettings, claims: list[Claim]) -> tuple[LakeGaps, list[Gap]]:
+def _look(settings: PlatformSettings) -> Seen:
+    from ingestion.lake.landing import list_claims
+
+    claims = list_claims(_store(settings))
+    in_log, is_dead, unreachable = _log_gaps(settings, claims)
+    lake, silent = _lake_gaps(settings, claims, is_dead)
+    return Seen([*in_log, *lake.gaps, *silent], lake, unreachable)
+
+
+def _lake_gaps(
+    settings: PlatformSettings, claims: list[Claim], is_dead: Callable[[str], bool]
+) -> tuple[LakeGaps, list[Gap]]:
     """Gaps of lake and raw, and of the devices."""
     from ingestion.lake.landing import list_manifests, utc_now
     from ingestion.loading.duckdb_raw import open_warehouse
@@ -89,33 +114,38 @@ def _lake_gaps(settings: PlatformSettings, claims: list[Claim]) -> tuple[LakeGap
     settled_before = utc_now() - LANDING_GRACE if settings.collector.as_service else None
     manifests = list_manifests(_store(settings))
     if not settings.state.warehouse_path.exists():
-        return lake_gaps(claims, manifests, {}, [], settled_before), []
+        return lake_gaps(claims, manifests, {}, [], is_dead, settled_before), []
     with open_warehouse(settings.state.warehouse_path, read_only=True) as con:
         raw_ranges, _ = read_raw_ranges(con)
-        found = lake_gaps(claims, manifests, raw_ranges, read_orphans(con), settled_before)
+        found = lake_gaps(claims, manifests, raw_ranges, read_orphans(con), is_dead, settled_before)
         return found, heartbeat_gaps(con, settings.operations.heartbeat_min_ratio)
 
 
-def _log_gaps(settings: PlatformSettings, claims: list[Claim]) -> tuple[list[Gap], str | None]:
-    """Gaps between the broker's log and the claims; without a broker, why it was not asked."""
+def _log_gaps(
+    settings: PlatformSettings, claims: list[Claim]
+) -> tuple[list[Gap], Callable[[str], bool], str | None]:
+    """Gaps between log and claims, how to tell a deleted topic's stream; without a broker, why it was not asked."""
     from ingestion.broker.client import BrokerUnreachableError, connect
     from ingestion.contracts.decoders import DECODERS
-    from ingestion.loading.gaps import log_gaps
+    from ingestion.loading.gaps import deleted_topics, log_gaps
 
     found: list[Gap] = []
     try:
         client = connect(settings.broker, settings.state.home)
         topics = client.existing_topics([decoder.topic for decoder in DECODERS.values()])
-        for topic, stream in client.streams(topics).items():
+        streams = client.streams(topics)
+        for topic, stream in streams.items():
             bounds = client.log_bounds(stream)
             found += log_gaps(topic, stream.stream_id, bounds, claims, settings.collector.as_service)
     except BrokerUnreachableError as error:
-        return found, str(error)
-    return found, None
+        return [], lambda _: False, str(error)
+    # Collectors close the claims of an embedded broker that stopped by themselves.
+    alive = [] if client.embedded else [stream.stream_id for stream in streams.values()]
+    return found, deleted_topics(alive), None
 
 
-def _print_json(gaps: list[Gap], is_open: bool, pending: int, unreachable: str | None) -> None:
-    shown = [
+def _print_json(seen: Seen) -> None:
+    gaps = [
         {
             "kind": gap.kind.name,
             "open": gap.kind.is_open,
@@ -124,25 +154,29 @@ def _print_json(gaps: list[Gap], is_open: bool, pending: int, unreachable: str |
             "detail": gap.detail,
             "fix": gap.kind.fix,
         }
-        for gap in gaps
+        for gap in seen.gaps
     ]
-    json.dump(
-        {"open": is_open, "pending": pending, "broker": unreachable or "asked", "gaps": shown}, sys.stdout
-    )
+    shown = {
+        "open": seen.is_open,
+        "pending": seen.lake.pending,
+        "broker": seen.unreachable or "asked",
+        "gaps": gaps,
+    }
+    json.dump(shown, sys.stdout)
     print()
 
 
-def _print_text(gaps: list[Gap], is_open: bool, pending: int, unreachable: str | None) -> None:
-    for kind in dict.fromkeys(gap.kind for gap in gaps):
-        of_kind = [gap for gap in gaps if gap.kind is kind]
+def _print_text(seen: Seen) -> None:
+    for kind in dict.fromkeys(gap.kind for gap in seen.gaps):
+        of_kind = [gap for gap in seen.gaps if gap.kind is kind]
         print(f"{kind.name}: {kind.title} ({thousands(sum(gap.count for gap in of_kind))} in {len(of_kind)})")
         for gap in of_kind[:SHOWN]:
             print(f"  {gap.where}: {thousands(gap.count)}; {gap.detail}")
         if len(of_kind) > SHOWN:
             print(f"  and {len(of_kind) - SHOWN} more; `--format json` has all")
         print(f"  -> {kind.fix}")
-    if pending:
-        print(f"{pending} ranges are on their way into the lake")
-    if unreachable is not None:
-        print(f"the broker was not asked: {unreachable}")
-    print("gaps are open" if is_open else "no gap is open")
+    if seen.lake.pending:
+        print(f"{seen.lake.pending} ranges are on their way into the lake")
+    if seen.unreachable is not None:
+        print(f"the broker was not asked: {seen.unreachable}")
+    print("gaps are open" if seen.is_open else "no gap is open")
