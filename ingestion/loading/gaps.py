@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ingestion.collector.recovery import EMBEDDED_STOPPED
 from ingestion.contracts.feeds import RECORD_FEED_NAMES, TELEMETRY_FEED
+from ingestion.lake import layout
 from ingestion.lake.landing import Claim, Manifest
 from ingestion.lake.layout import RangeKey
 from ingestion.loading.reconcile import Finding, RawRange, reconcile
@@ -45,7 +46,9 @@ EXPIRED = Kind(
     "`petwellness collect` records the loss; lengthen the topic's retention",
 )
 UNFINISHED = Kind(
-    "unfinished", "claimed, not landed", "`petwellness collect` (extracts: `petwellness extract`)"
+    "unfinished",
+    "claimed, not landed",
+    "`petwellness collect` (extracts: `petwellness extract`; streams `rejects.*`: `petwellness rejects replay`)",
 )
 DEAD = Kind(
     "dead",
@@ -188,10 +191,15 @@ def _lost(manifests: Iterable[Manifest]) -> Iterator[Gap]:
 def lost_ranges(manifests: Iterable[Manifest]) -> list[Manifest]:
     """Landed ranges with offsets that the log had lost.
 
-    Not those of a stopped embedded broker, whose messages are published again. A
-    transactional producer's markers look the same.
+    Not those of a stopped embedded broker, whose messages are published again, nor those
+    of replays, which hold what was a reject and leave out the rest. A transactional
+    producer's markers look the same.
     """
-    return [m for m in manifests if m.offset_gaps and m.gap_reason != EMBEDDED_STOPPED]
+    return [
+        m
+        for m in manifests
+        if m.offset_gaps and m.gap_reason != EMBEDDED_STOPPED and not layout.is_replay(m.stream_id)
+    ]
 
 
 def deleted_topics(alive: Iterable[str]) -> Callable[[str], bool]:

@@ -189,6 +189,11 @@ def test_a_stopped_embedded_broker_loses_nothing() -> None:
     assert lost_ranges([partly]) == [partly]
 
 
+def test_a_replay_leaves_out_what_was_no_reject_and_loses_nothing() -> None:
+    replayed = manifest(claim(0, 10, stream_id=f"rejects.{STREAM}"), rows=1, offset_gaps=9)
+    assert lost_ranges([replayed]) == []
+
+
 def brief(gaps: list[Gap]) -> list[tuple[str, str, int]]:
     return [(gap.kind.name, gap.where, gap.count) for gap in gaps]
 
