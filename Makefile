@@ -56,6 +56,9 @@ bench-collector: install ## The collector on Apache Kafka: against a naive loop,
 bench-day: install ## A simulated day through Kafka, collector and compaction (DEVICES=50000)
 	@$(BIN)/python -m benchmarks.day --devices $(or $(DEVICES),50000)
 
+chaos: install ## Kill, freeze and cut off collectors at every step, then look for every record; to build/chaos.json
+	@$(BIN)/python -m chaos
+
 kafka-up: install ## Apache Kafka on 127.0.0.1, by Java and Maven (PORT=9092); jars are cached in the home folder
 	@$(BIN)/python -m infrastructure.kafka up $(if $(PORT),--port "$(PORT)")
 

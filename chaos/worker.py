@@ -129,5 +129,10 @@ def shared_group(client: "BrokerClient") -> "BrokerClient":
 
 
 def _die_with_parent() -> None:
+    """End when the process that workers are forked from ends, frozen or not."""
+    from multiprocessing import forkserver
+
+    # It ends when nobody holds this pipe any more; a worker that did would keep it and itself alive.
+    os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

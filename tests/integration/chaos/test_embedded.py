@@ -1,0 +1,28 @@
+"""The short form of `make chaos` on the embedded broker, and collectors that are broken on purpose."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from chaos.brokers import Embedded
+from chaos.scenarios import SELF_TESTS, SHORT, Scenario, by_names
+
+Play = Callable[..., Any]
+
+
+@pytest.mark.parametrize("scenario", by_names([*SHORT]), ids=lambda scenario: scenario.name)
+def test_every_record_is_there_once(play: Play, scenario: Scenario) -> None:
+    outcome = play(scenario, Embedded())
+    findings = outcome.findings
+    assert (findings.missing, findings.duplicated, outcome.not_hit) == (0, 0, [])
+    # All parts of the law occurred, or nothing was shown of them.
+    assert min(findings.rows, findings.rejected, findings.consent_dropped) > 0
+    assert findings.rows + findings.rejected + findings.consent_dropped == findings.produced
+
+
+@pytest.mark.parametrize("scenario", SELF_TESTS, ids=lambda scenario: scenario.name)
+def test_the_damage_of_a_broken_collector_is_seen(play: Play, scenario: Scenario) -> None:
+    outcome = play(scenario, Embedded())
+    assert outcome.damaged
+    assert outcome.findings.broken_rules > 0

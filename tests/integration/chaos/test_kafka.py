@@ -1,0 +1,20 @@
+"""The short form of `make chaos` on Apache Kafka: what only a real broker can do."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from chaos.brokers import ApacheKafka
+from chaos.scenarios import Scenario, by_names
+
+Play = Callable[..., Any]
+NAMES = ("main-frozen-after", "claim-412-in-group", "topic-recreated-asleep", "transactions")
+
+
+@pytest.mark.parametrize("scenario", by_names(NAMES), ids=lambda scenario: scenario.name)
+def test_every_record_is_there_once(play: Play, kafka: ApacheKafka, scenario: Scenario) -> None:
+    outcome = play(scenario, kafka)
+    assert (outcome.findings.missing, outcome.findings.duplicated, outcome.not_hit) == (0, 0, [])
+    if scenario.transactional:
+        assert outcome.findings.offset_gaps > 0
