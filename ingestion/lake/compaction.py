@@ -31,6 +31,7 @@ from ingestion.contracts.feeds import TELEMETRY_FEED
 from ingestion.lake import layout
 from ingestion.lake.landing import COMPRESSION, Manifest, day_manifests, dictionary_columns, utc_now
 from ingestion.lake.proof import Proof, RedactedArrivals, RowsDifferError, prove_same_rows, redaction_sql
+from ingestion.lake.reading import check_schema_version
 from ingestion.lake.scratch import scratch_folder
 from ingestion.lake.snapshots import (
     COMPACTION_VERSION,
@@ -171,6 +172,7 @@ def compact_day(
 
     Raises DayOpenError for a day that can still get claims (unless `even_if_open`),
     DamagedObjectError naming the object, CompactionResourceError naming the setting,
+    NewerSchemaError for a range that a newer release landed,
     RowsDifferError when the stored files are not what went in (no snapshot then).
     """
     started = now or utc_now()
@@ -202,6 +204,7 @@ def _plan(
     base = None if from_landing else newest
     covered = {source.range_key for source in base.ranges} if base else set()
     fresh = [(m, in_force(m)) for m in manifests if m.range_key not in covered]
+    check_schema_version(m for m, _ in fresh)
     applied = set(base.redactions) if base else set()
     pending = [r for r in concerning if r.redaction_id not in applied]
     if not fresh and not pending:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Protocol
 
 from ingestion.contracts.columns import TELEMETRY_SCHEMA
 
@@ -21,16 +21,20 @@ EXAMPLES = 10
 _KEY = "stream_id, kafka_partition, kafka_offset"
 
 
-class RedactedArrivals(NamedTuple):
+class RedactedArrivals(Protocol):
     """Rows of one device received in `[from_us, to_us)` (epoch microseconds) are to be left out.
 
     `redaction_id` names the ledger's entry that says so; an entry may name several.
     """
 
-    redaction_id: str
-    device_id: str
-    from_us: int
-    to_us: int
+    @property
+    def redaction_id(self) -> str: ...
+    @property
+    def device_id(self) -> str: ...
+    @property
+    def from_us(self) -> int: ...
+    @property
+    def to_us(self) -> int: ...
 
 
 class RowsDifferError(Exception):
@@ -83,10 +87,18 @@ def redaction_sql(
     """A query's rows that stay and those that redactions leave out, as two queries."""
     if not redactions:
         return rows, f"from ({rows}) where false"
-    con.execute("create or replace temp table redactions (device_id varchar, from_us bigint, to_us bigint)")
-    con.executemany(
-        "insert into redactions values (?, ?, ?)", [[r.device_id, r.from_us, r.to_us] for r in redactions]
+    import pyarrow as pa
+
+    table = pa.table(
+        {
+            "device_id": pa.array([r.device_id for r in redactions], pa.string()),
+            "from_us": pa.array([r.from_us for r in redactions], pa.int64()),
+            "to_us": pa.array([r.to_us for r in redactions], pa.int64()),
+        }
     )
+    con.register("given_redactions", table)
+    con.execute("create or replace temp table redactions as from given_redactions")
+    con.unregister("given_redactions")
     matched = (
         "select 1 from redactions as gone where gone.device_id = found.device_id"
         " and epoch_us(found.arrival_ts) >= gone.from_us and epoch_us(found.arrival_ts) < gone.to_us"

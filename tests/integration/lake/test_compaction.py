@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -25,7 +25,7 @@ from ingestion.lake.compaction import (
     compact_day,
 )
 from ingestion.lake.landing import FILLED_BY_CLAIM, Manifest
-from ingestion.lake.proof import RedactedArrivals, RowsDifferError, prove_same_rows
+from ingestion.lake.proof import RowsDifferError, prove_same_rows
 from ingestion.lake.snapshots import LandedObject, as_landed, day_files, device_rows, latest_snapshot
 from ingestion.lake.store import LocalStore, ObjectStore
 from ingestion.lake.upkeep import clean, prove_day, ranges_by_day, waiting_days
@@ -209,6 +209,20 @@ def test_ranges_without_rows_are_covered(lake: ObjectStore, claim_telemetry: Mak
     assert prove_day(lake, DAY, SETTINGS, scratch).passed
 
 
+def test_a_range_of_a_newer_release_is_refused(
+    lake: ObjectStore, land: Make, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ingestion.lake import landing
+    from ingestion.lake.reading import NewerSchemaError
+
+    monkeypatch.setattr(landing, "SCHEMA_VERSION", landing.SCHEMA_VERSION + 1)
+    manifest = land(lake, 0)
+    monkeypatch.undo()
+    with pytest.raises(NewerSchemaError, match=manifest.source_file.replace("+", ".")):
+        compact(lake, scratch)
+    assert latest_snapshot(lake, DAY) is None
+
+
 def test_nothing_new_writes_nothing(lake: ObjectStore, land: Make, scratch: Path) -> None:
     land(lake, 0)
     first = compact(lake, scratch).snapshot
@@ -242,8 +256,15 @@ def test_what_lands_late_is_seen_at_once_and_compacted_later(
     assert prove_day(lake, DAY, SETTINGS, scratch).passed
 
 
-def redacted(device: str, from_us: int = 0, to_us: int = FOREVER, name: str = "r1") -> RedactedArrivals:
-    return RedactedArrivals(name, device, from_us, to_us)
+class Redacted(NamedTuple):
+    redaction_id: str
+    device_id: str
+    from_us: int
+    to_us: int
+
+
+def redacted(device: str, from_us: int = 0, to_us: int = FOREVER, name: str = "r1") -> Redacted:
+    return Redacted(name, device, from_us, to_us)
 
 
 def test_redacted_rows_are_left_out_and_counted(lake: ObjectStore, land: Make, scratch: Path) -> None:
