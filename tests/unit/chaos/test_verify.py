@@ -44,6 +44,10 @@ class DictStore(ObjectStore):
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         yield from (ObjectInfo(k, len(v)) for k, v in sorted(self.objects.items()) if k.startswith(prefix))
 
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        below = {k[len(prefix) :].partition("/")[0] for k in self.objects if k.startswith(prefix)}
+        return tuple(sorted(below))
+
     def delete(self, key: str) -> None:
         del self.objects[key]
 
