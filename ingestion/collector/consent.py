@@ -86,7 +86,9 @@ def build_consent_snapshot(store: ObjectStore, as_of: datetime) -> ConsentSnapsh
     opted_out: list[OptOut] = []
     if refusing or worn:
         pets = read_records(store, "pets", ["pet_id", "owner_id"], redactions, as_of)
-        theirs = pc.unique(pets.filter(pc.is_in(pets["owner_id"], pa.array([*refusing], pa.string())))["pet_id"])
+        theirs = pc.unique(
+            pets.filter(pc.is_in(pets["owner_id"], pa.array([*refusing], pa.string())))["pet_id"]
+        )
         pets = pets.filter(pc.is_in(pets["pet_id"], theirs))
         assignments = read_assignments(store, redactions, as_of)
         opted_out = merged_opt_outs(
@@ -247,9 +249,7 @@ def read_assignments(
 ) -> list[tuple[str, str, datetime, datetime | None]]:
     """(device, pet, from, to) of every landed assignment, as last stated up to `as_of`."""
     columns = ["assignment_id", "op", "device_id", "pet_id", "assigned_from", "assigned_to"]
-    return _assignments(
-        read_records(store, "device_assignments", columns, redactions, as_of).to_pylist()
-    )
+    return _assignments(read_records(store, "device_assignments", columns, redactions, as_of).to_pylist())
 
 
 def _assignments(rows: Iterable[dict[str, Any]]) -> list[tuple[str, str, datetime, datetime | None]]:

@@ -39,9 +39,7 @@ _WRITTEN = "%Y%m%dT%H%M%S"
 _COMPACTED = re.compile(r"compacted/[^/]+/date=(\d{4}-\d{2}-\d{2})/(\d{8}T\d{6})-[0-9a-f]+-\d{5}\.parquet")
 _REJECT_OBJECT = re.compile(r"_rejects/[^/]+/([^/+]+)\+(\d+)\+(\d+)\+[0-9a-f]{16}\.parquet")
 _REPLACEMENT = re.compile(r"_replacements/([^/]+)/(\d{5,})/(\d{20})/(\d{6})\.json")
-_REDACTED_OBJECT = re.compile(
-    r"redacted/[^/]+/([^/+]+)\+(\d+)\+(\d+)\+\d+\+(\d{6})\+[0-9a-f]{16}\.parquet"
-)
+_REDACTED_OBJECT = re.compile(r"redacted/[^/]+/([^/+]+)\+(\d+)\+(\d+)\+\d+\+(\d{6})\+[0-9a-f]{16}\.parquet")
 
 
 class LayoutError(ValueError):
