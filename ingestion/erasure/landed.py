@@ -16,15 +16,20 @@ from ingestion.contracts.feeds import TELEMETRY_FEED
 from ingestion.lake.landing import Manifest
 from ingestion.lake.redactions import epoch_us, merged
 from ingestion.lake.replacements import Replacements
-from ingestion.lake.store import ObjectStore
+from ingestion.lake.store import ObjectMissingError, ObjectStore
 
 SCAN_THREADS = 8
 
 
 def read_columns(store: ObjectStore, key: str, columns: Sequence[str]) -> pa.Table:
-    """Some columns of a stored Parquet object; only their bytes are fetched. Raises FileNotFoundError."""
+    """Some columns of a stored Parquet object; only their bytes are fetched. Raises ObjectMissingError."""
     filesystem, root = store.filesystem()
-    return pq.read_table(f"{root}/{key}", columns=[*columns], filesystem=filesystem, partitioning=None)
+    try:
+        return pq.read_table(f"{root}/{key}", columns=[*columns], filesystem=filesystem, partitioning=None)
+    except FileNotFoundError as error:
+        raise ObjectMissingError(
+            f"{key} is missing from {store.url}: a purge may just have replaced it; run again"
+        ) from error
 
 
 def scan(store: ObjectStore, keys: Iterable[str], columns: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:

@@ -22,6 +22,7 @@ REDACTIONS = "_redactions/"
 REDACTION_AUDIT = "_redactions/audit/"
 REPLACEMENTS = "_replacements/"
 REDACTED = "redacted/"
+COMPACTED = "compacted/"
 
 # Replays of a stream's rejects are a stream of their own, named after it.
 REPLAYS = "rejects."

@@ -29,7 +29,6 @@ LATE_OPT_OUT = "late_opt_out"
 ERASURE = "erasure"
 
 _EPOCH = datetime(1970, 1, 1)
-_FOREVER_US = 2**63 - 1
 
 
 class Worn(NamedTuple):
@@ -46,6 +45,15 @@ class Arrivals(NamedTuple):
     device_id: str
     from_ts: datetime
     to_ts: datetime
+
+
+class DeviceArrivals(NamedTuple):
+    """Telemetry of a device received in `[from_us, to_us)` (epoch microseconds), as one entry names it."""
+
+    redaction_id: str
+    device_id: str
+    from_us: int
+    to_us: int
 
 
 class Redaction(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,6 +137,15 @@ class Redactions:
             (device_id, low, high)
             for device_id, found in sorted(stretches.items())
             for low, high in merged(found)
+        ]
+
+    @cached_property
+    def by_entry(self) -> list[DeviceArrivals]:
+        """The same with the entry that says so, for who has to remember which entries were honoured."""
+        return [
+            DeviceArrivals(entry.redaction_id, device_id, epoch_us(from_ts), epoch_us(to_ts))
+            for entry in self.entries
+            for device_id, from_ts, to_ts in entry.arrivals
         ]
 
     @cached_property

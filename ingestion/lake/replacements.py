@@ -73,25 +73,24 @@ class Replacements:
         pointers = self.by_range.get(range_key)
         return pointers[-1] if pointers else None
 
+    def stored_object_of(self, manifest: Manifest) -> StoredObject:
+        """The object that holds a range's rows now, with its own hash and number of rows."""
+        latest = self.latest(manifest.range_key)
+        return latest.after if latest else StoredObject(manifest.source_file, manifest.sha256, manifest.rows)
+
     def main_object_of(self, manifest: Manifest) -> str:
         """Key of the object that holds a range's rows now."""
-        latest = self.latest(manifest.range_key)
-        return latest.after.key if latest else manifest.source_file
+        return self.stored_object_of(manifest).key
 
     def reject_object_of(self, manifest: Manifest) -> str | None:
         """Key of the object that holds a range's dead letters now; None for a range without.
 
         Dead letters past their retention are deleted: the object may be gone.
         """
-        latest = self.latest(manifest.range_key)
-        if latest is not None and latest.rejects_after is not None:
-            return latest.rejects_after.key
+        for pointer in reversed(self.by_range.get(manifest.range_key, [])):
+            if pointer.rejects_after is not None:
+                return pointer.rejects_after.key
         return manifest.reject_object
-
-    def rows_of(self, manifest: Manifest) -> int:
-        """Rows of the object that `main_object_of` names."""
-        latest = self.latest(manifest.range_key)
-        return latest.after.rows if latest else manifest.rows
 
     def next_number(self, range_key: RangeKey) -> int:
         """Number of the pointer that the range's next redaction has to put."""

@@ -289,7 +289,10 @@ def _insert_rows(
                     f"raw.{feed}: a landed file cannot be read, or does not fit; nothing was loaded. Restore it from the"
                     f" lake's backup. ({str(error).splitlines()[0]})"
                 ) from error
-            found, expected = inserted + sum(left_out.values()), sum(map(replacements.rows_of, batch))
+            found, expected = (
+                inserted + sum(left_out.values()),
+                sum(replacements.stored_object_of(m).rows for m in batch),
+            )
             if found != expected:
                 raise LoadMismatchError(
                     f"raw.{feed}: {len(batch)} files from {batch[0].source_file} on hold {found} rows,"
@@ -331,7 +334,9 @@ def _count_left_out(
     left_out: dict[RangeKey, int],
 ) -> None:
     for manifest in batch:
-        missing = manifest.rows - replacements.rows_of(manifest) + left_out.get(manifest.range_key, 0)
+        missing = (
+            manifest.rows - replacements.stored_object_of(manifest).rows + left_out.get(manifest.range_key, 0)
+        )
         if missing:
             _count_redacted(con, manifest, missing)
 
