@@ -130,7 +130,9 @@ def ranges_to_purge(
             if redactions.rows(by_key[key].feed, table).any():
                 found.add(by_key[key].range_key)
     if redactions.arrivals:
-        with_rejects = {key: m for m in manifests if (key := replacements.reject_object_of(m)) is not None}
+        with_rejects = {
+            letters: m for m in manifests if (letters := replacements.reject_object_of(m)) is not None
+        }
         present = {info.key for info in store.list(layout.REJECTS)}
         for reject_key in sorted(with_rejects.keys() & present):
             rejects = pq.read_table(pa.BufferReader(store.get(reject_key)))
@@ -314,7 +316,14 @@ def _put(store: ObjectStore, key: str, data: bytes) -> None:
         store.put_new(key, data)
 
 
-def _finish(store: ObjectStore, replacements: Replacements, now: datetime, dry_run: bool) -> tuple[int, int]:
+def _finish(
+    store: ObjectStore,
+    manifests: Sequence[Manifest],
+    redactions: Redactions,
+    replacements: Replacements,
+    now: datetime,
+    dry_run: bool,
+) -> tuple[int, int]:
     """Steps 4 and 5 of every range, and objects that purges which came second left; (deleted, audits)."""
     present = {
         info.key for root in (layout.LANDING, layout.REDACTED, layout.REJECTS) for info in store.list(root)
