@@ -32,8 +32,10 @@ def lake_figures(store: ObjectStore, manifests: list[Manifest]) -> dict[str, Any
     rejects = [info.size for info in store.list(REJECTS)]
     telemetry = [m for m in manifests if m.feed == TELEMETRY_FEED]
     rejected: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
     for manifest in manifests:
         rejected.update(manifest.rejected_by_reason)
+        dropped.update(manifest.consent_dropped_by_reason)
     return {
         "files": len(manifests),
         "bytes": sum(m.bytes for m in manifests),
@@ -49,6 +51,7 @@ def lake_figures(store: ObjectStore, manifests: list[Manifest]) -> dict[str, Any
         "rejects_by_reason": dict(sorted(rejected.items())),
         "rejects_replayed": sum(m.rows + m.consent_dropped for m in telemetry if is_replay(m.stream_id)),
         "consent_dropped": sum(m.consent_dropped for m in manifests),
+        "consent_dropped_by_reason": dict(sorted(dropped.items())),
         "offset_gaps": sum(m.offset_gaps for m in manifests),
     }
 

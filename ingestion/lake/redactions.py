@@ -98,11 +98,19 @@ def put_redaction(store: ObjectStore, redaction: Redaction) -> None:
 
 def load_redactions(store: ObjectStore) -> "Redactions":
     """The whole ledger."""
-    keys = [
+    decoder = msgspec.json.Decoder(Redaction)
+    return Redactions(tuple(decoder.decode(data) for data in store.get_many(_keys(store))))
+
+
+def count_redactions(store: ObjectStore) -> int:
+    """Number of entries in the ledger; it only ever grows."""
+    return len(_keys(store))
+
+
+def _keys(store: ObjectStore) -> list[str]:
+    return [
         info.key for info in store.list(layout.REDACTIONS) if not info.key.startswith(layout.REDACTION_AUDIT)
     ]
-    decoder = msgspec.json.Decoder(Redaction)
-    return Redactions(tuple(decoder.decode(data) for data in store.get_many(keys)))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ Transformations do not live here.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ FILES_PER_INSERT = 64
 MEMORY_LIMIT = "600MB"
 
 WAREHOUSE_MARK = "warehouse"
+REWRITTEN_MARK = "rewritten"
 
 
 class WarehouseUnreachableError(RuntimeError):
@@ -516,3 +518,45 @@ def dirty_days(con: duckdb.DuckDBPyConnection, since_seq: int) -> list[date]:
         [since_seq],
     ).fetchall()
     return [row[0] for row in rows]
+
+
+def last_redaction_applied_at(con: duckdb.DuckDBPyConnection) -> datetime | None:
+    """When entries of the ledger were last applied to raw (naive UTC); None if never."""
+    row = con.execute("select max(applied_at) from raw.redactions").fetchone()
+    return row[0] if row else None
+
+
+def needs_rewriting(con: duckdb.DuckDBPyConnection) -> bool:
+    """Whether redacted rows may still be legible in unused blocks of the warehouse file.
+
+    So it is from the build after a redaction until the file has been rewritten.
+    """
+    row = con.execute("select coalesce(max(load_seq), 0) from raw.redactions").fetchone()
+    redacted_at = int(row[0]) if row else 0
+    return build_mark(con, REWRITTEN_MARK) < redacted_at <= build_mark(con, WAREHOUSE_MARK)
+
+
+def rewrite_warehouse(path: Path) -> None:
+    """Copy every table into a fresh file and put it in place: what was deleted is in no block of it.
+
+    Raises WarehouseUnreachableError when another process holds the file.
+    """
+    import duckdb
+
+    fresh = path.with_name(f".{path.name}.rewritten")
+    fresh.unlink(missing_ok=True)
+    with open_warehouse(path) as stale:
+        load_seq = latest_load_seq(stale)
+    con = duckdb.connect()
+    try:
+        con.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
+        con.execute("set preserve_insertion_order = false")
+        con.execute(f"attach '{path}' as stale (read_only)")
+        con.execute(f"attach '{fresh}' as fresh")
+        con.execute("copy from database stale to fresh")
+        con.execute("detach fresh")
+    finally:
+        con.close()
+    with open_warehouse(fresh) as rewritten:
+        set_build_mark(rewritten, REWRITTEN_MARK, load_seq)
+    os.replace(fresh, path)
