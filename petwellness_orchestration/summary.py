@@ -20,7 +20,15 @@ LAYERS = ("raw", "stg", "cur", "anl", "ml")
 
 # Bookkeeping of the platform itself, not data of a layer.
 BOOKKEEPING = frozenset(
-    {"raw.load_history", "raw.build_marks", "raw.lake_files", "cur.applied_inputs", "cur.day_inputs"}
+    {
+        "raw.load_history",
+        "raw.build_marks",
+        "raw.lake_files",
+        "raw.redacted_ranges",
+        "raw.redactions",
+        "cur.applied_inputs",
+        "cur.day_inputs",
+    }
 )
 
 

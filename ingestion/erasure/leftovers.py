@@ -206,7 +206,7 @@ def _covered(table: str, columns: Sequence[str], redactions: Redactions) -> str:
         for column in _values(redactions)
         if column in columns
     ]
-    if {"device_id", "arrival_ts"} <= {*columns} and redactions.arrivals:
+    if {"device_id", "arrival_ts", "event_id"} <= {*columns} and redactions.arrivals:
         tests.append(
             "exists (select 1 from temp.leftover_arrivals as gone where gone.device_id = kept.device_id"
             " and kept.arrival_ts >= gone.from_ts and kept.arrival_ts < gone.to_ts)"

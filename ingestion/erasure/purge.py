@@ -93,7 +93,10 @@ def purge(
             planned = _replace(store, by_key[range_key], redactions, replacements, now, dry_run)
             if planned is not None:
                 report = _added(report, planned)
-                progress(f"{planned.feed}: {report.redacted_rows:,} rows redacted in {report.ranges} ranges")
+                progress(
+                    f"{planned.feed}: {planned.redacted_rows:,} of {planned.before.rows:,} rows redacted in "
+                    f"{planned.before.key}"
+                )
     if not dry_run:
         replacements = load_replacements(store)
     deleted, audits = _finish(store, manifests, redactions, replacements, now, dry_run)

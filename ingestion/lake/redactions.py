@@ -21,6 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ingestion.contracts.columns import record_schema
 from ingestion.contracts.feeds import TELEMETRY_FEED
 from ingestion.lake import layout
 from ingestion.lake.store import ObjectExistsError, ObjectStore
@@ -172,7 +173,7 @@ class Redactions:
         """Whether any row of the feed can be redacted."""
         if feed == TELEMETRY_FEED:
             return bool(self.arrivals)
-        return bool(self.owner_ids or self.pet_ids or self.business_keys(feed))
+        return bool(self.record_values(feed, record_schema(feed).names))
 
     def rows(self, feed: str, table: pa.Table) -> npt.NDArray[np.bool_]:
         """Which rows of a landed table are redacted. Telemetry: by device and time of receipt.

@@ -199,7 +199,8 @@ def load_pending(
         removed = _apply_redactions(con, store, unapplied, load_seq, started_at)
         register_redactions(con, redactions)
         rows_by_feed = _insert_rows(con, store, pending, redactions, progress)
-        _record_loads(con, pending, load_seq, started_at)
+        if pending:
+            _record_loads(con, pending, load_seq, started_at)
         con.execute("commit")
     except BaseException:
         con.execute("rollback")

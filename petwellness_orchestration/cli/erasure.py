@@ -79,11 +79,12 @@ def list_erasures() -> int:
     overdue = 0
     print(f"{'redaction':<36} {'kind':<13} {'requested':<16} {'deadline':<16} state")
     for entry in redactions:
-        left = erasing.places(settings, store, Redactions((entry,)), now)
-        overdue += bool(left and entry.deadline <= now)
+        is_past = entry.deadline <= now
+        left = erasing.places(settings, store, Redactions((entry,)), now if is_past else None)
+        overdue += bool(left and is_past)
         print(
             f"{entry.redaction_id:<36} {entry.kind:<13} {entry.requested_at:%Y-%m-%d %H:%M} "
-            f"{entry.deadline:%Y-%m-%d %H:%M} {_state(entry, left, entry.deadline <= now)}"
+            f"{entry.deadline:%Y-%m-%d %H:%M} {_state(left, is_past)}"
         )
     return 1 if overdue else 0
 
@@ -139,7 +140,7 @@ def _print_counts(found: Iterable[Leftover]) -> None:
         print(f"{0:>12}  rows anywhere")
 
 
-def _state(entry: Redaction, left: list[Leftover], is_past: bool) -> str:
+def _state(left: list[Leftover], is_past: bool) -> str:
     if not left:
         return "nothing left"
     where = ", ".join(sorted({one.kind for one in left}))
