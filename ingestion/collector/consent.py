@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from ingestion.lake import layout
 from ingestion.lake.records import read_records
-from ingestion.lake.redactions import Redactions, Worn, epoch_us, load_redactions
+from ingestion.lake.redactions import Redactions, Worn, epoch_us, load_redactions, rows_received_in
 from ingestion.lake.store import ObjectExistsError, ObjectStore
 
 # Why telemetry is dropped. A message that several reasons cover counts under the first of these.
@@ -208,14 +208,8 @@ def opted_out_rows(
     arrival_us: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.bool_]:
     """Which rows come from a device that was opted out when the message was received."""
-    dropped = np.zeros(len(device_ids), np.bool_)
-    if not intervals or not len(device_ids):
-        return dropped
-    listed = pc.is_in(device_ids, pa.array([*intervals], pa.string())).to_numpy(zero_copy_only=False)
-    for position in np.flatnonzero(listed).tolist():
-        moment = arrival_us[position]
-        dropped[position] = any(low <= moment < high for low, high in intervals[device_ids[position].as_py()])
-    return dropped
+    stretches = ((device, low, high) for device, found in intervals.items() for low, high in found)
+    return rows_received_in(stretches, device_ids, arrival_us)
 
 
 def drops_by_reason(
