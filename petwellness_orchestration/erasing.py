@@ -121,15 +121,16 @@ def forget_redacted_scores(con: duckdb.DuckDBPyConnection, store: ObjectStore, r
 
 
 def scores_to_republish(con: duckdb.DuckDBPyConnection, folder: Path) -> list[PublishedTable]:
-    """The table of scores where some were forgotten since they were published: erasure does not wait for
-    the next scoring."""
+    """The table of scores once there are redactions: erasure does not wait for the next scoring. After a
+    rebuild there are no scores yet, and none are published until then."""
     from ingestion.loading.publish import PublishedTable, read_catalogue
-    from ml.scoring import SCORES_SCHEMA, SCORES_TABLE
+    from ml.scoring import SCORES_SCHEMA, SCORES_TABLE, write_scores
 
-    schema, name = SCORES_TABLE.split(".")
-    redacted = con.execute("select 1 from raw.redactions limit 1").fetchone()
-    if redacted is None or SCORES_TABLE not in read_catalogue(folder).get("tables", {}):
+    redacted = con.execute("select 1 from raw.redactions limit 1").fetchall()
+    if not redacted or SCORES_TABLE not in read_catalogue(folder).get("tables", {}):
         return []
+    write_scores(con, SCORES_SCHEMA.empty_table(), [])
+    schema, name = SCORES_TABLE.split(".")
     return [PublishedTable(schema, name, tuple(SCORES_SCHEMA.names), day_column="score_date")]
 
 
