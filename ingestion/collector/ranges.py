@@ -62,6 +62,11 @@ class RangeContent:
     consent_dropped_by_reason: dict[str, int]
     offset_gaps: int
 
+    @property
+    def consent_dropped(self) -> int:
+        """Number of dropped messages, whatever the reason."""
+        return sum(self.consent_dropped_by_reason.values())
+
 
 def decode_messages(
     claim: Claim, parts: Sequence[Packed], consent: ConsentSnapshot, max_message_bytes: int
@@ -119,7 +124,7 @@ def land_content(store: ObjectStore, claim: Claim, content: RangeContent) -> Man
         claim,
         content.table,
         content.rejects,
-        consent_dropped=sum(content.consent_dropped_by_reason.values()),
+        consent_dropped=content.consent_dropped,
         consent_dropped_by_reason=content.consent_dropped_by_reason,
         offset_gaps=content.offset_gaps,
     )

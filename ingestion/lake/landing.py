@@ -97,8 +97,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     `source_file` is the main object's key, `bytes` and `sha256` are of that
     object, `ingested_at` is the claim's time, times are naive UTC. The reasons of
-    `consent_dropped` are empty in ranges landed before they were counted. A range
-    that was redacted keeps its manifest: `replacements` knows the object in force.
+    `consent_dropped` are empty in ranges landed before they were counted, and in
+    replays of rejects. A range that was redacted keeps its manifest: `replacements`
+    knows the objects in force.
     """
 
     stream_id: str

@@ -30,9 +30,7 @@ def read_records(
 
     Besides `columns` there are those of the order of changes, and those that redactions go by.
     """
-    wanted = [
-        *dict.fromkeys([*columns, *CHANGE_ORDER, *redactions.columns(feed, record_schema(feed).names)])
-    ]
+    wanted = [*dict.fromkeys([*columns, *CHANGE_ORDER, *redactions.columns(feed, record_schema(feed).names)])]
     whole = read_landed(store, main_keys(store, feed, load_replacements(store)), feed, wanted)
     if as_of is not None:
         whole = whole.filter(pc.less_equal(whole["arrival_ts"], pa.scalar(as_of, pa.timestamp("us"))))

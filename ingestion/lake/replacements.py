@@ -92,6 +92,10 @@ class Replacements:
                 return pointer.rejects_after.key
         return manifest.reject_object
 
+    def with_rejects_in_force(self, manifest: Manifest) -> Manifest:
+        """The manifest with the dead letters of now, for who reads them by it."""
+        return msgspec.structs.replace(manifest, reject_object=self.reject_object_of(manifest))
+
     def next_number(self, range_key: RangeKey) -> int:
         """Number of the pointer that the range's next redaction has to put."""
         return len(self.by_range.get(range_key, ()))

@@ -19,6 +19,7 @@ from ingestion.lake.landing import list_manifests
 from ingestion.lake.redactions import load_redactions
 from ingestion.lake.replacements import load_replacements
 from ingestion.lake.store import LocalStore, ObjectStore
+from ingestion.rejects.reading import RejectFilter, list_rejects
 
 from .conftest import DAY, NOW, START
 
@@ -259,6 +260,13 @@ def test_a_replacement_that_does_not_prove_right_deletes_nothing(
         key: data for key, data in before.items() if key.startswith(layout.LANDING)
     }
     assert not load_replacements(town.store).by_range
+
+
+def test_dead_letters_are_listed_without_the_payloads_that_were_cleared(town: Town) -> None:
+    erase(town, "o1")
+    purge_in(town.store)
+    found = list_rejects(town.store, list_manifests(town.store), RejectFilter())
+    assert (found.gone, found.total.rejected, found.total.without_payload) == (0, 7, 5)
 
 
 def test_dead_letters_go_after_their_retention(town: Town) -> None:
