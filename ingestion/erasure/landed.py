@@ -7,6 +7,7 @@ presence means is decided elsewhere.
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from itertools import islice
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,27 +22,30 @@ from ingestion.lake.store import ObjectMissingError, ObjectStore
 SCAN_THREADS = 8
 
 
-def read_columns(store: ObjectStore, key: str, columns: Sequence[str]) -> pa.Table:
-    """Some columns of a stored Parquet object; only their bytes are fetched. Raises ObjectMissingError."""
+def read_columns(
+    store: ObjectStore, key: str, columns: Sequence[str], only: pc.Expression | None = None
+) -> pa.Table:
+    """Some columns of a stored Parquet object, of the rows that `only` admits; only what is needed is
+    fetched. Raises ObjectMissingError."""
     filesystem, root = store.filesystem()
     try:
-        return pq.read_table(f"{root}/{key}", columns=[*columns], filesystem=filesystem, partitioning=None)
+        return pq.read_table(
+            f"{root}/{key}", columns=[*columns], filesystem=filesystem, partitioning=None, filters=only
+        )
     except FileNotFoundError as error:
         raise ObjectMissingError(
             f"{key} is missing from {store.url}: a purge may just have replaced it; run again"
         ) from error
 
 
-def scan(store: ObjectStore, keys: Iterable[str], columns: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
+def scan(
+    store: ObjectStore, keys: Iterable[str], columns: Sequence[str], only: pc.Expression | None = None
+) -> Iterator[tuple[str, pa.Table]]:
     """`read_columns` of many objects, a few at a time, in the order of `keys`."""
     with ThreadPoolExecutor(SCAN_THREADS) as pool:
-        batch: list[str] = []
-        for key in keys:
-            batch.append(key)
-            if len(batch) == 8 * SCAN_THREADS:
-                yield from zip(batch, pool.map(lambda k: read_columns(store, k, columns), batch), strict=True)
-                batch = []
-        yield from zip(batch, pool.map(lambda k: read_columns(store, k, columns), batch), strict=True)
+        for batch in batched(keys, 8 * SCAN_THREADS):
+            tables = pool.map(lambda key: read_columns(store, key, columns, only), batch)
+            yield from zip(batch, tables, strict=True)
 
 
 def telemetry_columns(
@@ -54,12 +58,11 @@ def telemetry_columns(
     """Rows of these devices in landed telemetry ranges: `device_id`, `arrival_ts` and `more` columns."""
     if not devices:
         return
-    wanted = pa.array([*devices], pa.string())
+    theirs = pc.field("device_id").isin([*devices])
     by_key = {replacements.main_object_of(m): m for m in manifests if m.feed == TELEMETRY_FEED and m.rows}
-    for key, table in scan(store, by_key, ["device_id", "arrival_ts", *more]):
-        theirs = table.filter(pc.is_in(table["device_id"], wanted))
-        if theirs.num_rows:
-            yield by_key[key], theirs
+    for key, table in scan(store, by_key, ["device_id", "arrival_ts", *more], theirs):
+        if table.num_rows:
+            yield by_key[key], table
 
 
 def received_within(manifest: Manifest, stretches: Iterable[tuple[int, int]]) -> bool:
@@ -93,3 +96,10 @@ def _touches(first: datetime | None, last: datetime | None, stretches: Iterable[
         return False
     low_us, high_us = epoch_us(first), epoch_us(last)
     return any(low <= high_us and low_us < high for low, high in stretches)
+
+
+def batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Items in lists of at most `size`."""
+    left = iter(items)
+    while batch := [*islice(left, size)]:
+        yield batch

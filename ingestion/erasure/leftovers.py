@@ -89,7 +89,7 @@ def lake_leftovers(
         from ingestion.lake.landing import feed_schema
 
         columns = redactions.columns(feed, feed_schema(feed).names)
-        for key, table in scan(store, keys, columns):
+        for key, table in scan(store, keys, columns, redactions.filter(feed)):
             rows = int(redactions.rows(feed, table).sum())
             if rows:
                 found.append(Leftover(key.split("/")[0], key, rows))

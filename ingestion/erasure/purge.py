@@ -129,7 +129,8 @@ def ranges_to_purge(
         columns = tuple(redactions.columns(manifest.feed, feed_schema(manifest.feed).names))
         by_columns.setdefault(columns, {})[replacements.main_object_of(manifest)] = manifest
     for columns, by_key in by_columns.items():
-        for key, table in scan(store, by_key, columns):
+        feed = next(iter(by_key.values())).feed
+        for key, table in scan(store, by_key, columns, redactions.filter(feed)):
             if redactions.rows(by_key[key].feed, table).any():
                 found.add(by_key[key].range_key)
     if redactions.arrivals:
@@ -207,7 +208,7 @@ def _replace(
             number,
             sha256,
         )
-        after = StoredObject(key, sha256, kept.num_rows)
+        after = StoredObject(key, sha256, kept.num_rows, len(main))
     rejects_before, rejects_after, rejects, cleared = _cleared_rejects(
         store, manifest, redactions, replacements
     )
@@ -266,7 +267,7 @@ def _cleared_rejects(
         return None, None, b"", 0
     table = pq.read_table(pa.BufferReader(data), schema=REJECT_SCHEMA)
     named = mentions(redactions, table)
-    before = StoredObject(key, hashlib.sha256(data).hexdigest(), table.num_rows)
+    before = StoredObject(key, hashlib.sha256(data).hexdigest(), table.num_rows, len(data))
     if not named.any():
         return before, before, b"", 0
     payloads = [
@@ -279,7 +280,7 @@ def _cleared_rejects(
     )
     sha256 = hashlib.sha256(fresh).hexdigest()
     after = StoredObject(
-        layout.reject_key(manifest.feed, *manifest.range_key, sha256), sha256, table.num_rows
+        layout.reject_key(manifest.feed, *manifest.range_key, sha256), sha256, table.num_rows, len(fresh)
     )
     return before, after, fresh, int(np.count_nonzero(named))
 

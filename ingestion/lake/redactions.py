@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from ingestion.contracts.columns import record_schema
 from ingestion.contracts.feeds import TELEMETRY_FEED
 from ingestion.lake import layout
+from ingestion.lake.proof import RedactedArrivals
 from ingestion.lake.store import ObjectExistsError, ObjectStore
 
 LATE_OPT_OUT = "late_opt_out"
@@ -46,15 +47,6 @@ class Arrivals(NamedTuple):
     device_id: str
     from_ts: datetime
     to_ts: datetime
-
-
-class DeviceArrivals(NamedTuple):
-    """Telemetry of a device received in `[from_us, to_us)` (epoch microseconds), as one entry names it."""
-
-    redaction_id: str
-    device_id: str
-    from_us: int
-    to_us: int
 
 
 class Redaction(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,10 +141,10 @@ class Redactions:
         ]
 
     @cached_property
-    def by_entry(self) -> list[DeviceArrivals]:
+    def by_entry(self) -> list[RedactedArrivals]:
         """The same with the entry that says so, for who has to remember which entries were honoured."""
         return [
-            DeviceArrivals(entry.redaction_id, device_id, epoch_us(from_ts), epoch_us(to_ts))
+            RedactedArrivals(entry.redaction_id, device_id, epoch_us(from_ts), epoch_us(to_ts))
             for entry in self.entries
             for device_id, from_ts, to_ts in entry.arrivals
         ]
@@ -193,6 +185,19 @@ class Redactions:
             "pet_id": self.pet_ids,
         }
         return [(column, values) for column, values in by_column.items() if values and column in columns]
+
+    def filter(self, feed: str) -> pc.Expression | None:
+        """What a reader of Parquet may skip by: true for every row that `rows` covers, and for some more."""
+        if feed != TELEMETRY_FEED or not self.arrivals:
+            return None
+        first = from_epoch_us(min(low for _, low, _ in self.arrivals))
+        last = from_epoch_us(max(high for _, _, high in self.arrivals))
+        devices = sorted({device_id for device_id, _, _ in self.arrivals})
+        return (
+            pc.field("device_id").isin(devices)
+            & (pc.field("arrival_ts") >= pa.scalar(first, pa.timestamp("us")))
+            & (pc.field("arrival_ts") < pa.scalar(last, pa.timestamp("us")))
+        )
 
     def columns(self, feed: str, columns: Sequence[str]) -> list[str]:
         """The columns that `rows` needs of a landed table with `columns`."""

@@ -18,11 +18,12 @@ from ingestion.lake.store import ObjectStore
 
 
 class StoredObject(msgspec.Struct, frozen=True):
-    """One object of a range: key, hash of its content, rows in it."""
+    """One object of a range: key, hash of its content, rows in it, its size."""
 
     key: str
     sha256: str
     rows: int
+    bytes: int
 
 
 class Replacement(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +77,9 @@ class Replacements:
     def stored_object_of(self, manifest: Manifest) -> StoredObject:
         """The object that holds a range's rows now, with its own hash and number of rows."""
         latest = self.latest(manifest.range_key)
-        return latest.after if latest else StoredObject(manifest.source_file, manifest.sha256, manifest.rows)
+        if latest is not None:
+            return latest.after
+        return StoredObject(manifest.source_file, manifest.sha256, manifest.rows, manifest.bytes)
 
     def main_object_of(self, manifest: Manifest) -> str:
         """Key of the object that holds a range's rows now."""

@@ -422,6 +422,11 @@ def forget_ranges(con: duckdb.DuckDBPyConnection, manifests: Iterable[Manifest])
                 "delete from raw.load_history where stream_id = ? and kafka_partition = ? and start_offset = ?",
                 [m.stream_id, m.partition, m.start],
             )
+            con.execute(
+                "delete from raw.redacted_ranges"
+                " where stream_id = ? and kafka_partition = ? and start_offset = ?",
+                [m.stream_id, m.partition, m.start],
+            )
             con.execute("delete from raw.extracts where stream_id = ?", [m.stream_id])
         con.execute("commit")
     except BaseException:
