@@ -193,3 +193,14 @@ class CompactionSettings(BaseSettings):
     clean_after_s: float = Field(
         default=24 * 3600.0, gt=0, description="Age at which files that no snapshot names are removed."
     )
+
+
+class RetentionSettings(BaseSettings):
+    """How long what must go may stay (`PETWELLNESS_RETENTION_*`)."""
+
+    model_config = SettingsConfigDict(env_prefix="PETWELLNESS_RETENTION_", frozen=True)
+
+    erasure_days: int = Field(
+        default=30, gt=0, le=3650, description="From a redaction to nothing being left of what it covers."
+    )
+    rejects_days: int = Field(default=30, gt=0, le=3650, description="From the claim of a range.")

@@ -109,6 +109,26 @@ def write_scores(con: "duckdb.DuckDBPyConnection", table: pa.Table, days: Sequen
     return table.num_rows
 
 
+def forget_scores(con: "duckdb.DuckDBPyConnection", pet_ids: Sequence[str], days: Sequence[date]) -> int:
+    """Delete every score of some pets and all scores of some days; returns how many.
+
+    For erasure: features of those days have changed, and with them the deciles of
+    everybody. Scoring again brings back what may be there.
+    """
+    with con.cursor() as cursor:
+        exists = cursor.execute(
+            "select 1 from information_schema.tables where table_schema || '.' || table_name = ?",
+            [SCORES_TABLE],
+        ).fetchone()
+        if exists is None:
+            return 0
+        gone = cursor.execute(
+            f"delete from {SCORES_TABLE} where pet_id = any(?) or score_date = any(?)",
+            [list(pet_ids), list(days)],
+        ).fetchone()
+    return int(gone[0]) if gone else 0
+
+
 def risk_deciles(risk: Floats) -> NDArray[np.int32]:
     """1 to 10, 10 the highest tenth; equal risks share the lowest decile any of them would have."""
     if len(risk) == 0:

@@ -87,6 +87,7 @@ def drain_metadata(report: DrainReport) -> dict[str, Any]:
         "rejected": sum(report.rejected_by_reason.values()),
         "rejected_by_reason": dict(sorted(report.rejected_by_reason.items())),
         "consent_dropped": report.consent_dropped,
+        "consent_dropped_by_reason": dict(sorted(report.consent_dropped_by_reason.items())),
         "offset_gaps": report.offset_gaps,
         "message_bytes": report.bytes,
         "files": report.files,

@@ -27,9 +27,10 @@ Say = Callable[[str], None]
 
 def redaction_terms(store: ObjectStore) -> tuple[Sequence[RedactedArrivals], InForce]:
     """What is to be left out, and which objects hold ranges' rows now."""
-    from ingestion.lake.snapshots import as_landed
+    from ingestion.lake.redactions import load_redactions
+    from ingestion.lake.replacements import load_replacements
 
-    return (), as_landed
+    return load_redactions(store).by_entry, load_replacements(store).stored_object_of
 
 
 def waiting(settings: PlatformSettings, now: datetime, since: date | None = None) -> list[WaitingDay]:

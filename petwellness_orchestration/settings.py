@@ -18,6 +18,7 @@ from ingestion.settings import (
     CollectorSettings,
     CompactionSettings,
     LakeSettings,
+    RetentionSettings,
     StateSettings,
 )
 
@@ -82,6 +83,7 @@ class PlatformSettings:
     broker: BrokerSettings
     collector: CollectorSettings
     compaction: CompactionSettings
+    retention: RetentionSettings
     source: SourceSettings
     operations: OperationsSettings
 
@@ -109,6 +111,7 @@ def load_settings() -> PlatformSettings:
         broker=BrokerSettings(),
         collector=CollectorSettings(),
         compaction=CompactionSettings(),
+        retention=RetentionSettings(),
         source=SourceSettings(),
         operations=operations,
     )

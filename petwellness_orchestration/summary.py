@@ -20,7 +20,15 @@ LAYERS = ("raw", "stg", "cur", "anl", "ml")
 
 # Bookkeeping of the platform itself, not data of a layer.
 BOOKKEEPING = frozenset(
-    {"raw.load_history", "raw.build_marks", "raw.lake_files", "cur.applied_inputs", "cur.day_inputs"}
+    {
+        "raw.load_history",
+        "raw.build_marks",
+        "raw.lake_files",
+        "raw.redacted_ranges",
+        "raw.redactions",
+        "cur.applied_inputs",
+        "cur.day_inputs",
+    }
 )
 
 
@@ -32,8 +40,10 @@ def lake_figures(store: ObjectStore, manifests: list[Manifest]) -> dict[str, Any
     rejects = [info.size for info in store.list(REJECTS)]
     telemetry = [m for m in manifests if m.feed == TELEMETRY_FEED]
     rejected: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
     for manifest in manifests:
         rejected.update(manifest.rejected_by_reason)
+        dropped.update(manifest.consent_dropped_by_reason)
     return {
         "files": len(manifests),
         "bytes": sum(m.bytes for m in manifests),
@@ -49,6 +59,7 @@ def lake_figures(store: ObjectStore, manifests: list[Manifest]) -> dict[str, Any
         "rejects_by_reason": dict(sorted(rejected.items())),
         "rejects_replayed": sum(m.rows + m.consent_dropped for m in telemetry if is_replay(m.stream_id)),
         "consent_dropped": sum(m.consent_dropped for m in manifests),
+        "consent_dropped_by_reason": dict(sorted(dropped.items())),
         "offset_gaps": sum(m.offset_gaps for m in manifests),
     }
 

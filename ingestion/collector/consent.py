@@ -1,14 +1,15 @@
-"""Consent at ingestion: which devices' telemetry is dropped, from when to when.
+"""Consent at ingestion: which devices' telemetry is dropped, from when to when, and why.
 
-A snapshot is built from the landed owners, pets and device assignments, stored
-create-only and named in every claim. Erasure of what landed before a late change
-is the redaction ledger's business.
+A snapshot is built from the landed owners, pets and device assignments and from
+the households that the redaction ledger erased, stored create-only and named in
+every claim. What landed before a refusal was known is the business of
+`ingestion.erasure`.
 """
 
 import contextlib
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -20,11 +21,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ingestion.lake import layout
-from ingestion.lake.reading import read_landed
+from ingestion.lake.records import read_records
+from ingestion.lake.redactions import Redactions, Worn, epoch_us, load_redactions, rows_received_in
 from ingestion.lake.store import ObjectExistsError, ObjectStore
 
-_EPOCH = datetime(1970, 1, 1)
-_ORDER = ["changed_at", "arrival_ts", "stream_id", "kafka_partition", "kafka_offset"]
+# Why telemetry is dropped. A message that several reasons cover counts under the first of these.
+ERASED = "erased"
+ANALYTICS_OPT_OUT = "analytics_opt_out"
+REASONS = (ERASED, ANALYTICS_OPT_OUT)
 
 
 # How far the clocks of two machines may be apart.
@@ -41,20 +45,22 @@ class OptOut(NamedTuple):
     device_id: str
     from_ts: datetime
     to_ts: datetime | None
+    reason: str = ANALYTICS_OPT_OUT
 
 
 class ConsentSnapshot(msgspec.Struct, frozen=True):
-    """Devices whose household does not allow analytics, as known at `built_at` (naive UTC)."""
+    """Devices whose household does not allow analytics or is erased, as known at `built_at` (naive UTC)."""
 
     snapshot_id: str
     built_at: datetime
     opted_out: list[OptOut]
 
-    def intervals(self) -> dict[str, list[tuple[int, int]]]:
-        """Opted-out stretches by device, in epoch microseconds."""
+    def intervals(self, reason: str | None = None) -> dict[str, list[tuple[int, int]]]:
+        """Opted-out stretches by device, in epoch microseconds; of one reason only where it is given."""
         found: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        for device_id, from_ts, to_ts in self.opted_out:
-            found[device_id].append((_micros(from_ts), _micros(to_ts) if to_ts else 2**63 - 1))
+        for device_id, from_ts, to_ts, why in self.opted_out:
+            if reason in (None, why):
+                found[device_id].append((epoch_us(from_ts), epoch_us(to_ts) if to_ts else 2**63 - 1))
         return dict(found)
 
 
@@ -68,28 +74,32 @@ class Held(NamedTuple):
 
 
 def build_consent_snapshot(store: ObjectStore, as_of: datetime) -> ConsentSnapshot:
-    """Derive the snapshot from records received up to `as_of` (naive UTC) and store it."""
-    owners = _read(store, "owners", ["owner_id", "op", "consent_flags"], as_of)
+    """Derive the snapshot from records received up to `as_of` (naive UTC) and the ledger, and store it."""
+    redactions = load_redactions(store)
+    owners = read_records(store, "owners", ["owner_id", "op", "consent_flags"], redactions, as_of)
     flags = [
         (row["owner_id"], allows_analytics(row["consent_flags"]), row["changed_at"])
         for row in owners.filter(pc.is_valid(owners["consent_flags"])).to_pylist()
     ]
     refusing = {owner for owner, allowed, _ in flags if allowed is False}
+    worn = [worn for entry in redactions for worn in entry.worn]
     opted_out: list[OptOut] = []
-    if refusing:
-        pets = _read(store, "pets", ["pet_id", "owner_id"], as_of)
-        theirs = pc.unique(pets.filter(pc.is_in(pets["owner_id"], pa.array([*refusing])))["pet_id"])
-        pets = pets.filter(pc.is_in(pets["pet_id"], theirs))
-        assigned = _read(
-            store,
-            "device_assignments",
-            ["assignment_id", "op", "device_id", "pet_id", "assigned_from", "assigned_to"],
-            as_of,
+    if refusing or worn:
+        pets = read_records(store, "pets", ["pet_id", "owner_id"], redactions, as_of)
+        theirs = pc.unique(
+            pets.filter(pc.is_in(pets["owner_id"], pa.array([*refusing], pa.string())))["pet_id"]
         )
-        opted_out = opt_outs(
-            (flag for flag in flags if flag[0] in refusing),
-            ((row["pet_id"], row["owner_id"], row["changed_at"]) for row in pets.to_pylist()),
-            _assignments(assigned.to_pylist()),
+        pets = pets.filter(pc.is_in(pets["pet_id"], theirs))
+        assignments = read_assignments(store, redactions, as_of)
+        opted_out = merged_opt_outs(
+            [
+                *erased_stretches(worn, assignments),
+                *opt_outs(
+                    (flag for flag in flags if flag[0] in refusing),
+                    ((row["pet_id"], row["owner_id"], row["changed_at"]) for row in pets.to_pylist()),
+                    assignments,
+                ),
+            ]
         )
     digest = hashlib.sha256(msgspec.json.encode(opted_out)).hexdigest()[:12]
     snapshot = ConsentSnapshot(f"{as_of:%Y%m%dT%H%M%S%f}-{digest}", as_of, opted_out)
@@ -116,22 +126,46 @@ def opt_outs(
     owner is taken as its owner before that, too: in doubt the refusal counts.
     """
     refusals: dict[str, list[Held]] = defaultdict(list)
-    for held in _held(flag for flag in flags if flag[1] is not None):
-        if held.value is False:
-            refusals[held.subject].append(held)
-    ownerships: dict[str, list[Held]] = defaultdict(list)
-    for held in _held(owners_of_pets):
-        known_before = ownerships[held.subject]
-        known_before.append(held if known_before else held._replace(from_ts=datetime.min))
+    for flag in _held(flag for flag in flags if flag[1] is not None):
+        if flag.value is False:
+            refusals[flag.subject].append(flag)
+    owned = ownerships(owners_of_pets)
     found = []
     for device_id, pet_id, assigned_from, assigned_to in assignments:
-        for ownership in ownerships[pet_id]:
+        for ownership in owned.get(pet_id, ()):
             for refusal in refusals[ownership.value]:
                 from_ts = max(assigned_from, ownership.from_ts, refusal.from_ts)
                 to_ts = _earliest(assigned_to, ownership.to_ts, refusal.to_ts)
                 if to_ts is None or from_ts < to_ts:
                     found.append(OptOut(device_id, from_ts, to_ts))
-    return _merged(found)
+    return merged_opt_outs(found)
+
+
+def ownerships(owners_of_pets: Iterable[tuple[str, str | None, datetime]]) -> dict[str, list[Held]]:
+    """Who owned each pet when; the first known owner is taken as its owner before that, too."""
+    owned: dict[str, list[Held]] = defaultdict(list)
+    for held in _held(owners_of_pets):
+        known_before = owned[held.subject]
+        known_before.append(held if known_before else held._replace(from_ts=datetime.min))
+    return dict(owned)
+
+
+def erased_stretches(
+    worn: Iterable[Worn], assignments: Iterable[tuple[str, str, datetime, datetime | None]]
+) -> list[OptOut]:
+    """What erased pets wore, up to where another pet was given the device: `assignments` are without theirs."""
+    starts: dict[str, list[datetime]] = defaultdict(list)
+    for device_id, _, assigned_from, _ in assignments:
+        starts[device_id].append(assigned_from)
+    return [
+        OptOut(
+            device_id,
+            from_ts,
+            to_ts or _earliest(*(start for start in starts[device_id] if start > from_ts)),
+            ERASED,
+        )
+        for device_id, from_ts, to_ts in worn
+    ]
 
 
 def load_snapshot(store: ObjectStore, snapshot_id: str) -> ConsentSnapshot:
@@ -174,14 +208,21 @@ def opted_out_rows(
     arrival_us: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.bool_]:
     """Which rows come from a device that was opted out when the message was received."""
-    dropped = np.zeros(len(device_ids), np.bool_)
-    if not intervals or not len(device_ids):
-        return dropped
-    listed = pc.is_in(device_ids, pa.array([*intervals], pa.string())).to_numpy(zero_copy_only=False)
-    for position in np.flatnonzero(listed).tolist():
-        moment = arrival_us[position]
-        dropped[position] = any(low <= moment < high for low, high in intervals[device_ids[position].as_py()])
-    return dropped
+    stretches = ((device, low, high) for device, found in intervals.items() for low, high in found)
+    return rows_received_in(stretches, device_ids, arrival_us)
+
+
+def drops_by_reason(
+    snapshot: ConsentSnapshot, device_ids: pa.ChunkedArray, arrival_us: npt.NDArray[np.int64]
+) -> dict[str, int]:
+    """How many of these rows are dropped for which reason; every row counts once."""
+    left = np.ones(len(device_ids), np.bool_)
+    counts: Counter[str] = Counter()
+    for reason in REASONS:
+        dropped = left & opted_out_rows(snapshot.intervals(reason), device_ids, arrival_us)
+        counts[reason] = int(np.count_nonzero(dropped))
+        left &= ~dropped
+    return dict(+counts)
 
 
 def mentions_opted_out(
@@ -197,12 +238,12 @@ def mentions_opted_out(
     )
 
 
-def _read(store: ObjectStore, feed: str, columns: list[str], as_of: datetime) -> pa.Table:
-    """Landed records of a feed received up to `as_of`, in order of change."""
-    keys = [info.key for info in store.list(f"{layout.LANDING}{feed}/")]
-    whole = read_landed(store, keys, feed, [*dict.fromkeys([*columns, *_ORDER])])
-    known = whole.filter(pc.less_equal(whole["arrival_ts"], pa.scalar(as_of, pa.timestamp("us"))))
-    return known.sort_by([(name, "ascending") for name in _ORDER])
+def read_assignments(
+    store: ObjectStore, redactions: Redactions, as_of: datetime | None = None
+) -> list[tuple[str, str, datetime, datetime | None]]:
+    """(device, pet, from, to) of every landed assignment, as last stated up to `as_of`."""
+    columns = ["assignment_id", "op", "device_id", "pet_id", "assigned_from", "assigned_to"]
+    return _assignments(read_records(store, "device_assignments", columns, redactions, as_of).to_pylist())
 
 
 def _assignments(rows: Iterable[dict[str, Any]]) -> list[tuple[str, str, datetime, datetime | None]]:
@@ -230,19 +271,16 @@ def _earliest(*ends: datetime | None) -> datetime | None:
     return min((end for end in ends if end is not None), default=None)
 
 
-def _merged(opted_out: list[OptOut]) -> list[OptOut]:
+def merged_opt_outs(opted_out: Iterable[OptOut]) -> list[OptOut]:
+    """The same stretches by device and time; touching ones of one reason are one."""
     merged: list[OptOut] = []
-    for one in sorted(opted_out, key=lambda o: (o.device_id, o.from_ts)):
+    for one in sorted(opted_out, key=lambda o: (o.device_id, o.reason, o.from_ts)):
         before = merged[-1] if merged else None
-        if before is None or before.device_id != one.device_id:
+        if before is None or (before.device_id, before.reason) != (one.device_id, one.reason):
             merged.append(one)
         elif before.to_ts is None or one.from_ts <= before.to_ts:
             to_ts = None if before.to_ts is None or one.to_ts is None else max(before.to_ts, one.to_ts)
             merged[-1] = before._replace(to_ts=to_ts)
         else:
             merged.append(one)
-    return merged
-
-
-def _micros(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)
+    return sorted(merged, key=lambda o: (o.device_id, o.from_ts, o.reason))

@@ -15,7 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ingestion.collector.consent import ConsentSnapshot, mentions_opted_out, opted_out_rows
+from ingestion.collector.consent import (
+    ConsentSnapshot,
+    drops_by_reason,
+    mentions_opted_out,
+    opted_out_rows,
+)
 from ingestion.collector.decode import DecodedBatch, concatenate, decode_contract_json, decode_vendor
 from ingestion.collector.messages import Packed
 from ingestion.contracts.columns import REJECT_SCHEMA, TIMESTAMP
@@ -54,8 +59,13 @@ class RangeContent:
 
     table: pa.Table
     rejects: pa.Table
-    consent_dropped: int
+    consent_dropped_by_reason: dict[str, int]
     offset_gaps: int
+
+    @property
+    def consent_dropped(self) -> int:
+        """Number of dropped messages, whatever the reason."""
+        return sum(self.consent_dropped_by_reason.values())
 
 
 def decode_messages(
@@ -71,11 +81,15 @@ def decode_messages(
     whole = concatenate(decoded)
     offsets = _whole([part.offsets for part in parts])
     arrival_us = _micros(_whole([part.arrival_ms for part in parts]))
-    dropped = opted_out_rows(intervals, whole.table["device_id"], arrival_us[whole.index])
+    device_ids = whole.table["device_id"]
+    dropped = opted_out_rows(intervals, device_ids, arrival_us[whole.index])
     table = whole.table.append_column("kafka_offset", pa.array(offsets[whole.index])).append_column(
         "arrival_ts", pa.array(arrival_us[whole.index]).cast(TIMESTAMP)
     )
+    drops: dict[str, int] = {}
     if dropped.any():
+        theirs = device_ids.filter(pa.array(dropped))
+        drops = drops_by_reason(consent, theirs, arrival_us[whole.index][dropped])
         table = table.filter(pc.invert(pa.array(dropped)))
     rejects = [
         row
@@ -85,7 +99,7 @@ def decode_messages(
     return RangeContent(
         table,
         _reject_table(claim, rejects),
-        int(np.count_nonzero(dropped)),
+        drops,
         claim.end - claim.start - len(offsets),
     )
 
@@ -111,6 +125,7 @@ def land_content(store: ObjectStore, claim: Claim, content: RangeContent) -> Man
         content.table,
         content.rejects,
         consent_dropped=content.consent_dropped,
+        consent_dropped_by_reason=content.consent_dropped_by_reason,
         offset_gaps=content.offset_gaps,
     )
 

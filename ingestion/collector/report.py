@@ -92,6 +92,7 @@ class DrainReport:
     rows: int = 0
     rejected_by_reason: Counter[str] = field(default_factory=Counter)
     consent_dropped: int = 0
+    consent_dropped_by_reason: Counter[str] = field(default_factory=Counter)
     offset_gaps: int = 0
     bytes: int = 0
     files: int = 0
@@ -114,6 +115,7 @@ class DrainReport:
         self.rows += manifest.rows
         self.rejected_by_reason.update(manifest.rejected_by_reason)
         self.consent_dropped += manifest.consent_dropped
+        self.consent_dropped_by_reason.update(manifest.consent_dropped_by_reason)
         self.offset_gaps += manifest.offset_gaps
         self.files += 1
         self.file_bytes += manifest.bytes

@@ -8,7 +8,7 @@ so whoever comes second adopts what the first one stored.
 import contextlib
 import hashlib
 import io
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, date, datetime
 from itertools import chain
 from typing import Any
@@ -96,7 +96,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What one landed range holds, derived from the stored main object.
 
     `source_file` is the main object's key, `bytes` and `sha256` are of that
-    object, `ingested_at` is the claim's time, times are naive UTC.
+    object, `ingested_at` is the claim's time, times are naive UTC. The reasons of
+    `consent_dropped` are empty in ranges landed before they were counted, and in
+    replays of rejects. A range that was redacted keeps its manifest: `replacements`
+    knows the objects in force.
     """
 
     stream_id: str
@@ -126,6 +129,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     extract_id: str | None
     complete: bool | None
     extracted_at: datetime | None
+    consent_dropped_by_reason: dict[str, int] = {}
 
     @property
     def range_key(self) -> layout.RangeKey:
@@ -147,6 +151,7 @@ class _Footer(msgspec.Struct, frozen=True, kw_only=True):
     offset_gaps: int
     rows_by_event_date: dict[str, int]
     reject_object: str | None
+    consent_dropped_by_reason: dict[str, int] = {}
 
 
 def utc_now() -> datetime:
@@ -185,6 +190,7 @@ def land_range(
     rejects: pa.Table | None = None,
     *,
     consent_dropped: int = 0,
+    consent_dropped_by_reason: Mapping[str, int] | None = None,
     offset_gaps: int = 0,
 ) -> Manifest:
     """Store a claimed range: rejects, then the main object, then the manifest.
@@ -192,13 +198,14 @@ def land_range(
     `table` holds `kafka_offset`, `arrival_ts`, the feed's typed columns and
     `payload`; the rest of the envelope comes from the claim. `rejects` follows
     REJECT_SCHEMA. If the range's main object is already there, it stays and the
-    manifest describes that one.
+    manifest describes that one. `consent_dropped` is the sum of its reasons.
 
     Raises LandingLawError before anything is stored if the counts do not add up,
     LandingSchemaError if a column is missing or does not fit.
     """
     rejected_by_reason = _count_by(rejects["reason"]) if rejects is not None else {}
     _check_law(claim, table.num_rows, sum(rejected_by_reason.values()), consent_dropped, offset_gaps)
+    drops_by_reason = _drops_by_reason(claim, consent_dropped, consent_dropped_by_reason)
     whole = with_envelope(table, claim)
     reject_object = _put_rejects(store, claim, rejects) if rejects is not None and rejects.num_rows else None
     footer = _Footer(
@@ -209,6 +216,7 @@ def land_range(
         offset_gaps=offset_gaps,
         rows_by_event_date=_rows_by_event_date(whole),
         reject_object=reject_object,
+        consent_dropped_by_reason=drops_by_reason,
     )
     data = parquet_bytes(whole, {FOOTER_KEY: msgspec.json.encode(footer)})
     with contextlib.suppress(ObjectExistsError):  # Then that object is the range.
@@ -394,6 +402,17 @@ def _check_law(
         )
 
 
+def _drops_by_reason(claim: Claim, dropped: int, by_reason: Mapping[str, int] | None) -> dict[str, int]:
+    if by_reason is None:
+        return {}
+    if sum(by_reason.values()) != dropped:
+        raise LandingLawError(
+            f"{claim.stream_id} partition {claim.partition} [{claim.start}, {claim.end}): {dropped} messages "
+            f"dropped for consent, but their reasons add up to {sum(by_reason.values())}"
+        )
+    return dict(sorted(by_reason.items()))
+
+
 def with_envelope(table: pa.Table, claim: Claim) -> pa.Table:
     """A range's table in its feed's schema, the envelope filled in from the claim.
 
@@ -494,6 +513,7 @@ def derive_manifest(source_file: str, data: bytes) -> Manifest:
         extract_id=claim.extract_id,
         complete=claim.complete,
         extracted_at=claim.extracted_at,
+        consent_dropped_by_reason=footer.consent_dropped_by_reason,
     )
     verify_law(manifest)
     return manifest

@@ -18,6 +18,11 @@ COMPACTED = "compacted/"
 SNAPSHOTS = "_snapshots/"
 GENERATIONS = "_catalogue/generations/"
 SEGMENTS = "_catalogue/segments/"
+REDACTIONS = "_redactions/"
+REDACTION_AUDIT = "_redactions/audit/"
+REPLACEMENTS = "_replacements/"
+REDACTED = "redacted/"
+COMPACTED = "compacted/"
 
 # Replays of a stream's rejects are a stream of their own, named after it.
 REPLAYS = "rejects."
@@ -33,6 +38,9 @@ _SEGMENT = re.compile(r"_catalogue/segments/(\d{8}T\d{6})-[0-9a-f]+\.parquet")
 _LAST_GENERATION = 10**8 - 1
 _WRITTEN = "%Y%m%dT%H%M%S"
 _COMPACTED = re.compile(r"compacted/[^/]+/date=(\d{4}-\d{2}-\d{2})/(\d{8}T\d{6})-[0-9a-f]+-\d{5}\.parquet")
+_REJECT_OBJECT = re.compile(r"_rejects/[^/]+/([^/+]+)\+(\d+)\+(\d+)\+[0-9a-f]{16}\.parquet")
+_REPLACEMENT = re.compile(r"_replacements/([^/]+)/(\d{5,})/(\d{20})/(\d{6})\.json")
+_REDACTED_OBJECT = re.compile(r"redacted/[^/]+/([^/+]+)\+(\d+)\+(\d+)\+\d+\+(\d{6})\+[0-9a-f]{16}\.parquet")
 
 
 class LayoutError(ValueError):
@@ -103,6 +111,55 @@ def reject_key(feed: str, stream_id: str, partition: int, start: int, sha256: st
         f"{REJECTS}{_name('feed', feed)}/"
         f"{_name('stream_id', stream_id)}+{partition}+{start}+{sha256[:16]}.parquet"
     )
+
+
+def range_of_reject(key: str) -> RangeKey:
+    """The range whose dead letters an object holds. Raises LayoutError for any other key."""
+    match = _REJECT_OBJECT.fullmatch(key)
+    if not match:
+        raise LayoutError(f"'{key}' names no dead letters")
+    return match[1], int(match[2]), int(match[3])
+
+
+def redaction_key(redaction_id: str) -> str:
+    """Key of an entry of the redaction ledger."""
+    return f"{REDACTIONS}{_name('redaction_id', redaction_id)}.json"
+
+
+def replacement_key(stream_id: str, partition: int, start: int, number: int) -> str:
+    """Key of the pointer that says which objects stand for a range since its `number`-th redaction."""
+    return f"{_range_prefix(REPLACEMENTS, stream_id, partition)}{start:020}/{number:06}.json"
+
+
+def replacement_of(key: str) -> tuple[RangeKey, int]:
+    """The range and number a pointer's key stands for. Raises LayoutError for any other key."""
+    match = _REPLACEMENT.fullmatch(key)
+    if not match:
+        raise LayoutError(f"'{key}' names no replacement")
+    return (match[1], int(match[2]), int(match[3])), int(match[4])
+
+
+def redacted_key(
+    feed: str, stream_id: str, partition: int, start: int, end: int, number: int, sha256: str
+) -> str:
+    """Key of a range's rows without the redacted ones; number and content's hash make it nobody else's."""
+    return (
+        f"{REDACTED}{_name('feed', feed)}/{_name('stream_id', stream_id)}"
+        f"+{partition}+{start}+{end}+{number:06}+{sha256[:16]}.parquet"
+    )
+
+
+def redacted_of(key: str) -> tuple[RangeKey, int]:
+    """The range and number of the redaction that wrote an object. Raises LayoutError for any other key."""
+    match = _REDACTED_OBJECT.fullmatch(key)
+    if not match:
+        raise LayoutError(f"'{key}' names no redacted range")
+    return (match[1], int(match[2]), int(match[3])), int(match[4])
+
+
+def audit_key(stream_id: str, partition: int, start: int, number: int) -> str:
+    """Key of the record that the objects of a range's `number`-th redaction were deleted."""
+    return f"{REDACTION_AUDIT}{_name('stream_id', stream_id)}+{partition}+{start}+{number:06}.json"
 
 
 def consent_key(snapshot_id: str) -> str:

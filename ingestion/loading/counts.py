@@ -55,6 +55,10 @@ def layer_steps(con: duckdb.DuckDBPyConnection) -> list[LayerStep]:
     raw = _count(con, "raw.telemetry_events")
     stg = _count(con, "stg.telemetry_events")
     repeats = _count(con, "stg.telemetry_duplicates")
+    (redacted,) = con.execute(
+        "select coalesce(sum(redacted_count), 0)::bigint from raw.redacted_ranges"
+        " where feed = 'telemetry_events'"
+    ).fetchone() or (0,)
     anl = _count(con, "anl.telemetry_events")
     return [
         LayerStep(
@@ -63,7 +67,7 @@ def layer_steps(con: duckdb.DuckDBPyConnection) -> list[LayerStep]:
             rows,
             {"rejected": rejected, "dropped by consent": dropped, "offset gaps": gaps},
         ),
-        LayerStep("lake to raw", rows, raw, {}),
+        LayerStep("lake to raw", rows, raw, {"redacted": redacted}),
         LayerStep("raw to stg", raw, stg, {"duplicates": repeats}),
         LayerStep("stg to anl", stg, anl, {}),
     ]

@@ -2,13 +2,16 @@
 
 The ledger `raw.load_history` decides what is loaded, by (stream, partition,
 start, end) and never by path. Rows and ledger entries of one load are one
-transaction. `raw.build_marks` remembers up to which load the warehouse was
+transaction. Rows that the redaction ledger covers are neither loaded nor kept:
+`raw.redacted_ranges` counts them by range, `raw.redactions` says which entries
+have been applied. `raw.build_marks` remembers up to which load the warehouse was
 built, so that days left dirty by a run that died are taken up by the next one.
 Transformations do not live here.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,11 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ingestion.contracts.feeds import RECORD_FEED_NAMES, TELEMETRY_FEED
-from ingestion.lake.landing import Manifest, feed_schema, utc_now
+from ingestion.lake.landing import Manifest, feed_schema, read_manifest, utc_now
 from ingestion.lake.layout import RangeKey
 from ingestion.lake.reading import check_schema_version
+from ingestion.lake.redactions import Redactions, load_redactions
+from ingestion.lake.replacements import Replacements, load_replacements
 from ingestion.lake.sql import duckdb_type, register_lake
 from ingestion.lake.store import ObjectStore
+from ingestion.loading.redacting import Removed, delete_redacted, redacted, register_redactions
 
 if TYPE_CHECKING:
     import duckdb
@@ -36,6 +42,7 @@ FILES_PER_INSERT = 64
 MEMORY_LIMIT = "600MB"
 
 WAREHOUSE_MARK = "warehouse"
+REWRITTEN_MARK = "rewritten"
 
 
 class WarehouseUnreachableError(RuntimeError):
@@ -48,12 +55,19 @@ class LoadMismatchError(RuntimeError):
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What one load brought: ranges and rows by feed, and the event dates it touched."""
+    """What one load brought: ranges and rows by feed, and the event dates it touched.
+
+    `redactions` are the ledger's entries applied for the first time, `removed_rows`
+    what they took out of raw, `removed_dates` the event dates that lost rows.
+    """
 
     load_seq: int
     ranges: int = 0
     rows_by_feed: dict[str, int] = field(default_factory=dict)
     event_dates: tuple[date, ...] = ()
+    redactions: int = 0
+    removed_rows: int = 0
+    removed_dates: tuple[date, ...] = ()
 
 
 @contextmanager
@@ -117,6 +131,15 @@ def create_raw_tables(con: duckdb.DuckDBPyConnection) -> None:
         " loaded_at timestamp not null)"
     )
     statements.append(
+        "create table if not exists raw.redacted_ranges (stream_id varchar not null,"
+        " kafka_partition integer not null, start_offset bigint not null, feed varchar not null,"
+        " redacted_count bigint not null, max_arrival_ts timestamp)"
+    )
+    statements.append(
+        "create table if not exists raw.redactions (redaction_id varchar not null,"
+        " event_dates date[] not null, load_seq bigint not null, applied_at timestamp not null)"
+    )
+    statements.append(
         "create table if not exists raw.build_marks (mark varchar not null, load_seq bigint not null)"
     )
     for statement in statements:
@@ -150,7 +173,9 @@ def load_pending(
 ) -> LoadReport:
     """Load every manifest's range that the ledger does not hold yet, in one transaction.
 
-    A range that several manifests bring is loaded from the first of them.
+    A range that several manifests bring is loaded from the first of them, from the
+    object that stands for it now. Rows that the redaction ledger covers stay out,
+    and those loaded before an entry was written are deleted.
 
     Raises LoadMismatchError when a file cannot be read or its rows differ from
     its manifest, NewerSchemaError when a newer release landed it; then nothing of
@@ -162,21 +187,34 @@ def load_pending(
         if manifest.range_key not in known:
             first_by_range.setdefault(manifest.range_key, manifest)
     pending = sorted(first_by_range.values(), key=lambda m: (m.feed, m.range_key))
+    redactions = load_redactions(store)
+    unapplied = redactions.only(set(redactions.ids) - _applied_redactions(con))
     load_seq = latest_load_seq(con) + 1
     started_at = utc_now()
-    if not pending:
+    if not pending and not unapplied:
         return LoadReport(load_seq=load_seq - 1)
     check_schema_version(pending)
     con.execute("begin transaction")
     try:
-        rows_by_feed = _insert_rows(con, store, pending, progress)
-        _record_loads(con, pending, load_seq, started_at)
+        removed = _apply_redactions(con, store, unapplied, load_seq, started_at)
+        register_redactions(con, redactions)
+        rows_by_feed = _insert_rows(con, store, pending, redactions, progress)
+        if pending:
+            _record_loads(con, pending, load_seq, started_at)
         con.execute("commit")
     except BaseException:
         con.execute("rollback")
         raise
-    days = sorted({day for m in pending for day in manifest_event_dates(m)})
-    return LoadReport(load_seq, len(pending), rows_by_feed, tuple(days))
+    days = {day for m in pending for day in manifest_event_dates(m)}
+    return LoadReport(
+        load_seq,
+        len(pending),
+        rows_by_feed,
+        tuple(sorted(days.union(removed.event_dates))),
+        len(unapplied.entries),
+        sum(removed.rows_by_range.values()),
+        removed.event_dates,
+    )
 
 
 def manifest_event_dates(manifest: Manifest) -> list[date]:
@@ -184,22 +222,65 @@ def manifest_event_dates(manifest: Manifest) -> list[date]:
     return sorted(date.fromisoformat(day) for day in manifest.rows_by_event_date)
 
 
+def _applied_redactions(con: duckdb.DuckDBPyConnection) -> set[str]:
+    return {row[0] for row in con.execute("select redaction_id from raw.redactions").fetchall()}
+
+
+def _apply_redactions(
+    con: duckdb.DuckDBPyConnection,
+    store: ObjectStore,
+    unapplied: Redactions,
+    load_seq: int,
+    applied_at: datetime,
+) -> Removed:
+    """Delete what new entries of the ledger cover and remember that they were applied."""
+    if not unapplied:
+        return Removed({}, {}, ())
+    register_redactions(con, unapplied)
+    removed = delete_redacted(con, unapplied)
+    for range_key, rows in removed.rows_by_range.items():
+        _count_redacted(con, read_manifest(store, range_key), rows)
+    # Which entry touched which day does not matter: the days of all are dirty since this load.
+    con.executemany(
+        "insert into raw.redactions values (?, ?, ?, ?)",
+        [[redaction_id, [*removed.event_dates], load_seq, applied_at] for redaction_id in unapplied.ids],
+    )
+    return removed
+
+
+def _count_redacted(con: duckdb.DuckDBPyConnection, manifest: Manifest, rows: int) -> None:
+    """Add to the redacted rows of a range. Its newest arrival stays, since the data's present goes by it."""
+    before = con.execute(
+        "delete from raw.redacted_ranges where stream_id = ? and kafka_partition = ? and start_offset = ?"
+        " returning redacted_count",
+        [*manifest.range_key],
+    ).fetchone()
+    con.execute(
+        "insert into raw.redacted_ranges values (?, ?, ?, ?, ?, ?)",
+        [*manifest.range_key, manifest.feed, rows + (before[0] if before else 0), manifest.max_arrival_ts],
+    )
+
+
 def _insert_rows(
     con: duckdb.DuckDBPyConnection,
     store: ObjectStore,
     pending: list[Manifest],
+    redactions: Redactions,
     progress: Callable[[str], None],
 ) -> dict[str, int]:
     import duckdb
 
+    replacements = load_replacements(store)
     rows_by_feed: dict[str, int] = {}
     for feed in sorted({m.feed for m in pending}):
         of_feed = [m for m in pending if m.feed == feed]
+        covered = redacted(feed, redactions, "landed")
         for first in range(0, len(of_feed), FILES_PER_INSERT):
             batch = of_feed[first : first + FILES_PER_INSERT]
-            expected = sum(m.rows for m in batch)
+            uris = [store.uri(replacements.main_object_of(m)) for m in batch]
             try:
-                inserted = _insert_files(con, store, feed, batch)
+                left_out = _left_out(con, uris, batch, covered) if covered != "false" else {}
+                inserted = _insert_files(con, feed, uris, batch, covered)
             except (
                 duckdb.IOException,
                 duckdb.InvalidInputException,
@@ -211,27 +292,69 @@ def _insert_rows(
                     f"raw.{feed}: a landed file cannot be read, or does not fit; nothing was loaded. Restore it from the"
                     f" lake's backup. ({str(error).splitlines()[0]})"
                 ) from error
-            if inserted != expected:
+            found, expected = (
+                inserted + sum(left_out.values()),
+                sum(replacements.stored_object_of(m).rows for m in batch),
+            )
+            if found != expected:
                 raise LoadMismatchError(
-                    f"raw.{feed}: {len(batch)} files from {batch[0].source_file} on hold {inserted} rows,"
+                    f"raw.{feed}: {len(batch)} files from {batch[0].source_file} on hold {found} rows,"
                     f" their manifests say {expected}; nothing was loaded. Compare the objects' sha256"
                     " with their manifests."
                 )
+            _count_left_out(con, batch, replacements, left_out)
             rows_by_feed[feed] = rows_by_feed.get(feed, 0) + inserted
             progress(f"raw.{feed}: {rows_by_feed[feed]:,} rows")
     return rows_by_feed
 
 
+def _left_out(
+    con: duckdb.DuckDBPyConnection, uris: list[str], batch: list[Manifest], covered: str
+) -> dict[RangeKey, int]:
+    """Rows of the files that the redactions cover, by range."""
+    import pyarrow as pa
+
+    bounds = pa.Table.from_pylist(
+        [{"stream": m.stream_id, "part": m.partition, "low": m.start, "high": m.end} for m in batch]
+    )
+    con.register("_bounds", bounds)
+    counted = con.execute(
+        "select bounds.stream, bounds.part, bounds.low, count(*)"
+        " from read_parquet(?, hive_partitioning = false) as landed inner join _bounds as bounds"
+        " on bounds.stream = landed.stream_id and bounds.part = landed.kafka_partition"
+        " and landed.kafka_offset >= bounds.low and landed.kafka_offset < bounds.high"
+        f" where {covered} group by all",
+        [uris],
+    ).fetchall()
+    con.unregister("_bounds")
+    return {(stream_id, partition, start): rows for stream_id, partition, start, rows in counted}
+
+
+def _count_left_out(
+    con: duckdb.DuckDBPyConnection,
+    batch: list[Manifest],
+    replacements: Replacements,
+    left_out: dict[RangeKey, int],
+) -> None:
+    for manifest in batch:
+        missing = (
+            manifest.rows - replacements.stored_object_of(manifest).rows + left_out.get(manifest.range_key, 0)
+        )
+        if missing:
+            _count_redacted(con, manifest, missing)
+
+
 def _insert_files(
-    con: duckdb.DuckDBPyConnection, store: ObjectStore, feed: str, batch: list[Manifest]
+    con: duckdb.DuckDBPyConnection, feed: str, uris: list[str], batch: list[Manifest], covered: str
 ) -> int:
     # By name: a column that no file has yet is null. Files of several schemas are united, which
     # asks the store for each file's columns first.
     mixed = len({m.schema_version for m in batch}) > 1
     result = con.execute(
-        f"insert into raw.{feed} by name"
-        f" select * from read_parquet(?, hive_partitioning = false, union_by_name = {str(mixed).lower()})",
-        [[store.uri(m.source_file) for m in batch]],
+        f"insert into raw.{feed} by name select * from"
+        f" read_parquet(?, hive_partitioning = false, union_by_name = {str(mixed).lower()}) as landed"
+        f" where not {covered}",
+        [uris],
     ).fetchone()
     return int(result[0]) if result else 0
 
@@ -299,6 +422,11 @@ def forget_ranges(con: duckdb.DuckDBPyConnection, manifests: Iterable[Manifest])
                 "delete from raw.load_history where stream_id = ? and kafka_partition = ? and start_offset = ?",
                 [m.stream_id, m.partition, m.start],
             )
+            con.execute(
+                "delete from raw.redacted_ranges"
+                " where stream_id = ? and kafka_partition = ? and start_offset = ?",
+                [m.stream_id, m.partition, m.start],
+            )
             con.execute("delete from raw.extracts where stream_id = ?", [m.stream_id])
         con.execute("commit")
     except BaseException:
@@ -308,8 +436,11 @@ def forget_ranges(con: duckdb.DuckDBPyConnection, manifests: Iterable[Manifest])
 
 
 def latest_load_seq(con: duckdb.DuckDBPyConnection) -> int:
-    """Number of the newest load in the ledger; 0 before the first."""
-    row = con.execute("select coalesce(max(load_seq), 0) from raw.load_history").fetchone()
+    """Number of the newest load, be it of ranges or of redactions; 0 before the first."""
+    row = con.execute(
+        "select coalesce(max(load_seq), 0) from"
+        " (select load_seq from raw.load_history union all select load_seq from raw.redactions)"
+    ).fetchone()
     return int(row[0]) if row else 0
 
 
@@ -334,11 +465,17 @@ def last_load_started_at(con: duckdb.DuckDBPyConnection) -> datetime | None:
 def data_time(con: duckdb.DuckDBPyConnection) -> datetime | None:
     """The data's own present (naive UTC): the newest arrival in raw; None when raw is empty.
 
-    Stands where a rebuild could not repeat the wall clock.
+    Stands where a rebuild could not repeat the wall clock. What was redacted has
+    been present: time does not go back because a row was erased.
     """
     newest = " union all ".join(
-        f"select max(arrival_ts) as arrival_ts from raw.{feed}"
-        for feed in (TELEMETRY_FEED, *RECORD_FEED_NAMES)
+        [
+            *(
+                f"select max(arrival_ts) as arrival_ts from raw.{feed}"
+                for feed in (TELEMETRY_FEED, *RECORD_FEED_NAMES)
+            ),
+            "select max(max_arrival_ts) from raw.redacted_ranges",
+        ]
     )
     row = con.execute(f"select max(arrival_ts) from ({newest})").fetchone()
     return row[0] if row else None
@@ -375,13 +512,57 @@ def set_build_mark(con: duckdb.DuckDBPyConnection, mark: str, load_seq: int) -> 
 
 
 def dirty_days(con: duckdb.DuckDBPyConnection, since_seq: int) -> list[date]:
-    """Event dates (UTC) that loads after `since_seq` brought rows of.
+    """Event dates (UTC) that loads after `since_seq` brought rows of, or redactions took rows from.
 
     Days that a changed record touches are found by the dbt models themselves.
     """
     rows = con.execute(
-        "select distinct unnest(event_dates) as event_date from raw.load_history"
+        "select distinct unnest(event_dates) as event_date from"
+        " (select event_dates, load_seq from raw.load_history"
+        " union all select event_dates, load_seq from raw.redactions)"
         " where load_seq > ? order by event_date",
         [since_seq],
     ).fetchall()
     return [row[0] for row in rows]
+
+
+def last_redaction_applied_at(con: duckdb.DuckDBPyConnection) -> datetime | None:
+    """When entries of the ledger were last applied to raw (naive UTC); None if never."""
+    row = con.execute("select max(applied_at) from raw.redactions").fetchone()
+    return row[0] if row else None
+
+
+def needs_rewriting(con: duckdb.DuckDBPyConnection) -> bool:
+    """Whether redacted rows may still be legible in unused blocks of the warehouse file.
+
+    So it is from the build after a redaction until the file has been rewritten.
+    """
+    row = con.execute("select coalesce(max(load_seq), 0) from raw.redactions").fetchone()
+    redacted_at = int(row[0]) if row else 0
+    return build_mark(con, REWRITTEN_MARK) < redacted_at <= build_mark(con, WAREHOUSE_MARK)
+
+
+def rewrite_warehouse(path: Path) -> None:
+    """Copy every table into a fresh file and put it in place: what was deleted is in no block of it.
+
+    Raises WarehouseUnreachableError when another process holds the file.
+    """
+    import duckdb
+
+    fresh = path.with_name(f".{path.name}.rewritten")
+    fresh.unlink(missing_ok=True)
+    with open_warehouse(path) as stale:
+        load_seq = latest_load_seq(stale)
+    con = duckdb.connect()
+    try:
+        con.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
+        con.execute("set preserve_insertion_order = false")
+        con.execute(f"attach '{path}' as stale (read_only)")
+        con.execute(f"attach '{fresh}' as fresh")
+        con.execute("copy from database stale to fresh")
+        con.execute("detach fresh")
+    finally:
+        con.close()
+    with open_warehouse(fresh) as rewritten:
+        set_build_mark(rewritten, REWRITTEN_MARK, load_seq)
+    os.replace(fresh, path)

@@ -2,7 +2,8 @@
 
 Landing files come from the manifests, compacted ones from the snapshots in force.
 Unlike other raw tables it describes the lake as it is now: a superseded compacted
-file leaves it.
+file leaves it, and a range that was redacted shows the object in force. The bounds
+of time stay those of what landed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ingestion.lake import layout
 from ingestion.lake.landing import COMPRESSION, Manifest, list_manifests
+from ingestion.lake.replacements import load_replacements
 from ingestion.lake.snapshots import Snapshot, read_snapshot
 from ingestion.lake.store import ObjectStore
 
@@ -75,6 +77,7 @@ def refresh_lake_files(
                 "delete from raw.lake_files where kind = ? and arrival_date = ?", [COMPACTED, snapshot.day]
             )
             _insert(con, _compacted_rows(snapshot))
+        _show_replacements(con, store)
         con.execute("commit")
     except BaseException:
         con.execute("rollback")
@@ -83,6 +86,16 @@ def refresh_lake_files(
     say(f"raw.lake_files: {added:,} files new")
     counts = dict(con.execute("select kind, count(*) from raw.lake_files group by all").fetchall())
     return LakeFilesReport(counts.get(LANDING, 0), counts.get(COMPACTED, 0), added)
+
+
+def _show_replacements(con: duckdb.DuckDBPyConnection, store: ObjectStore) -> None:
+    for pointers in load_replacements(store).by_range.values():
+        after = pointers[-1].after
+        con.execute(
+            "update raw.lake_files set source_file = ?, row_count = ?, file_bytes = ?"
+            " where kind = ? and stream_id = ? and kafka_partition = ? and start_offset = ? and source_file <> ?",
+            [after.key, after.rows, after.bytes, LANDING, *pointers[-1].range_key, after.key],
+        )
 
 
 def _changed_snapshots(con: duckdb.DuckDBPyConnection, store: ObjectStore) -> list[Snapshot]:

@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -119,6 +120,33 @@ def read_catalogue(folder: Path) -> dict:
     """The catalogue in force: `version` and `tables` (table -> part -> Part); {} when none."""
     path = folder / CATALOGUE_NAME
     return json.loads(path.read_text()) if path.exists() else {}
+
+
+def files_in_force(folder: Path) -> frozenset[Path]:
+    """The files that readers of the newest version see."""
+    return frozenset(
+        folder / file
+        for parts in read_catalogue(folder).get("tables", {}).values()
+        for part in parts.values()
+        for file in part["files"]
+    )
+
+
+def files_out_of_force(folder: Path, before: datetime) -> list[Path]:
+    """Files of older versions that were written before a moment (naive UTC)."""
+    in_force = files_in_force(folder)
+    limit = before.replace(tzinfo=UTC).timestamp()
+    return sorted(
+        path
+        for path in (folder / "tables").rglob("*.parquet")
+        if path not in in_force and path.stat().st_mtime < limit
+    )
+
+
+def retire(files: Iterable[Path]) -> None:
+    """Delete files out of force at once. For erasure: who reads an older version has to connect again."""
+    for path in files:
+        path.unlink(missing_ok=True)
 
 
 def _next_version(folder: Path, in_force: int) -> int:

@@ -3,7 +3,7 @@
 The law of the landing protocol: in every range rows + rejected + dropped by
 consent + offset gaps = end - start; claims follow each other without a hole;
 every claim has its manifest, every manifest its ledger entry, every ledger
-entry its rows, each offset once. Nothing is repaired here.
+entry its rows but for the redacted ones, each offset once. Nothing is repaired here.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class RawRange:
-    """Ledger entry of a range and what its raw table holds of it."""
+    """Ledger entry of a range, what its raw table holds of it, and how many of its rows are redacted."""
 
     end: int
     ledger_rows: int
     table_rows: int
     distinct_offsets: int
+    redacted_rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Reconciliation:
     manifests: int
     ledger_ranges: int
     raw_rows: int
+    redacted_rows: int
     pending: int
     findings: tuple[Finding, ...]
 
@@ -104,6 +106,7 @@ def reconcile(
         manifests=len(by_key),
         ledger_ranges=len(raw_ranges),
         raw_rows=sum(r.table_rows for r in raw_ranges.values()),
+        redacted_rows=sum(r.redacted_rows for r in raw_ranges.values()),
         pending=len(pending),
         findings=tuple(findings),
     )
@@ -146,8 +149,11 @@ def row_findings(key: RangeKey, manifest: Manifest, raw: RawRange) -> list[Findi
     findings = []
     if raw.end != manifest.end:
         findings.append(Finding(key, "range end", f"ledger {raw.end}, manifest {manifest.end}"))
-    if not raw.ledger_rows == raw.table_rows == manifest.rows:
-        detail = f"manifest {manifest.rows}, ledger {raw.ledger_rows}, table {raw.table_rows}"
+    if not raw.ledger_rows == raw.table_rows + raw.redacted_rows == manifest.rows:
+        detail = (
+            f"manifest {manifest.rows}, ledger {raw.ledger_rows}, table {raw.table_rows},"
+            f" redacted {raw.redacted_rows}"
+        )
         findings.append(Finding(key, "rows", detail))
     if raw.distinct_offsets != raw.table_rows:
         detail = f"{raw.table_rows} rows, {raw.distinct_offsets} offsets"
@@ -174,8 +180,12 @@ def read_raw_ranges(con: duckdb.DuckDBPyConnection) -> tuple[dict[RangeKey, RawR
         select
             l.stream_id, l.kafka_partition, l.start_offset, l.end_offset, l.row_count as ledger_rows,
             coalesce(sum(f.row_count), 0)::bigint as table_rows,
-            coalesce(max(f.offset_count), 0)::bigint as offset_count
+            coalesce(max(f.offset_count), 0)::bigint as offset_count,
+            coalesce(max(r.redacted_count), 0)::bigint as redacted_rows
         from raw.load_history as l
+        left join raw.redacted_ranges as r
+            on r.stream_id = l.stream_id and r.kafka_partition = l.kafka_partition
+            and r.start_offset = l.start_offset
         full outer join table_files as f
             on f.feed = l.feed and f.stream_id = l.stream_id
             and f.kafka_partition = l.kafka_partition
@@ -183,5 +193,5 @@ def read_raw_ranges(con: duckdb.DuckDBPyConnection) -> tuple[dict[RangeKey, RawR
         group by all
         """
     ).fetchall()
-    ranges = {(r[0], r[1], r[2]): RawRange(r[3], r[4], r[5], r[6]) for r in rows if r[0] is not None}
+    ranges = {(r[0], r[1], r[2]): RawRange(r[3], r[4], r[5], r[6], r[7]) for r in rows if r[0] is not None}
     return ranges, sum(r[5] for r in rows if r[0] is None)

@@ -1,9 +1,9 @@
 """Which rejects count, and what they are: by reason, day, source system and decoder.
 
 A reject object counts only if its range's main object, and so its manifest,
-refers to it; what else lies under `_rejects/` was superseded. Payloads are read
-only on request, and in batches: a range may be rejected whole. Landing replayed
-messages is in `replay`.
+refers to it or a redaction put it in force; what else lies under `_rejects/` was
+superseded. Payloads are read only on request, and in batches: a range may be
+rejected whole. Landing replayed messages is in `replay`.
 """
 
 from collections import Counter, defaultdict
@@ -22,6 +22,7 @@ from ingestion.contracts.decoders import DECODERS
 from ingestion.contracts.telemetry import REJECT_REASONS
 from ingestion.lake import layout
 from ingestion.lake.landing import Claim, Manifest, read_claim, read_manifest
+from ingestion.lake.replacements import load_replacements
 from ingestion.lake.store import ObjectStore
 from ingestion.rejects.offsets import Offsets, OffsetSet
 
@@ -139,7 +140,8 @@ def list_rejects(
     with_payload: bool = False,
 ) -> RejectList:
     """Count the rejects of landed ranges that `where` takes, with up to `limit` examples."""
-    stored, gone = stored_ranges(store, filter(where.takes_range, manifests))
+    in_force = map(load_replacements(store).with_rejects_in_force, manifests)
+    stored, gone = stored_ranges(store, filter(where.takes_range, in_force))
     settled = settled_offsets(store)
     nothing = OffsetSet()
     found = RejectList(gone=sum(where.count(manifest) for manifest in gone))

@@ -41,6 +41,7 @@ from ingestion.lake.landing import (
     recover_range,
     utc_now,
 )
+from ingestion.lake.replacements import load_replacements
 from ingestion.lake.store import ObjectStore
 from ingestion.rejects.offsets import Offsets, OffsetSet, offsets_of, runs_of
 from ingestion.rejects.reading import (
@@ -106,7 +107,10 @@ def replay_rejects(
     Raises ConsentSnapshotStaleError as ingestion does, ReplayDecoderMissingError.
     """
     consent = load_latest_snapshot(store, now(), consent_max_age_s)
-    manifests = [manifest for manifest in list_manifests(store) if manifest.reject_object is not None]
+    in_force = load_replacements(store).with_rejects_in_force
+    manifests = [
+        in_force(manifest) for manifest in list_manifests(store) if manifest.reject_object is not None
+    ]
     replay = _Replay(store, manifests, consent, max_message_bytes, dry_run, now)
     if not dry_run:
         replay.finish_open_claims()

@@ -28,7 +28,9 @@ _EXPECTED = (
     "PublishError",
     "PublishedCopyMissingError",
     "PublisherDiedError",
+    "PurgeError",
     "QueryFailedError",
+    "ReasonError",
     "RejectFilterError",
     "ReplayDecoderMissingError",
     "RowsDifferError",
@@ -36,6 +38,7 @@ _EXPECTED = (
     "StoreError",
     "UnknownColumnsError",
     "UnknownEnvironmentError",
+    "UnknownHouseholdError",
     "UnknownTopicError",
     "WarehouseUnreachableError",
 )

@@ -247,3 +247,37 @@ def status() -> None:
     from petwellness_orchestration.cli.steps import show_status
 
     raise typer.Exit(show_status())
+
+
+@app.command()
+def erase(
+    household: Annotated[str, typer.Argument(help="Owner id of the household, as in cur.owners.")],
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why: the number of the request; no personal data.")
+    ] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be erased, table by table.")
+    ] = False,
+) -> None:
+    """Enter a household's erasure into the redaction ledger. It cannot be taken back."""
+    from petwellness_orchestration.cli.erasure import erase_household
+
+    raise typer.Exit(erase_household(household, reason, dry_run))
+
+
+@app.command()
+def erasures() -> None:
+    """Late opt-outs and erasures with their deadlines, and what is left of each."""
+    from petwellness_orchestration.cli.erasure import list_erasures
+
+    raise typer.Exit(list_erasures())
+
+
+@app.command()
+def purge(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+) -> None:
+    """Delete originals of redacted rows and dead letters past their retention."""
+    from petwellness_orchestration.cli.erasure import purge_originals
+
+    raise typer.Exit(purge_originals(dry_run))

@@ -43,7 +43,11 @@ def lake(console: Console, summary: dict[str, Any]) -> None:
     rejected = figures["rejects_by_reason"]
     reasons = ", ".join(f"{reason} {thousands(count)}" for reason, count in rejected.items()) or "none"
     table.add_row("rejects", f"{thousands(sum(rejected.values()))}  ({reasons})")
-    table.add_row("dropped by consent", thousands(figures["consent_dropped"]))
+    dropped = figures["consent_dropped_by_reason"]
+    why = ", ".join(f"{reason} {thousands(count)}" for reason, count in dropped.items())
+    table.add_row(
+        "dropped by consent", f"{thousands(figures['consent_dropped'])}{f'  ({why})' if why else ''}"
+    )
     if summary["source_problems"]:
         problems = summary["source_problems"]
         listed = ", ".join(f"{reason} {thousands(count)}" for reason, count in problems.items())

@@ -1,10 +1,13 @@
-"""Apache Kafka for the tests that can do with nothing else."""
+"""Apache Kafka for the tests that can do with nothing else, and a lake on S3."""
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ingestion.lake.store import S3Store
 
 HEAP_MB = 256
 
@@ -35,3 +38,24 @@ def own_kafka(tmp_path: Path) -> Iterator[Any]:
     kafka = kafka_or_skip(tmp_path / "kafka")
     yield kafka
     kafka.kill()
+
+
+@pytest.fixture
+def s3_store() -> Iterator[S3Store]:
+    """A lake on an S3 server of this test."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    # Servers of one process share what they hold.
+    bucket = f"lake-{uuid.uuid4().hex}"
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        access = {"endpoint_url": f"http://{host}:{port}"}
+        boto3.client(
+            "s3", **access, region_name="us-east-1", aws_access_key_id="k", aws_secret_access_key="s"
+        ).create_bucket(Bucket=bucket)
+        yield S3Store(bucket, "pw", **access, region="us-east-1", access_key_id="k", secret_access_key="s")
+    finally:
+        server.stop()

@@ -79,6 +79,7 @@ def test_the_summary_has_what_was_planted(summary: dict[str, Any], truth: dict[s
     assert lake["messages"] == truth["messages"]
     assert lake["rejects_by_reason"] == truth["rejected"]
     assert lake["consent_dropped"] == truth["consent_dropped"]
+    assert lake["consent_dropped_by_reason"] == {"analytics_opt_out": truth["consent_dropped"]}
     assert lake["telemetry_rows"] == truth["landed"]
     assert lake["offset_gaps"] == 0
     assert found["duplicates_set_aside"] == truth["duplicates"] + truth["conflicts"]

@@ -85,14 +85,30 @@ def record_extracts(
     owners=[names.DATA_OWNER],
     description="Devices whose household opted out of analytics, with from and to; named in every claim.",
 )
-def consent_snapshot(platform: PlatformResource) -> dg.MaterializeResult:
-    """Build the snapshot of opted-out devices from the landed records."""
-    from ingestion.collector.consent import build_consent_snapshot
-    from ingestion.lake.landing import utc_now
+def consent_snapshot(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
+    """Build the snapshot of opted-out devices; what landed before a refusal was known enters the ledger."""
+    from petwellness_orchestration.erasing import take_consent_snapshot
 
-    snapshot = build_consent_snapshot(platform.store(), utc_now())
     return dg.MaterializeResult(
-        metadata={"snapshot_id": snapshot.snapshot_id, "opted_out_intervals": len(snapshot.opted_out)}
+        metadata=take_consent_snapshot(platform.settings(), platform.store(), context.log.info)
+    )
+
+
+@dg.asset(
+    key=names.REDACTIONS,
+    deps=[names.CONSENT_SNAPSHOT],
+    group_name="landing",
+    kinds={"parquet"},
+    owners=[names.DATA_OWNER],
+    pool=names.WAREHOUSE_POOL,
+    description="Late opt-outs and erasures: landed objects without the redacted rows, originals deleted, audited.",
+)
+def redactions(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
+    """Delete originals of redacted rows, dead letters past their retention, old published files."""
+    from petwellness_orchestration.erasing import purge_everything
+
+    return dg.MaterializeResult(
+        metadata=purge_everything(platform.settings(), platform.store(), context.log.info)
     )
 
 

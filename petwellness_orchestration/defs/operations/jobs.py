@@ -122,14 +122,17 @@ def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     description="Requests a refresh when new ranges have landed; one at a time.",
 )
 def landing_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """Compare the set of landed ranges with the one seen at the last request."""
+    """Compare the set of landed ranges and of redactions with those seen at the last request."""
     from ingestion.lake.catalogue import landed_fingerprint
+    from ingestion.lake.redactions import count_redactions
     from ingestion.lake.store import open_store
 
     settings = load_settings()
-    cursor = landed_fingerprint(open_store(settings.lake, settings.state.home))
-    if cursor is None:
+    store = open_store(settings.lake, settings.state.home)
+    landed = landed_fingerprint(store)
+    if landed is None:
         return dg.SkipReason("nothing has landed yet")
+    cursor = f"{landed}-{count_redactions(store)}"
     if cursor == context.cursor:
         return dg.SkipReason("nothing new has landed")
     active = context.instance.get_run_records(dg.RunsFilter(statuses=_UNDER_WAY), limit=1)

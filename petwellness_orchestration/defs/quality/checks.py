@@ -116,6 +116,30 @@ def layers_add_up(platform: PlatformResource) -> dg.AssetCheckResult:
     )
 
 
+@dg.asset_check(
+    asset=names.PUBLISHED_TABLES,
+    name="nothing_redacted_is_left",
+    blocking=True,
+    pool=names.WAREHOUSE_POOL,
+    description="No opted-out or erased event or record is left past its deadline: lake, warehouse, published copy.",
+)
+def nothing_redacted_is_left(platform: PlatformResource) -> dg.AssetCheckResult:
+    """What the redaction ledger covers, looked for in everything that is physically there."""
+    from petwellness_orchestration.erasing import find_leftovers
+
+    found = find_leftovers(platform.settings(), platform.store())
+    return dg.AssetCheckResult(
+        passed=not found.overdue,
+        metadata={
+            "redactions": found.redactions,
+            "past_deadline": found.past_deadline,
+            "places": len(found.overdue),
+            "reason": f"{len(found.overdue)} places hold what should be gone",
+            "first_places": dg.MetadataValue.json([str(one) for one in found.overdue[:EXAMPLES]]),
+        },
+    )
+
+
 def not_applicable(reason: str) -> dg.AssetCheckResult:
     """Neither passed nor failed: the metadata says so and why; summaries count it apart."""
     return dg.AssetCheckResult(passed=True, metadata={"status": "not applicable", "reason": reason})

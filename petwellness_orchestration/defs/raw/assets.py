@@ -32,7 +32,7 @@ LANDING_GRACE = timedelta(seconds=60)
         *(
             _spec(
                 names.raw_key(feed),
-                [names.landing_key(feed)],
+                [names.landing_key(feed), names.REDACTIONS],
                 f"One row per landed record of {feed}, as it arrived, with its envelope.",
             )
             for feed in names.FEEDS
@@ -44,7 +44,7 @@ LANDING_GRACE = timedelta(seconds=60)
         ),
         _spec(
             names.LOAD_HISTORY,
-            [names.landing_key(feed) for feed in names.FEEDS],
+            [*(names.landing_key(feed) for feed in names.FEEDS), names.REDACTIONS],
             "One row per loaded range (stream, partition, start, end): the load ledger.",
         ),
     ],
@@ -53,14 +53,16 @@ LANDING_GRACE = timedelta(seconds=60)
 def raw_loads(
     context: dg.AssetExecutionContext, platform: PlatformResource
 ) -> Iterator[dg.MaterializeResult]:
-    """Load every landed range that the ledger does not hold."""
+    """Load every landed range that the ledger does not hold; take out what new redactions cover."""
     from ingestion.lake.landing import list_manifests
     from ingestion.loading.duckdb_raw import load_pending, loaded_keys, table_row_counts
+    from petwellness_orchestration.erasing import forget_redacted_scores
 
     store = platform.store()
     with platform.warehouse(store) as con:
         manifests = list_manifests(store, known=loaded_keys(con))
         report = load_pending(con, store, manifests, progress=context.log.info)
+        scores_forgotten = forget_redacted_scores(con, store, report) if report.redactions else 0
         totals = table_row_counts(con, "raw")
     for feed in names.FEEDS:
         yield dg.MaterializeResult(
@@ -75,6 +77,9 @@ def raw_loads(
             "ranges_loaded": report.ranges,
             "event_days_touched": len(report.event_dates),
             "load_seq": report.load_seq,
+            "redactions_applied": report.redactions,
+            "redacted_rows_removed": report.removed_rows,
+            "scores_forgotten": scores_forgotten,
         },
     )
 
@@ -136,6 +141,7 @@ def lake_and_raw_reconcile(platform: PlatformResource) -> dg.AssetCheckResult:
             "manifests": result.manifests,
             "ledger_ranges": result.ledger_ranges,
             "raw_rows": result.raw_rows,
+            "redacted_rows": result.redacted_rows,
             "pending_ranges": result.pending,
             "findings": len(result.findings),
             "first_findings": dg.MetadataValue.json([str(f) for f in result.findings[:20]]),

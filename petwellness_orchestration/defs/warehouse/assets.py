@@ -151,15 +151,13 @@ def published_warehouse_tables(
 ) -> dg.MaterializeResult:
     """Write the days whose content changed since the last publication and switch readers to them."""
     from ingestion.loading.publish import publish
+    from petwellness_orchestration.erasing import scores_to_republish
     from petwellness_orchestration.published import published_tables
 
+    folder = platform.settings().state.published_dir
     with platform.warehouse() as con:
-        report = publish(
-            con,
-            platform.settings().state.published_dir,
-            published_tables(read_manifest()),
-            progress=context.log.info,
-        )
+        tables = [*published_tables(read_manifest()), *scores_to_republish(con, folder)]
+        report = publish(con, folder, tables, progress=context.log.info)
     return dg.MaterializeResult(
         metadata={
             "version": report.version,

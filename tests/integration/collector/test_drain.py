@@ -265,6 +265,7 @@ def test_opted_out_devices_leave_no_row_and_no_payload(bare_world: World) -> Non
     report = bare_world.collector().drain()
     rows = bare_world.landed()
     assert report.consent_dropped == 1
+    assert report.consent_dropped_by_reason == {"analytics_opt_out": 1}
     assert rows["event_id"].to_pylist() == ["e-0", "e-6"]
     [manifest] = list_manifests(bare_world.store)
     assert manifest.reject_object is not None

@@ -1,7 +1,6 @@
 """Landed ranges made by the landing protocol itself, and warehouses to load them into."""
 
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from ingestion.contracts.columns import REJECT_SCHEMA, TELEMETRY_SCHEMA
 from ingestion.lake.extract import land_extract
 from ingestion.lake.landing import FILLED_BY_CLAIM, Claim, Manifest, claim_range, land_range
-from ingestion.lake.store import LocalStore, ObjectStore, S3Store
+from ingestion.lake.store import LocalStore, ObjectStore
 
 START = datetime(2026, 6, 1)
 STREAM = "cluster.telemetry.topic1"
@@ -126,24 +125,3 @@ def store(tmp_path: Path) -> LocalStore:
 @pytest.fixture
 def warehouse_path(tmp_path: Path) -> Path:
     return tmp_path / "warehouse.duckdb"
-
-
-@pytest.fixture
-def s3_store() -> Iterator[S3Store]:
-    """A lake on an S3 server of this test."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    # Servers of one process share what they hold.
-    bucket = f"lake-{uuid.uuid4().hex}"
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        access = {"endpoint_url": f"http://{host}:{port}"}
-        boto3.client(
-            "s3", **access, region_name="us-east-1", aws_access_key_id="k", aws_secret_access_key="s"
-        ).create_bucket(Bucket=bucket)
-        yield S3Store(bucket, "pw", **access, region="us-east-1", access_key_id="k", secret_access_key="s")
-    finally:
-        server.stop()

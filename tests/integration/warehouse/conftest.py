@@ -33,9 +33,20 @@ EXTRACTS_SCHEMA = pa.schema(
         ("claimed_at", pa.timestamp("us")),
     ]
 )
+REDACTED_RANGES_SCHEMA = pa.schema(
+    [
+        ("stream_id", pa.string()),
+        ("kafka_partition", pa.int32()),
+        ("start_offset", pa.int64()),
+        ("feed", pa.string()),
+        ("redacted_count", pa.int64()),
+        ("max_arrival_ts", pa.timestamp("us")),
+    ]
+)
 RAW_SCHEMAS = {
     "telemetry_events": TELEMETRY_SCHEMA,
     "extracts": EXTRACTS_SCHEMA,
+    "redacted_ranges": REDACTED_RANGES_SCHEMA,
     **{feed: record_schema(feed) for feed in RECORD_FEEDS},
 }
 

@@ -10,11 +10,14 @@ import pyarrow as pa
 import pytest
 
 from ingestion.collector.consent import (
+    ERASED,
     ConsentSnapshot,
     ConsentSnapshotStaleError,
     OptOut,
     allows_analytics,
     build_consent_snapshot,
+    drops_by_reason,
+    erased_stretches,
     load_latest_snapshot,
     load_snapshot,
     mentions_opted_out,
@@ -23,6 +26,7 @@ from ingestion.collector.consent import (
 )
 from ingestion.contracts.columns import record_schema
 from ingestion.lake.extract import land_extract
+from ingestion.lake.redactions import Worn, epoch_us
 from ingestion.lake.store import LocalStore
 
 
@@ -167,3 +171,37 @@ def test_nothing_may_be_ingested_under_an_old_snapshot_or_none(store: LocalStore
         load_latest_snapshot(store, day(8), 3600)
     with pytest.raises(ConsentSnapshotStaleError, match="no consent snapshot"):
         load_latest_snapshot(LocalStore(tmp_path / "empty"), day(8), 3600)
+
+
+def test_drops_are_counted_by_reason_and_each_once() -> None:
+    snapshot = ConsentSnapshot(
+        "s",
+        day(1),
+        [
+            OptOut("a", day(2), day(4)),
+            OptOut("a", day(3), None, ERASED),
+            OptOut("b", day(2), None),
+        ],
+    )
+    devices = pa.chunked_array([["a", "a", "a", "b", "c", "a"]])
+    moments = [day(1), day(2), day(3), day(9), day(9), day(9)]
+    arrival_us = np.array([epoch_us(moment) for moment in moments], np.int64)
+    assert drops_by_reason(snapshot, devices, arrival_us) == {"erased": 2, "analytics_opt_out": 2}
+    assert opted_out_rows(snapshot.intervals(), devices, arrival_us).sum() == 4
+
+
+def test_a_snapshot_without_reasons_is_of_opt_outs(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put_new("_consent/old.json", b'{"snapshot_id":"old","built_at":"2026-06-01T00:00:00","opted_out":'
+                  b'[["a","2026-06-02T00:00:00",null]]}')  # fmt: skip
+    assert load_snapshot(store, "old").opted_out == [OptOut("a", day(2), None, "analytics_opt_out")]
+
+
+def test_what_an_erased_pet_wore_is_free_when_another_pet_gets_it() -> None:
+    worn = [Worn("d", day(2), None), Worn("e", day(2), day(3)), Worn("f", day(2), None)]
+    assigned = [("d", "q", day(9), None), ("d", "r", day(7), day(8)), ("d", "q", day(1), day(2))]
+    assert erased_stretches(worn, assigned) == [
+        OptOut("d", day(2), day(7), ERASED),
+        OptOut("e", day(2), day(3), ERASED),
+        OptOut("f", day(2), None, ERASED),
+    ]

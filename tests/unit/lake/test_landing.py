@@ -97,6 +97,7 @@ def land(store: ObjectStore, claim: Claim, table: pa.Table | None = None) -> Any
         events([0, 2]) if table is None else table,
         rejects([1]),
         consent_dropped=1,
+        consent_dropped_by_reason={"analytics_opt_out": 1},
         offset_gaps=1,
     )
 
@@ -118,6 +119,7 @@ def test_the_manifest_says_what_is_stored(store: LocalStore) -> None:
     assert manifest.source_file == "landing/telemetry_events/date=2026-06-03/c.telemetry.i+2+0+5.parquet"
     assert (manifest.rows, manifest.rejected_by_reason) == (2, {"type": 1})
     assert (manifest.consent_dropped, manifest.offset_gaps, manifest.rejected) == (1, 1, 1)
+    assert manifest.consent_dropped_by_reason == {"analytics_opt_out": 1}
     assert manifest.rows_by_event_date == {"2026-06-01": 2}
     assert (manifest.min_arrival_ts, manifest.max_arrival_ts) == (NOON, NOON + timedelta(hours=2))
     assert manifest.min_event_ts == NOON - timedelta(minutes=1)
@@ -128,6 +130,23 @@ def test_the_manifest_says_what_is_stored(store: LocalStore) -> None:
     assert dead["kafka_offset"].to_pylist() == [1]
     assert derive_manifest(manifest.source_file, data) == manifest
     assert read_manifest(store, claim.range_key) == manifest
+
+
+def test_reasons_that_do_not_add_up_to_the_drops_are_refused(store: LocalStore) -> None:
+    claim = claim_range(store, a_claim())
+    with pytest.raises(
+        LandingLawError, match="1 messages dropped for consent, but their reasons add up to 2"
+    ):
+        land_range(
+            store,
+            claim,
+            events([0, 2]),
+            rejects([1]),
+            consent_dropped=1,
+            consent_dropped_by_reason={"erased": 2},
+            offset_gaps=1,
+        )
+    assert [*store.list(layout.LANDING)] == []
 
 
 def test_an_empty_range_is_written_too(store: LocalStore) -> None:

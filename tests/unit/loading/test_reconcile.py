@@ -190,7 +190,7 @@ def test_a_finding_names_range_and_figures(three_ranges: State) -> None:
     change_raw(three_ranges, table_rows=12, distinct_offsets=12)
     [finding] = three_ranges.reconciled().findings
     assert finding.range_key == SECOND
-    assert finding.detail == "manifest 14, ledger 14, table 12"
+    assert finding.detail == "manifest 14, ledger 14, table 12, redacted 0"
 
 
 @pytest.mark.parametrize("lost", [drop_ledger, drop_manifest])

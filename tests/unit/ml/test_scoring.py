@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ml.errors import DatasetError, FeatureVersionError
 from ml.registry import Champion
-from ml.scoring import SCORES_SCHEMA, risk_deciles, score_features, write_scores
+from ml.scoring import SCORES_SCHEMA, forget_scores, risk_deciles, score_features, write_scores
 from ml.training import RiskModel
 
 DAY_1, DAY_2 = date(2026, 6, 1), date(2026, 6, 2)
@@ -140,3 +140,13 @@ def test_a_failed_write_leaves_the_old_scores() -> None:
     with pytest.raises(duckdb.Error):
         write_scores(con, scores.table, [DAY_1])
     assert con.execute("select pet_id from anl.visit_risk_scores").fetchall() == [("a",)]
+
+
+def test_scores_of_pets_and_of_days_are_forgotten_and_no_others() -> None:
+    con = duckdb.connect()
+    assert forget_scores(con, ["a"], [DAY_1]) == 0
+    rows = [(pet, day, 0.0) for pet in ("a", "b") for day in (DAY_1, DAY_2)]
+    write_scores(con, score_features(features(rows), CHAMPION, [DAY_1, DAY_2]).table, [DAY_1, DAY_2])
+    assert forget_scores(con, ["a"], []) == 2
+    assert forget_scores(con, [], [DAY_1]) == 1
+    assert con.execute("select pet_id, score_date from anl.visit_risk_scores").fetchall() == [("b", DAY_2)]

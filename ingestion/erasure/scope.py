@@ -1,0 +1,227 @@
+"""What the erasure of a household covers, derived from landed records and telemetry.
+
+A household is its owner. Its pets are those it owns last; they go as a whole, with
+every record about them and all telemetry of what they wore. A pet that has moved
+on stays with its new owner: of it go the records that name this owner and what
+happened while it was theirs.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+
+from ingestion.collector.consent import Held, ownerships, read_assignments
+from ingestion.contracts.columns import RECORD_FEEDS
+from ingestion.contracts.feeds import RECORD_FEED_NAMES
+from ingestion.erasure.landed import landed_stretches, measured_within, received_within, telemetry_columns
+from ingestion.lake.landing import Manifest
+from ingestion.lake.records import read_records
+from ingestion.lake.redactions import (
+    ERASURE,
+    Arrivals,
+    Redaction,
+    Redactions,
+    Worn,
+    arrival_us,
+    epoch_us,
+    from_epoch_us,
+    merged,
+    put_redaction,
+    redaction_id_for,
+    rows_received_in,
+    without,
+)
+from ingestion.lake.replacements import Replacements
+from ingestion.lake.store import ObjectStore
+
+# Records of a pet that happened at one moment, by the column that says when.
+_MOMENTS = {"clinic_visits": "visit_ts", "appointments": "scheduled_ts"}
+
+
+class UnknownHouseholdError(ValueError):
+    """No landed record names the household."""
+
+
+@dataclass(frozen=True)
+class Household:
+    """What belongs to an owner: pets erased as a whole, pets that have moved on with the stretch they
+    were theirs, keys of every record to erase by feed, and what was worn."""
+
+    owner_id: str
+    pet_ids: list[str] = field(default_factory=list)
+    moved_on: list[Held] = field(default_factory=list)
+    business_keys: dict[str, list[str]] = field(default_factory=dict)
+    worn: list[Worn] = field(default_factory=list)
+
+
+def find_household(store: ObjectStore, owner_id: str, redactions: Redactions) -> Household:
+    """What landed records say of a household and the ledger does not cover yet.
+
+    Raises UnknownHouseholdError when no record names it and the ledger does not know it either.
+    """
+    # Of an erased household the ledger hides what names it; a pet it did not know has to be seen.
+    owners = read_records(store, "owners", ["owner_id"], Redactions())
+    pets = read_records(store, "pets", ["pet_id", "owner_id"], Redactions())
+    if owner_id not in {*owners["owner_id"].to_pylist(), *pets["owner_id"].to_pylist()}:
+        if owner_id in redactions.owner_ids:
+            return Household(owner_id)
+        raise UnknownHouseholdError(
+            f"no landed record names a household '{owner_id}'; give its owner_id as in cur.owners, "
+            "or land its records first"
+        )
+    owned = ownerships(
+        (row["pet_id"], row["owner_id"], row["changed_at"])
+        for row in pets.to_pylist()
+        if row["owner_id"] is not None and row["pet_id"] not in redactions.pet_ids
+    )
+    whole = sorted(pet for pet, held in owned.items() if held[-1].value == owner_id)
+    moved_on = [
+        held for pet in sorted(owned.keys() - set(whole)) for held in owned[pet] if held.value == owner_id
+    ]
+    known = {worn for entry in redactions for worn in entry.worn}
+    worn = _worn(read_assignments(store, redactions), whole, moved_on)
+    return Household(
+        owner_id,
+        whole,
+        moved_on,
+        _business_keys(store, owner_id, whole, moved_on, redactions),
+        [one for one in worn if one not in known],
+    )
+
+
+def erasure_of(
+    household: Household,
+    arrivals: Sequence[Arrivals],
+    reason: str,
+    requested_at: datetime,
+    deadline_days: int,
+) -> Redaction:
+    """The ledger's entry for a household."""
+    return Redaction(
+        redaction_id=redaction_id_for(requested_at, household, arrivals),
+        kind=ERASURE,
+        reason=reason,
+        requested_at=requested_at,
+        deadline=requested_at + timedelta(days=deadline_days),
+        arrivals=[*arrivals],
+        owner_ids=[household.owner_id],
+        pet_ids=household.pet_ids,
+        business_keys=household.business_keys,
+        worn=household.worn,
+    )
+
+
+def request_erasure(
+    store: ObjectStore,
+    owner_id: str,
+    reason: str,
+    requested_at: datetime,
+    deadline_days: int,
+    redactions: Redactions,
+    replacements: Replacements,
+    manifests: Iterable[Manifest],
+    dry_run: bool = False,
+) -> Redaction | None:
+    """Enter the erasure of a household into the ledger; None when the ledger covers all of it already.
+
+    Raises UnknownHouseholdError.
+    """
+    household = find_household(store, owner_id, redactions)
+    worn_before = [worn for entry in redactions if owner_id in entry.owner_ids for worn in entry.worn]
+    arrivals = erased_arrivals(store, [*household.worn, *worn_before], manifests, redactions, replacements)
+    new = household.pet_ids or household.business_keys or household.worn or arrivals
+    if owner_id in redactions.owner_ids and not new:
+        return None
+    redaction = erasure_of(household, arrivals, reason, requested_at, deadline_days)
+    if not dry_run:
+        put_redaction(store, redaction)
+    return redaction
+
+
+def erased_arrivals(
+    store: ObjectStore,
+    worn: Iterable[Worn],
+    manifests: Iterable[Manifest],
+    redactions: Redactions,
+    replacements: Replacements,
+) -> list[Arrivals]:
+    """Times of receipt of all landed telemetry that was measured or received while the devices were worn
+    and that the ledger does not cover yet. What was received while it was not worn is named to the message."""
+    stretches: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for device_id, from_ts, to_ts in worn:
+        stretches[device_id].append((epoch_us(from_ts), epoch_us(to_ts) if to_ts else 2**63 - 1))
+    limits = [(device, low, high) for device, found in stretches.items() for low, high in merged(found)]
+    covered: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for device_id, low, high in redactions.arrivals:
+        covered[device_id].append((low, high))
+    received: dict[str, list[int]] = defaultdict(list)
+    hulls = merged(stretch for found in stretches.values() for stretch in found)
+    touched = [m for m in manifests if received_within(m, hulls) or measured_within(m, hulls)]
+    for _, table in telemetry_columns(store, touched, replacements, [*stretches], ["event_ts"]):
+        arrived = arrival_us(table)
+        measured = table["event_ts"].cast(pa.int64()).to_numpy()
+        hit = rows_received_in(limits, table["device_id"], arrived)
+        hit |= rows_received_in(limits, table["device_id"], measured)
+        hit &= ~rows_received_in(redactions.arrivals, table["device_id"], arrived)
+        for device_id, moment in zip(
+            table["device_id"].filter(pa.array(hit)).to_pylist(), arrived[hit].tolist(), strict=True
+        ):
+            received[device_id].append(moment)
+    return [
+        Arrivals(device_id, from_epoch_us(low), from_epoch_us(high))
+        for device_id, moments in sorted(received.items())
+        for low, high in without(landed_stretches(moments, stretches[device_id]), covered[device_id])
+    ]
+
+
+def _business_keys(
+    store: ObjectStore, owner_id: str, whole: list[str], moved_on: list[Held], redactions: Redactions
+) -> dict[str, list[str]]:
+    """Keys of the records to erase, by feed; a pet that moved on keeps its own."""
+    found: dict[str, list[str]] = {}
+    for feed in RECORD_FEED_NAMES:
+        columns = [column.name for column in RECORD_FEEDS[feed]]
+        about = [name for name in ("pet_id", "owner_id") if name in columns]
+        if not about:
+            continue
+        moment = _MOMENTS.get(feed)
+        table = read_records(store, feed, ["business_key", *about, *([moment] if moment else [])], redactions)
+        keys = {
+            row["business_key"]
+            for row in table.to_pylist()
+            if (row.get("owner_id") == owner_id and feed == "owners")
+            or row.get("pet_id") in set(whole)
+            or (moment and _was_theirs(row["pet_id"], row[moment], moved_on))
+        }
+        if keys:
+            found[feed] = sorted(keys)
+    return found
+
+
+def _was_theirs(pet_id: str, moment: datetime, moved_on: list[Held]) -> bool:
+    return any(
+        held.subject == pet_id and held.from_ts <= moment and (held.to_ts is None or moment < held.to_ts)
+        for held in moved_on
+    )
+
+
+def _worn(
+    assignments: Iterable[tuple[str, str, datetime, datetime | None]], whole: list[str], moved_on: list[Held]
+) -> list[Worn]:
+    """What the pets wore: always, or while they were theirs."""
+    theirs: dict[str, list[tuple[datetime, datetime | None]]] = defaultdict(list)
+    for pet_id in whole:
+        theirs[pet_id].append((datetime.min, None))
+    for held in moved_on:
+        theirs[held.subject].append((held.from_ts, held.to_ts))
+    found = []
+    for device_id, pet_id, assigned_from, assigned_to in assignments:
+        for from_ts, to_ts in theirs[pet_id]:
+            low = max(assigned_from, from_ts)
+            high = min((end for end in (assigned_to, to_ts) if end is not None), default=None)
+            if high is None or low < high:
+                found.append(Worn(device_id, low, high))
+    return sorted(found, key=lambda worn: (worn.device_id, worn.from_ts))

@@ -1,0 +1,147 @@
+"""`petwellness erase`, `erasures` and `purge`: requests for erasure, what became of them, deletion of originals.
+
+Output names owner ids and entries of the ledger, never a name, an address or a pet.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from petwellness_orchestration import erasing
+from petwellness_orchestration.cli.console import say, thousands
+from petwellness_orchestration.settings import PlatformSettings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ingestion.erasure.leftovers import Leftover
+    from ingestion.lake.redactions import Redaction
+    from ingestion.lake.store import ObjectStore
+
+MAX_REASON = 200
+
+
+class ReasonError(ValueError):
+    """The reason of an erasure is missing or could name a person."""
+
+
+def checked_reason(reason: str) -> str:
+    """A reason fit to be kept for good. Raises ReasonError for one that is empty, long or holds an address."""
+    text = " ".join(reason.split())
+    if not text:
+        raise ReasonError("an erasure needs a reason; give --reason, for example the number of the request")
+    if len(text) > MAX_REASON or "@" in text:
+        raise ReasonError(
+            f"the reason is kept for good: at most {MAX_REASON} characters and no e-mail address; "
+            "give the number of the request instead of its text"
+        )
+    return text
+
+
+def erase_household(owner_id: str, reason: str, dry_run: bool) -> int:
+    """Enter a household's erasure into the ledger, or say what it would cover."""
+    from ingestion.lake.redactions import Redactions
+
+    reason = checked_reason(reason)
+    settings = load_settings()
+    store = _store(settings)
+    say(f"looking for what is about household {owner_id}")
+    redaction = erasing.request_erasure(settings, store, owner_id, reason, dry_run)
+    if redaction is None:
+        say(f"the erasure of {owner_id} was requested before and covers all there is; nothing was changed")
+        return 0
+    _print_scope(redaction)
+    say("counting rows in lake, warehouse and published copy")
+    _print_counts(erasing.places(settings, store, Redactions((redaction,))))
+    print(f"to be gone by  {redaction.deadline:%Y-%m-%d %H:%M} UTC")
+    if dry_run:
+        say("nothing was changed; leave out --dry-run to do it. It cannot be taken back")
+    else:
+        say(
+            f"redaction {redaction.redaction_id} is in the ledger. The next run takes the rows out of the "
+            "warehouse and the published copy and deletes originals (`petwellness purge` does at once)"
+        )
+    return 0
+
+
+def list_erasures() -> int:
+    """Every entry of the ledger with its state; 1 when one is past its deadline and not through."""
+    from ingestion.lake.landing import utc_now
+    from ingestion.lake.redactions import Redactions, load_redactions
+
+    settings = load_settings()
+    store = _store(settings)
+    redactions, now = load_redactions(store), utc_now()
+    if not redactions:
+        print("no redactions")
+        return 0
+    overdue = 0
+    print(f"{'redaction':<36} {'kind':<13} {'requested':<16} {'deadline':<16} state")
+    for entry in redactions:
+        is_past = entry.deadline <= now
+        left = erasing.places(settings, store, Redactions((entry,)), now if is_past else None)
+        overdue += bool(left and is_past)
+        print(
+            f"{entry.redaction_id:<36} {entry.kind:<13} {entry.requested_at:%Y-%m-%d %H:%M} "
+            f"{entry.deadline:%Y-%m-%d %H:%M} {_state(left, is_past)}"
+        )
+    return 1 if overdue else 0
+
+
+def purge_originals(dry_run: bool) -> int:
+    """Delete what is due to go, or say what would."""
+    settings = load_settings()
+    done = erasing.purge_everything(settings, _store(settings), say, dry_run)
+    for name, label in (
+        ("ranges", "landed ranges written anew"),
+        ("redacted_rows", "rows redacted in them"),
+        ("cleared_payloads", "payloads of dead letters cleared"),
+        ("deleted_objects", "originals deleted"),
+        ("expired_rejects", "files of dead letters past their retention deleted"),
+        ("published_files_retired", "published files out of force deleted"),
+    ):
+        print(f"{thousands(done[name]):>12}  {label}")
+    if done["warehouse_rewritten"]:
+        print(f"{1:>12}  warehouse file rewritten")
+    if dry_run:
+        say("nothing was changed; leave out --dry-run to do it")
+    return 0
+
+
+def _store(settings: PlatformSettings) -> ObjectStore:
+    from ingestion.lake.store import open_store
+
+    store = open_store(settings.lake, settings.state.home)
+    store.check()
+    return store
+
+
+def _print_scope(redaction: Redaction) -> None:
+    records = sum(len(keys) for keys in redaction.business_keys.values())
+    collars = {worn.device_id for worn in redaction.worn}
+    print(
+        f"covers         {len(redaction.pet_ids)} pets, {len(collars)} collars, {thousands(records)} records"
+    )
+
+
+def _print_counts(found: Iterable[Leftover]) -> None:
+    rows: Counter[tuple[bool, str]] = Counter()
+    files: Counter[str] = Counter()
+    for one in found:
+        # Sums over a day are counted with the events they add up.
+        is_table = "." in one.place and "/" not in one.place
+        rows[not is_table, one.place if is_table else one.kind] += one.rows
+        files[one.kind] += 1
+    for (in_files, name), count in sorted(rows.items(), key=lambda item: (not item[0][0], item[0][1])):
+        where = f"lake {name}/" if in_files and name != "published" else name
+        print(f"{thousands(count):>12}  rows in {where}{f' ({files[name]} files)' if in_files else ''}")
+    if not rows:
+        print(f"{0:>12}  rows anywhere")
+
+
+def _state(left: list[Leftover], is_past: bool) -> str:
+    if not left:
+        return "nothing left"
+    where = ", ".join(sorted({one.kind for one in left}))
+    return f"{'OVERDUE: ' if is_past else ''}{thousands(sum(one.rows for one in left))} rows left in {where}"

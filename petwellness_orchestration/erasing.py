@@ -1,0 +1,188 @@
+"""Consent and erasure under the current settings: what assets and commands call.
+
+The ledger is `ingestion.lake.redactions`, how entries come about and originals go
+is `ingestion.erasure`; here they meet the state folder, the warehouse and the
+published copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from petwellness_orchestration.settings import PlatformSettings
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from ingestion.erasure.leftovers import Leftover
+    from ingestion.lake.redactions import Redaction, Redactions
+    from ingestion.lake.store import ObjectStore
+    from ingestion.loading.duckdb_raw import LoadReport
+    from ingestion.loading.publish import PublishedTable
+
+# Features look this many days back, so a day that changes changes the scores of as many.
+SCORE_WINDOW_DAYS = 30
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class LeftoverReport:
+    """Entries in the ledger, those past their deadline, and where something of these is left."""
+
+    redactions: int
+    past_deadline: int
+    overdue: list[Leftover]
+
+
+def take_consent_snapshot(settings: PlatformSettings, store: ObjectStore, say: Say) -> dict[str, Any]:
+    """Build a consent snapshot and enter what landed without it into the ledger; the asset's metadata."""
+    from ingestion.collector.consent import REASONS, build_consent_snapshot
+    from ingestion.erasure.late import enter_late_refusals
+    from ingestion.lake.landing import list_manifests, utc_now
+
+    now = utc_now()
+    snapshot = build_consent_snapshot(store, now)
+    late = enter_late_refusals(store, snapshot, list_manifests(store), now, settings.retention.erasure_days)
+    for entry in late.entered:
+        say(f"redaction {entry.redaction_id}: {entry.kind}, to be gone by {entry.deadline:%Y-%m-%d %H:%M}")
+    return {
+        "snapshot_id": snapshot.snapshot_id,
+        "opted_out_intervals": len(snapshot.opted_out),
+        **{
+            f"intervals_{reason}": sum(one.reason == reason for one in snapshot.opted_out)
+            for reason in REASONS
+        },
+        "redactions_entered": len(late.entered),
+        "ranges_examined": late.ranges_examined,
+    }
+
+
+def purge_everything(
+    settings: PlatformSettings, store: ObjectStore, say: Say, dry_run: bool = False
+) -> dict[str, Any]:
+    """Delete originals of what the ledger covers, old dead letters, published files out of force and what
+    the warehouse file still holds in unused blocks; with `dry_run` only count. The asset's metadata."""
+    from ingestion.erasure.purge import purge
+    from ingestion.lake.landing import list_manifests, utc_now
+    from ingestion.lake.redactions import load_redactions
+
+    report = purge(
+        store, list_manifests(store), utc_now(), settings.retention.rejects_days, dry_run, progress=say
+    )
+    return {
+        "ranges": report.ranges,
+        "redacted_rows": report.redacted_rows,
+        "cleared_payloads": report.cleared_payloads,
+        "deleted_objects": report.deleted_objects,
+        "expired_rejects": report.expired_rejects,
+        "audits": report.audits,
+        "published_files_retired": _retire_published(settings, load_redactions(store), dry_run),
+        "warehouse_rewritten": _rewrite(settings, say, dry_run),
+    }
+
+
+def _retire_published(settings: PlatformSettings, redactions: Redactions, dry_run: bool) -> int:
+    from ingestion.loading.publish import files_out_of_force, retire
+
+    if not redactions:
+        return 0
+    old = files_out_of_force(settings.state.published_dir, max(entry.requested_at for entry in redactions))
+    if not dry_run:
+        retire(old)
+    return len(old)
+
+
+def _rewrite(settings: PlatformSettings, say: Say, dry_run: bool) -> bool:
+    from ingestion.loading.duckdb_raw import needs_rewriting, open_warehouse, rewrite_warehouse
+
+    path = settings.state.warehouse_path
+    if not path.exists():
+        return False
+    with open_warehouse(path) as con:
+        needed = needs_rewriting(con)
+    if needed and not dry_run:
+        say("rewriting the warehouse file, so that no block of it holds deleted rows")
+        rewrite_warehouse(path)
+    return needed
+
+
+def forget_redacted_scores(con: duckdb.DuckDBPyConnection, store: ObjectStore, report: LoadReport) -> int:
+    """Delete the scores of erased pets and of days whose features change with a redaction."""
+    from ingestion.lake.redactions import load_redactions
+    from ml.scoring import forget_scores
+
+    days = {day + timedelta(days=later) for day in report.removed_dates for later in range(SCORE_WINDOW_DAYS)}
+    return forget_scores(con, sorted(load_redactions(store).pet_ids), sorted(days))
+
+
+def scores_to_republish(con: duckdb.DuckDBPyConnection, folder: Path) -> list[PublishedTable]:
+    """The table of scores once there are redactions: erasure does not wait for the next scoring. After a
+    rebuild there are no scores yet, and none are published until then."""
+    from ingestion.loading.publish import PublishedTable, read_catalogue
+    from ml.scoring import SCORES_SCHEMA, SCORES_TABLE, write_scores
+
+    redacted = con.execute("select 1 from raw.redactions limit 1").fetchall()
+    if not redacted or SCORES_TABLE not in read_catalogue(folder).get("tables", {}):
+        return []
+    write_scores(con, SCORES_SCHEMA.empty_table(), [])
+    schema, name = SCORES_TABLE.split(".")
+    return [PublishedTable(schema, name, tuple(SCORES_SCHEMA.names), day_column="score_date")]
+
+
+def find_leftovers(settings: PlatformSettings, store: ObjectStore) -> LeftoverReport:
+    """Everything that is left of entries past their deadline."""
+    from ingestion.erasure.leftovers import due
+    from ingestion.lake.landing import utc_now
+    from ingestion.lake.redactions import load_redactions
+
+    redactions, now = load_redactions(store), utc_now()
+    late = due(redactions, now)
+    found = places(settings, store, late, now) if late else []
+    return LeftoverReport(len(redactions.entries), len(late.entries), found)
+
+
+def places(
+    settings: PlatformSettings, store: ObjectStore, redactions: Redactions, now: datetime | None = None
+) -> list[Leftover]:
+    """Where rows of these entries are: objects of the lake, tables, published files. With `now`, what
+    landed so recently that its own time is not up does not count."""
+    from ingestion.erasure.leftovers import lake_leftovers, published_leftovers, warehouse_leftovers
+    from ingestion.lake.landing import list_manifests
+    from ingestion.lake.replacements import load_replacements
+    from ingestion.loading.duckdb_raw import open_warehouse
+
+    found = lake_leftovers(store, list_manifests(store), redactions, load_replacements(store), now)
+    if settings.state.warehouse_path.exists():
+        with open_warehouse(settings.state.warehouse_path) as con:
+            found += warehouse_leftovers(con, redactions)
+    return found + published_leftovers(settings.state.published_dir, redactions)
+
+
+def request_erasure(
+    settings: PlatformSettings, store: ObjectStore, owner_id: str, reason: str, dry_run: bool
+) -> Redaction | None:
+    """Enter a household's erasure into the ledger; None when the ledger covers everything of it.
+
+    Raises UnknownHouseholdError.
+    """
+    from ingestion.erasure.scope import request_erasure
+    from ingestion.lake.landing import list_manifests, utc_now
+    from ingestion.lake.redactions import load_redactions
+    from ingestion.lake.replacements import load_replacements
+
+    return request_erasure(
+        store,
+        owner_id,
+        reason,
+        utc_now(),
+        settings.retention.erasure_days,
+        load_redactions(store),
+        load_replacements(store),
+        list_manifests(store),
+        dry_run,
+    )
