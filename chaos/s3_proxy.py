@@ -219,9 +219,7 @@ class S3Proxy:
         if request.step == CLAIM:
             body = foreign_claim(body, await self._grown(json.loads(body)))
         headers = [
-            (k, v)
-            for k, v in message.headers
-            if k.lower() in (b"host", b"authorization", b"x-amz-date")
+            (k, v) for k, v in message.headers if k.lower() in (b"host", b"authorization", b"x-amz-date")
         ]
         headers += [(b"If-None-Match", b"*"), (b"Content-Length", str(len(body)).encode())]
         await self._forward(
