@@ -24,7 +24,6 @@ import pyarrow.compute as pc
 from ingestion.contracts.columns import record_schema
 from ingestion.contracts.feeds import TELEMETRY_FEED
 from ingestion.lake import layout
-from ingestion.lake.proof import RedactedArrivals
 from ingestion.lake.store import ObjectExistsError, ObjectStore
 
 LATE_OPT_OUT = "late_opt_out"
@@ -47,6 +46,15 @@ class Arrivals(NamedTuple):
     device_id: str
     from_ts: datetime
     to_ts: datetime
+
+
+class DeviceArrivals(NamedTuple):
+    """Telemetry of a device received in `[from_us, to_us)` (epoch microseconds), as one entry names it."""
+
+    redaction_id: str
+    device_id: str
+    from_us: int
+    to_us: int
 
 
 class Redaction(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,10 +149,10 @@ class Redactions:
         ]
 
     @cached_property
-    def by_entry(self) -> list[RedactedArrivals]:
+    def by_entry(self) -> list[DeviceArrivals]:
         """The same with the entry that says so, for who has to remember which entries were honoured."""
         return [
-            RedactedArrivals(entry.redaction_id, device_id, epoch_us(from_ts), epoch_us(to_ts))
+            DeviceArrivals(entry.redaction_id, device_id, epoch_us(from_ts), epoch_us(to_ts))
             for entry in self.entries
             for device_id, from_ts, to_ts in entry.arrivals
         ]
