@@ -25,7 +25,7 @@ import pytest
 from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
-from ingestion.broker.client import BrokerUnreachableError
+from ingestion.broker.client import BrokerClient, BrokerUnreachableError
 from ingestion.broker.embedded import EmbeddedBroker
 from ingestion.collector import engine, service
 from ingestion.collector.engine import Collector
@@ -430,10 +430,20 @@ def test_a_broker_that_answers_slowly(world: World) -> None:
 
 
 @pytest.mark.only_on("embedded", "delays are injected into the mock cluster; a frozen Kafka is in test_kafka")
-def test_a_broker_that_answers_too_slowly_to_join_is_named_and_joined_later(world: World) -> None:
+@pytest.mark.parametrize("slow_from", ["the start", "joining"])
+def test_a_broker_that_answers_too_slowly_to_join_is_named_and_joined_later(
+    world: World, slow_from: str
+) -> None:
+    class Joining(BrokerClient):
+        def consumer(self, **overrides: Any) -> Any:
+            made = super().consumer(**overrides)
+            world.broker.set_round_trip_ms(1_500)
+            return made
+
     world.send(map(world.event, range(3)))
-    client = world.client(connect_timeout_s=0.5)
-    world.broker.set_round_trip_ms(1_500)
+    client = Joining(**vars(world.client(connect_timeout_s=0.5)))
+    if slow_from == "the start":
+        world.broker.set_round_trip_ms(1_500)
     with pytest.raises(BrokerUnreachableError, match="PETWELLNESS_KAFKA_BOOTSTRAP_SERVERS"):
         world.collector(client=client).drain(until=lambda: False)
     world.broker.set_round_trip_ms(0)

@@ -112,6 +112,7 @@ def test_a_conflict_is_tried_again_and_is_not_taken_for_existing(store: S3Store)
     store.put_new("claim", b"mine")
     assert store.get("claim") == b"mine"
     assert conflicts.seen == 4
+    assert store.retries == {"conflict": 3}
 
 
 def test_existing_is_not_tried_again(store: S3Store) -> None:
@@ -198,4 +199,6 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up(monkeypatch: pytest.
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         store = open_store(settings("s3://lake/x", endpoint), Path("unused"))
+        assert store.retries == {}
         fails_clearly(store, endpoint, "PETWELLNESS_LAKE_ENDPOINT_URL")
+        assert store.retries == {"client": store_module.ATTEMPTS - 1}

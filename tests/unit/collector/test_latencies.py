@@ -57,6 +57,12 @@ def test_memory_does_not_grow_and_a_latency_beyond_a_day_still_counts() -> None:
     assert counted.percentiles()["p50"] == 1e9
 
 
+def test_a_latency_of_exactly_a_bound_is_within_it() -> None:
+    counted = Latencies()
+    counted.add([(0.0, 1)], LATENCY_BOUNDS_S[100])
+    assert counted.counts[100] == 1
+
+
 def test_bounds_grow_by_at_most_five_percent() -> None:
     ratios = [high / low for low, high in pairwise(LATENCY_BOUNDS_S)]
     assert min(ratios) > 1

@@ -196,5 +196,6 @@ def test_the_age_of_the_consent_snapshot_outlives_a_restart() -> None:
     assert ("consent_snapshot_age_seconds", "") not in samples(metrics)
     metrics.follow(DrainReport(consent_built_at=NOW - timedelta(minutes=2)))
     assert samples(metrics)["consent_snapshot_age_seconds", ""] == 120
-    metrics.follow(DrainReport())
-    assert samples(metrics)["consent_snapshot_age_seconds", ""] == 120
+    for _ in range(2):
+        metrics.follow(DrainReport())
+        assert samples(metrics)["consent_snapshot_age_seconds", ""] == 120
