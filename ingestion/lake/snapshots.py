@@ -44,8 +44,11 @@ class CompactedFile(msgspec.Struct, frozen=True, kw_only=True):
     max_clinic_id: str | None
 
 
-class SourceRange(msgspec.Struct, frozen=True, kw_only=True):
-    """A landed range that a snapshot covers: `rows` landed, of which `redacted_rows` were left out."""
+class SourceRange(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """A landed range that a snapshot covers: `rows` landed, of which `redacted_rows` were left out.
+
+    Stored as a list of values: a large day has ten thousand.
+    """
 
     stream_id: str
     partition: int

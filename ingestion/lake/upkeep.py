@@ -25,7 +25,7 @@ from ingestion.lake.store import ObjectStore
 if TYPE_CHECKING:
     from ingestion.settings import CompactionSettings
 
-# How far back late ranges and redactions are looked for, unless all days are asked for.
+# How far back days without a snapshot and late ranges are looked for, unless all days are asked for.
 LOOK_BACK = timedelta(days=35)
 
 
@@ -88,25 +88,30 @@ def waiting_days(
 ) -> list[WaitingDay]:
     """Closed arrival days with ranges or redactions that their snapshot lacks, oldest first.
 
-    Looks back to `since`, by default 35 days before `now` (naive UTC).
+    Ranges are looked for back to `since`, by default 35 days before `now` (naive UTC).
+    Redactions reach any day: with them every day's snapshot is read.
     """
     first = since or (now - LOOK_BACK).date()
     before = closed_before(now, settings.grace_s)
     found = []
     for day, ranges in sorted(ranges_by_day(store).items()):
-        if first <= day < before:
-            snapshot = latest_snapshot(store, day)
-            reason = _why_waiting(snapshot, ranges, redactions)
-            if reason:
-                found.append(WaitingDay(day, ranges, len(snapshot.ranges) if snapshot else 0, reason))
+        if day >= before or (day < first and not redactions):
+            continue
+        snapshot = latest_snapshot(store, day)
+        reason = _missing_ranges(snapshot, ranges) if day >= first else ""
+        reason = reason or (_missing_redactions(snapshot, redactions) if snapshot else "")
+        if reason:
+            found.append(WaitingDay(day, ranges, len(snapshot.ranges) if snapshot else 0, reason))
     return found
 
 
-def _why_waiting(snapshot: Snapshot | None, ranges: int, redactions: Sequence[RedactedArrivals]) -> str:
+def _missing_ranges(snapshot: Snapshot | None, ranges: int) -> str:
     if snapshot is None:
         return "not compacted yet"
-    if ranges > len(snapshot.ranges):
-        return "ranges landed late"
+    return "ranges landed late" if ranges > len(snapshot.ranges) else ""
+
+
+def _missing_redactions(snapshot: Snapshot, redactions: Sequence[RedactedArrivals]) -> str:
     low = min((file.min_arrival_ts for file in snapshot.files), default=None)
     high = max((file.max_arrival_ts for file in snapshot.files), default=None)
     if low is None or high is None:

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -26,6 +26,7 @@ from ingestion.lake.compaction import (
 )
 from ingestion.lake.landing import FILLED_BY_CLAIM, Manifest
 from ingestion.lake.proof import RowsDifferError, prove_same_rows
+from ingestion.lake.redactions import DeviceArrivals
 from ingestion.lake.snapshots import LandedObject, as_landed, day_files, device_rows, latest_snapshot
 from ingestion.lake.store import LocalStore, ObjectStore
 from ingestion.lake.upkeep import clean, prove_day, ranges_by_day, waiting_days
@@ -256,15 +257,8 @@ def test_what_lands_late_is_seen_at_once_and_compacted_later(
     assert prove_day(lake, DAY, SETTINGS, scratch).passed
 
 
-class Redacted(NamedTuple):
-    redaction_id: str
-    device_id: str
-    from_us: int
-    to_us: int
-
-
-def redacted(device: str, from_us: int = 0, to_us: int = FOREVER, name: str = "r1") -> Redacted:
-    return Redacted(name, device, from_us, to_us)
+def redacted(device: str, from_us: int = 0, to_us: int = FOREVER, name: str = "r1") -> DeviceArrivals:
+    return DeviceArrivals(name, device, from_us, to_us)
 
 
 def test_redacted_rows_are_left_out_and_counted(lake: ObjectStore, land: Make, scratch: Path) -> None:
@@ -275,6 +269,9 @@ def test_redacted_rows_are_left_out_and_counted(lake: ObjectStore, land: Make, s
     first = compact(lake, scratch).snapshot
     rule = [redacted("collar-0003"), redacted("collar-0005", 0, 1, "r1"), redacted("nobody", name="r2")]
     assert [d.reason for d in waiting_days(lake, SETTINGS, NOW, rule)] == ["rows were redacted"]
+    # However old the day is; without a redaction nobody looks there.
+    assert [d.day for d in waiting_days(lake, SETTINGS, NOW + timedelta(days=900), rule)] == [DAY]
+    assert waiting_days(lake, SETTINGS, NOW + timedelta(days=900)) == []
     report = compact(lake, scratch, redactions=rule)
     snapshot = report.snapshot
     assert (snapshot.n, snapshot.redacted_rows, snapshot.rows) == (2, gone, 400 - gone)
