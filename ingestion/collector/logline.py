@@ -75,6 +75,7 @@ def landed_fields(landed: Landed) -> dict[str, Any]:
         "rows": manifest.rows,
         "rejected": manifest.rejected_by_reason,
         "consent_dropped": manifest.consent_dropped,
+        "consent_dropped_by_reason": manifest.consent_dropped_by_reason,
         "offset_gaps": manifest.offset_gaps,
         "bytes": manifest.bytes,
         "reason": landed.reason,

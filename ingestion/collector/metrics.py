@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector as MetricsSource
 
+from ingestion.collector.consent import REASONS as CONSENT_REASONS
 from ingestion.collector.report import LATENCY_BOUNDS_S, ROTATION_REASONS, DrainReport, Landed, Latencies
 from ingestion.contracts.telemetry import REJECT_REASONS
 from ingestion.lake.landing import utc_now
@@ -45,7 +46,6 @@ _PLAIN = (
     ("landed_rows", "rows", "Events in durable files."),
     ("landed_files", "files", "Durable files, also those without rows."),
     ("landed_file_bytes", "file_bytes", "Bytes of durable files."),
-    ("consent_dropped", "consent_dropped", "Messages dropped because their household does not allow them."),
     ("offset_gaps", "offset_gaps", "Offsets of landed ranges without a message: gone from the log."),
     ("gap_claims", "gap_claims", "Holes closed because the log started later than the last claim."),
     ("claims_lost", "claims_lost", "Ranges that another collector had claimed first."),
@@ -55,6 +55,7 @@ _PLAIN = (
 # Counters by reason: name, field, meaning, reasons that are there from the start.
 _BY_REASON = (
     ("rejects", "rejected_by_reason", "Messages set aside, by the rule they break.", REJECT_REASONS),
+    ("consent_dropped", "consent_dropped_by_reason", "Messages dropped for consent.", CONSENT_REASONS),
     ("rotations", "rotations_by_reason", "Ranges claimed, by why they ended.", ROTATION_REASONS),
 )
 

@@ -125,6 +125,7 @@ def test_it_logs_each_file_counts_and_ends_clean(world: World) -> None:
         "rows": 2,
         "rejected": {"malformed": 1},
         "consent_dropped": 0,
+        "consent_dropped_by_reason": {},
         "offset_gaps": 0,
         "bytes": manifest.bytes,
         "reason": "age",

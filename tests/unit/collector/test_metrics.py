@@ -72,7 +72,14 @@ def manifest(**changes: Any) -> Manifest:
 
 def test_a_report_is_shown_as_it_is() -> None:
     report = DrainReport(messages=20, bytes=900, claims_lost=1, recovered_claims=2, gap_claims=3, pauses=4)
-    report.add(manifest(rows=6, rejected_by_reason={"empty": 1, "range": 2}, consent_dropped=1))
+    report.add(
+        manifest(
+            rows=6,
+            rejected_by_reason={"empty": 1, "range": 2},
+            consent_dropped=1,
+            consent_dropped_by_reason={"erased": 1},
+        )
+    )
     report.rotations_by_reason["age"] += 1
     report.latencies.add([(0.0, 10)], 3.0)
     report.lag_by_partition = {("telemetry", 0): 5, ("telemetry", 1): 0}
@@ -85,7 +92,8 @@ def test_a_report_is_shown_as_it_is() -> None:
         ("landed_rows_total", ""): 6,
         ("landed_files_total", ""): 1,
         ("landed_file_bytes_total", ""): 100,
-        ("consent_dropped_total", ""): 1,
+        ("consent_dropped_total", "erased"): 1,
+        ("consent_dropped_total", "analytics_opt_out"): 0,
         ("offset_gaps_total", ""): 0,
         ("gap_claims_total", ""): 3,
         ("claims_lost_total", ""): 1,
