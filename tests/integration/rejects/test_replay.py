@@ -35,8 +35,11 @@ class Wrapped(ObjectStore):
     def get(self, key: str) -> bytes:
         return self._store.get(key)
 
-    def list(self, prefix: str) -> Iterator[Any]:
-        return self._store.list(prefix)
+    def list(self, prefix: str, start_after: str = "", limit: int | None = None) -> Iterator[Any]:
+        return self._store.list(prefix, start_after, limit)
+
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        return self._store.folders(prefix)
 
     def delete(self, key: str) -> None:
         self._store.delete(key)
@@ -344,8 +347,8 @@ def test_a_claim_made_while_the_chain_was_listed_is_followed(lab: Any, monkeypat
     lab.release(3)
 
     class Skipping(Wrapped):
-        def list(self, prefix: str) -> Iterator[Any]:
-            return (info for info in self._store.list(prefix) if info.key != hidden)
+        def list(self, prefix: str, start_after: str = "", limit: int | None = None) -> Iterator[Any]:
+            return (info for info in self._store.list(prefix, start_after, limit) if info.key != hidden)
 
     lab.replay(Skipping(lab.store, lambda number, key, put: put()))
     assert lab.payloads() == lab.all_up_to(3)
