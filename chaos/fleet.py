@@ -15,7 +15,7 @@ from chaos.worker import PRELOAD, WorkerSpec, run_worker
 
 RESTART_AFTER_S = 0.2
 SUPERVISE_EVERY_S = 0.05
-STOP_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 60.0
 # A worker that gives up this often does not recover by itself.
 MAX_FAILURES = 200
 

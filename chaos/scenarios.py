@@ -372,17 +372,17 @@ def _restart_broker(stage: "Stage", what: str, *, crash: bool) -> None:
         stage.wait_for_landing()
         stage.broker.native.restart(crash=crash)
         stage.hits[what] += 1
-    stage.wait_for_landing(60)
+    stage.wait_for_landing()
 
 
 def _freeze_broker(stage: "Stage") -> None:
     for _ in range(2):
-        stage.wait_for_landing(60)
+        stage.wait_for_landing()
         stage.broker.native.pause()
         time.sleep(stage.scenario.session_timeout_s + 1)  # The length is the point.
         stage.broker.native.resume()
         stage.hits[_BROKER_FROZEN] += 1
-    stage.wait_for_landing(60)
+    stage.wait_for_landing()
 
 
 def _recreate_topic(stage: "Stage") -> None:
@@ -392,12 +392,12 @@ def _recreate_topic(stage: "Stage") -> None:
     stage.wait_until(stage.all_landed, 90, "the first stream is landed")
     stage.go_on_with_new_topic()
     stage.hits[_RECREATED] += 1
-    stage.wait_for_landing(60)
+    stage.wait_for_landing()
     stage.wait_until(lambda: stage.traffic.delivered > 1_000, 30, "the second stream is under way")
     stage.traffic.cut_short()
     stage.go_on_with_new_topic()
     stage.hits[_RECREATED] += 1
-    stage.wait_for_landing(60)
+    stage.wait_for_landing()
 
 
 def _recreate_topic_asleep(stage: "Stage") -> None:
@@ -417,7 +417,7 @@ def _recreate_topic_asleep(stage: "Stage") -> None:
     for name in names:
         stage.workers.wake(name)
     stage.hits[_ALL_FROZEN] += 1
-    stage.wait_for_landing(60)
+    stage.wait_for_landing()
 
 
 def _abort_transactions(stage: "Stage") -> None:
@@ -437,7 +437,7 @@ def _kill_until_exhausted(stage: "Stage") -> None:
 
 def _kill_at_random(stage: "Stage") -> None:
     draws = random.Random(stage.plan.seed)
-    while stage.hits[_KILLED] < KILLS:
+    while stage.hits[_KILLED] < stage.scenario.expected_hits[_KILLED]:
         time.sleep(draws.uniform(0.1, 0.6))  # A random moment is the point.
         running = stage.workers.running()
         if running and stage.workers.kill_now(draws.choice(running)):
@@ -544,9 +544,12 @@ SELF_TESTS = tuple(
         f"broken-{mistake}",
         f"a collector that breaks a rule on purpose ({mistake}); the harness has to see the damage",
         faults=(
-            fault(CLAIM, action=Action.CRASH_AFTER, times=1),
-            fault(CLAIM, action=Action.OVERTAKE, chance=0.5),
+            fault(CLAIM, action=Action.CRASH_AFTER, times=2),
+            fault(CLAIM, action=Action.OVERTAKE, times=4, chance=0.5),
         ),
+        # Those who start again find what the others left.
+        script=_kill_at_random,
+        expected_hits={_KILLED: 4},
         shared_group=False,
         broken=mistake,
     )

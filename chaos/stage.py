@@ -18,7 +18,7 @@ from chaos.fleet import FleetError, Workers
 from chaos.kafka_proxy import KafkaProxy
 from chaos.s3_proxy import S3Proxy
 from chaos.traffic import OPTED_OUT, Ledger, Traffic
-from chaos.verify import Findings, landed_ends, main_ends, read_bucket, verify
+from chaos.verify import Findings, list_bucket, main_ends, read_bucket, unfinished, verify
 from chaos.worker import STARTED_OVER, WorkerSpec
 
 if TYPE_CHECKING:
@@ -31,10 +31,9 @@ ROTATE_AGE_S = 0.4
 POLL_S = 0.05
 # Session of a consumer that joins the workers' group for a moment.
 GUEST_SESSION_S = 3.0
-# How long the kill points of a scenario may take to be reached, and the end to be landed.
-FAULTS_TIMEOUT_S = 120.0
-LANDED_TIMEOUT_S = 90.0
-BROKEN_LANDED_TIMEOUT_S = 5.0
+# How long nothing may land before a scenario is given up. A busy machine is slow, not wrong.
+STALL_TIMEOUT_S = 90.0
+BROKEN_STALL_TIMEOUT_S = 5.0
 
 
 class StageError(Exception):
@@ -153,6 +152,7 @@ class Stage:
     # Streams that ended in the middle: what was claimed and not landed is gone with them.
     dead_streams: set[str] = field(default_factory=set)
     log_ends: dict[tuple[str, int], int] = field(default_factory=dict)
+    _looked_at: int = -1
 
     @property
     def ledger(self) -> Ledger:
@@ -187,15 +187,22 @@ class Stage:
         )
 
     def wait_until(self, reached: Callable[[], bool], timeout_s: float, what: str) -> None:
-        """Poll a condition. Raises StageError naming `what` was waited for, and errors of traffic and fleet."""
-        deadline = time.monotonic() + timeout_s
+        """Poll a condition, for as long as things land and `timeout_s` beyond (at most four times that).
+
+        Raises StageError naming `what` was waited for, and errors of traffic and fleet.
+        """
+        landed, moved, started = -1, 0.0, time.monotonic()
         while not reached():
+            if len(self.plan.created) != landed:
+                landed, moved = len(self.plan.created), time.monotonic()
             if self.traffic.errors:
                 raise StageError(self.traffic.errors[0])
             if self.workers.hopeless:
                 raise StageError(f"workers gave up {self.workers.ends['failed']} times; see {self.folder}")
-            if time.monotonic() > deadline:
-                raise StageError(f"waited {timeout_s:.0f} s in vain until {what}")
+            if time.monotonic() - moved > timeout_s:
+                raise StageError(f"nothing landed for {timeout_s:.0f} s, waiting in vain until {what}")
+            if time.monotonic() - started > 4 * timeout_s:
+                raise StageError(f"waited {4 * timeout_s:.0f} s in vain until {what}")
             time.sleep(POLL_S)
 
     def landed_more(self, since: float, by: str | None = None) -> bool:
@@ -205,20 +212,29 @@ class Stage:
             for worker, step, _, moment in [*self.plan.created[-200:]]
         )
 
-    def wait_for_landing(self, timeout_s: float = 40.0, by: str | None = None) -> None:
+    def wait_for_landing(self, timeout_s: float = 90.0, by: str | None = None) -> None:
         """Wait until something more lands."""
         since = time.monotonic()
         self.wait_until(lambda: self.landed_more(since, by), timeout_s, f"{by or 'a worker'} lands a range")
 
     def all_landed(self) -> bool:
-        """Whether manifests reach the end of every partition's records."""
-        ends = landed_ends(read_bucket(self.server.client(), self.bucket, "_manifests/"))
-        return all(ends.get(place, 0) > max(records, default=-1) for place, records in self.ledger.items())
+        """Whether every claim is finished and claims reach the end of every partition's records."""
+        if len(self.plan.created) == self._looked_at:
+            return False
+        looked_at = len(self.plan.created)
+        keys = list_bucket(self.server.client(), self.bucket)
+        ends = main_ends(keys)
+        reached = all(ends.get(place, 0) > max(records, default=-1) for place, records in self.ledger.items())
+        if not reached or any(place[0] not in self.dead_streams for place in unfinished(keys)):
+            # Looking costs the store's time; the next look is due when something more was put.
+            self._looked_at = looked_at
+            return False
+        return True
 
     def landed_end(self, partition: int) -> int:
         """End of a partition's last main object, 0 without any."""
-        objects = read_bucket(self.server.client(), self.bucket, "landing/")
-        return main_ends(objects).get((self.broker.stream_id, partition), 0)
+        keys = list_bucket(self.server.client(), self.bucket, "landing/")
+        return main_ends(keys).get((self.broker.stream_id, partition), 0)
 
     @contextlib.contextmanager
     def group_consumer(self) -> Iterator[Any]:
@@ -244,7 +260,7 @@ class Stage:
         old = self.broker.stream_id
         self.dead_streams.add(old)
         self.broker.recreate_topic()
-        landed = main_ends(read_bucket(self.server.client(), self.bucket, "landing/"))
+        landed = main_ends(list_bucket(self.server.client(), self.bucket, "landing/"))
         for partition in range(self.broker.partitions):
             records = self.ledger[old, partition]
             for offset in [one for one in records if one >= landed.get((old, partition), 0)]:
@@ -308,7 +324,7 @@ def run_scenario(
             _stage(scenario, opened, server, bucket, folder, plan, workers, grouped, seed, messages) as stage,
         ):
             hits = stage.hits
-            _play(stage)
+            error = _play(stage)
             findings = verify(
                 read_bucket(server.client(), bucket), stage.ledger, stage.log_ends, stage.dead_streams
             )
@@ -339,34 +355,40 @@ def run_scenario(
     )
 
 
-def _play(stage: Stage) -> None:
-    """Produce and collect under faults until all of them fired, then let everything come to rest."""
+def _play(stage: Stage) -> str | None:
+    """Produce and collect under faults until all of them fired, then let everything come to rest.
+
+    What did not come about is told, not raised: the lake is judged all the same.
+    """
     scenario, plan = stage.scenario, stage.plan
     for number in range(scenario.workers):
         stage.add_worker(f"worker-{number + 1}")
     stage.traffic.start()
-    stage.wait_until(lambda: bool(plan.created), 30, "a first range is claimed")
+    stage.wait_until(lambda: bool(plan.created), STALL_TIMEOUT_S, "a first range is claimed")
     plan.armed = True
-    if scenario.script is not None:
-        scenario.script(stage)
+    told: list[str] = []
     try:
+        if scenario.script is not None:
+            scenario.script(stage)
         stage.wait_until(
-            lambda: plan.exhausted and stage.traffic.count_reached, FAULTS_TIMEOUT_S, "every fault fired"
+            lambda: plan.exhausted and stage.traffic.count_reached, STALL_TIMEOUT_S, "every fault fired"
         )
-    finally:
-        plan.armed = False
-    stage.traffic.finish(60)
+    except StageError as error:
+        told.append(str(error))
+    plan.armed = False
+    stage.traffic.finish(120)
     stage.log_ends.update(stage.broker.log_ends())
-    if scenario.broken is not None:
-        # It may never come to rest; what it has landed by now is judged.
-        with contextlib.suppress(StageError):
-            stage.wait_until(stage.all_landed, BROKEN_LANDED_TIMEOUT_S, "a broken collector comes to rest")
-    else:
-        stage.wait_until(stage.all_landed, LANDED_TIMEOUT_S, "everything that was produced is landed")
+    # A collector that is broken on purpose may never come to rest.
+    timeout_s = STALL_TIMEOUT_S if scenario.broken is None else BROKEN_STALL_TIMEOUT_S
+    try:
+        stage.wait_until(stage.all_landed, timeout_s, "everything that was produced is landed")
+    except StageError as error:
+        told.append(str(error))
     try:
         stage.workers.stop_all()
     except FleetError as error:
-        raise StageError(str(error)) from error
+        told.append(str(error))
+    return "; ".join(told) or None
 
 
 def _traffic(

@@ -70,25 +70,31 @@ class Findings:
         )
 
 
-def read_bucket(client: Any, bucket: str, prefix: str = "") -> dict[str, bytes]:
-    """Every object of a bucket under a prefix."""
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
+def read_bucket(client: Any, bucket: str) -> dict[str, bytes]:
+    """Every object of a bucket."""
+    keys = list_bucket(client, bucket)
     with ThreadPoolExecutor(_READERS) as pool:
         bodies = pool.map(lambda key: client.get_object(Bucket=bucket, Key=key)["Body"].read(), keys)
         return dict(zip(keys, bodies, strict=True))
 
 
-def landed_ends(objects: Mapping[str, bytes]) -> dict[tuple[str, int], int]:
-    """Up to where the manifests of each partition reach without a hole."""
-    found: dict[tuple[str, int], int] = {}
-    for key in sorted(objects):
-        match = _MANIFEST.fullmatch(key)
-        if match:
-            place, start = (match[1], int(match[2])), int(match[3])
-            if start == found.get(place, 0):
-                found[place] = json.loads(objects[key])["end"]
-    return found
+def list_bucket(client: Any, bucket: str, prefix: str = "") -> list[str]:
+    """Every key of a bucket under a prefix."""
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    return [item["Key"] for page in pages for item in page.get("Contents", [])]
+
+
+def unfinished(keys: Iterable[str]) -> set[_Range]:
+    """Ranges that were claimed and have no main object or no manifest yet, from the objects' names."""
+    claims, mains, manifests = set(), set(), set()
+    for key in keys:
+        if match := _CLAIM.fullmatch(key):
+            claims.add((match[1], int(match[2]), int(match[3])))
+        elif match := _MAIN.fullmatch(key):
+            mains.add((match[2], int(match[3]), int(match[4])))
+        elif match := _MANIFEST.fullmatch(key):
+            manifests.add((match[1], int(match[2]), int(match[3])))
+    return claims - (mains & manifests)
 
 
 def main_ends(keys: Iterable[str]) -> dict[tuple[str, int], int]:

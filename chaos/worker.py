@@ -114,7 +114,7 @@ def _collect(spec: WorkerSpec, stop: threading.Event) -> None:
 
 
 def _log_failure(failure: "Failure") -> None:
-    logging.error("%s: %s", type(failure.error).__name__, failure.error)
+    logging.error("%s: %s: %s", STARTED_OVER, type(failure.error).__name__, failure.error)
 
 
 def shared_group(client: "BrokerClient") -> "BrokerClient":

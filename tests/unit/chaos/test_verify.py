@@ -12,7 +12,7 @@ import pytest
 
 import chaos.verify
 from chaos.traffic import DROPPED, ROW, Ledger, Record, messages
-from chaos.verify import Findings, landed_ends, main_ends, verify
+from chaos.verify import Findings, main_ends, unfinished, verify
 from ingestion.contracts.columns import REJECT_SCHEMA, TELEMETRY_SCHEMA
 from ingestion.lake.landing import FILLED_BY_CLAIM, Claim, claim_range, land_range
 from ingestion.lake.store import ObjectExistsError, ObjectInfo, ObjectMissingError, ObjectStore
@@ -159,11 +159,12 @@ def test_rejects_that_nothing_refers_to_are_no_damage() -> None:
     assert findings.orphaned_rejects == 1
 
 
-def test_reach_is_up_to_the_first_hole() -> None:
+def test_what_is_not_finished_is_told_from_names() -> None:
     store = a_lake(a_ledger())
-    assert landed_ends(store.objects) == main_ends(store.objects) == {PLACE: END}
-    del store.objects[key(store, "_manifests/c.telemetry.i/00000/" + "0" * 20)]
-    assert landed_ends(store.objects) == {}
+    assert unfinished(store.objects) == set()
+    assert main_ends(store.objects) == {PLACE: END}
+    del store.objects[key(store, f"_manifests/{STREAM}/00000/{40:020}")]
+    assert unfinished(store.objects) == {(STREAM, 0, 40)}
 
 
 def _lose_a_range(store: DictStore, ledger: Ledger) -> None:
