@@ -10,6 +10,8 @@ from infrastructure.kafka.local import LocalKafka, LocalKafkaError, fetch_jars, 
 # Collars are many; a vendor's trackers are few.
 COLLAR_PARTITIONS = 16
 VENDOR_PARTITIONS = 4
+# What the MQTT bridge cannot carry: messages of owners nobody has looked up, kept 30 days.
+REFUSED_CONFIG = {"retention.ms": str(30 * 24 * 3600 * 1000)}
 
 app = typer.Typer(
     add_completion=False,
@@ -32,12 +34,19 @@ def telemetry_topics() -> dict[str, int]:
     }
 
 
+def refused_topic() -> str:
+    """Where the MQTT bridge puts what it cannot carry."""
+    from ingestion.settings import MqttSettings
+
+    return MqttSettings().refused_topic
+
+
 @app.command()
 def up(
     folder: Folder = Path("build/kafka"),
     port: Annotated[int, typer.Option(help="Port of 127.0.0.1.", min=1, max=65535)] = 9092,
 ) -> None:
-    """Start it on what its folder holds, and create the telemetry topics that are missing."""
+    """Start it on what its folder holds, and create the platform's topics that are missing."""
     _fetch()
     kafka = LocalKafka(folder, port)
     kafka.start(detached=True)
@@ -45,6 +54,8 @@ def up(
     for name, partitions in telemetry_topics().items():
         if name not in existing:
             kafka.create_topic(name, partitions)
+    if refused_topic() not in existing:
+        kafka.create_topic(refused_topic(), config=REFUSED_CONFIG)
     typer.echo(f"Kafka runs on {kafka.bootstrap_servers}; data and log are in {kafka.folder}. To use it:")
     typer.echo(f"export PETWELLNESS_KAFKA_BOOTSTRAP_SERVERS={kafka.bootstrap_servers}")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from infrastructure.kafka.__main__ import telemetry_topics
+from infrastructure.kafka.__main__ import REFUSED_CONFIG, refused_topic, telemetry_topics
 from infrastructure.kafka.local import POM
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -50,9 +50,13 @@ def test_images_are_pinned_and_kafka_is_the_one_that_maven_fetches() -> None:
 
 def test_it_creates_the_topics_that_kafka_up_creates() -> None:
     script = services()["kafka-topics"]["entrypoint"][-1]
-    created = {name: int(count) for name, count in re.findall(r"^create (\S+) (\d+)$", script, re.M)}
-    assert created == telemetry_topics()
-    assert "retention.ms=-1" in script
+    created = {
+        name: (int(partitions), retention_ms)
+        for name, partitions, retention_ms in re.findall(r"^create (\S+) (\d+) (-?\d+)$", script, re.M)
+    }
+    refused = created.pop(refused_topic())
+    assert refused == (1, REFUSED_CONFIG["retention.ms"])
+    assert created == {name: (partitions, "-1") for name, partitions in telemetry_topics().items()}
     assert "message.timestamp.type=CreateTime" in script
 
 
