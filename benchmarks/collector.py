@@ -14,7 +14,6 @@ import io
 import json
 import multiprocessing
 import os
-import resource
 import statistics
 import sys
 import tempfile
@@ -224,8 +223,10 @@ def keep_on_core(pid: int, cores: set[int]) -> None:
 
 
 def _child(work: Callable[..., tuple[int, int]], arguments: tuple[Any, ...], answers: Any) -> None:
+    from ingestion.memory import peak_memory_bytes
+
     measured = timed(lambda: work(*arguments))
-    answers.send((measured, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+    answers.send((measured, peak_memory_bytes()))
 
 
 def in_own_process(work: Callable[..., tuple[int, int]], *arguments: Any) -> tuple[Measured, int]:

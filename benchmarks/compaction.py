@@ -117,8 +117,8 @@ def compact_apart(lake: str, scratch: str) -> dict[str, Any]:
     """Compact the benchmark's day; figures of this process."""
     from ingestion.lake.compaction import compact_day
     from ingestion.lake.store import LocalStore
+    from ingestion.memory import peak_memory_bytes
     from ingestion.settings import CompactionSettings
-    from petwellness_orchestration.cli.demo import peak_memory_bytes
 
     cpu = time.process_time()
     report = compact_day(

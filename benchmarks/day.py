@@ -8,7 +8,6 @@ turns, so seconds of a stage are its alone (with the broker beside it).
 
 import argparse
 import multiprocessing
-import resource
 import sys
 import time
 from collections import Counter
@@ -117,12 +116,13 @@ def compact(folder: str) -> Iterator[dict[str, float]]:
 
 
 def _stage(work: Callable[..., Iterator[dict[str, float]]], arguments: tuple[Any, ...], line: Any) -> None:
+    from ingestion.memory import peak_memory_bytes
+
     steps = work(*arguments)
     while line.recv():
-        before = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         found = next(steps)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        line.send((found, time.perf_counter() - before, peak))
+        line.send((found, time.perf_counter() - wall, time.process_time() - cpu, peak_memory_bytes()))
 
 
 class Stage:
@@ -136,22 +136,23 @@ class Stage:
         theirs.close()
         self.name = work.__name__
         self.totals: Counter[str] = Counter()
-        self.seconds = 0.0
+        self.seconds = self.cpu_s = 0.0
         self.peak_bytes = 0
         # The first step only gets ready.
         self.step()
-        self.start_s, self.seconds = self.seconds, 0.0
+        self.start_s, self.seconds, self.cpu_s = self.seconds, 0.0, 0.0
 
     def step(self) -> dict[str, float]:
         """One more step; what it found. Raises RuntimeError if the process has ended."""
         self._line.send(True)
         try:
-            found, seconds, self.peak_bytes = self._line.recv()
+            found, seconds, cpu_s, self.peak_bytes = self._line.recv()
         except EOFError:
             self._process.join()
             raise RuntimeError(f"{self.name} ended with exit code {self._process.exitcode}") from None
         self.totals.update(found)
         self.seconds += seconds
+        self.cpu_s += cpu_s
         return found
 
     def end(self) -> None:
@@ -161,11 +162,12 @@ class Stage:
 
     @property
     def figures(self) -> dict[str, float]:
-        """Seconds, memory and rate."""
+        """Seconds by the wall and of the process's CPU, memory and rate."""
         done = self.totals["messages"] or self.totals["rows"]
         return {
             "start_s": round(self.start_s, 1),
             "seconds": round(self.seconds, 1),
+            "cpu_us_per_event": round(self.cpu_s / done * 1e6, 2),
             "peak_bytes": self.peak_bytes,
             "events_per_s": round(done / self.seconds),
         }

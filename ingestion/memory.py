@@ -1,4 +1,4 @@
-"""Give freed memory back to the system between stages of a long process.
+"""Give freed memory back to the system between stages of a long process, and say how much was held at most.
 
 Allocators keep what was freed for the next request; a process that decodes
 millions of messages and then loads them would hold both peaks at once.
@@ -7,6 +7,7 @@ millions of messages and then loads them would hold both peaks at once.
 import ctypes
 import gc
 import sys
+from pathlib import Path
 
 
 def release_memory() -> None:
@@ -20,3 +21,21 @@ def release_memory() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
+
+
+def peak_memory_bytes(pid: int | None = None) -> int | None:
+    """Largest resident memory so far of this process, or of another one while it runs.
+
+    From /proc on Linux: `ru_maxrss` of a child starts with what its parent had at the fork.
+    None for another process where there is no /proc.
+    """
+    status = Path(f"/proc/{pid or 'self'}/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    if pid is not None:
+        return None
+    import resource
+
+    # macOS counts bytes; it is the one supported system without /proc.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ingestion.memory import peak_memory_bytes
 from petwellness_orchestration.cli import use_data
 from petwellness_orchestration.cli.console import say, warn
 from petwellness_orchestration.settings import PROJECT_ROOT, PlatformSettings, load_settings
@@ -204,24 +205,6 @@ def stage_seconds(steps: dict[str, float], total_s: float) -> dict[str, float]:
         stages[stage] = stages.get(stage, 0.0) + seconds
     stages["start, Dagster, summary"] = total_s - sum(steps.values())
     return {stage: round(seconds, 1) for stage, seconds in {**stages, "total": total_s}.items()}
-
-
-def peak_memory_bytes(pid: int | None = None) -> int | None:
-    """Largest resident memory so far of this process, or of another one while it runs.
-
-    From /proc on Linux: `ru_maxrss` of a child starts with what its parent had at the fork.
-    None for another process where there is no /proc.
-    """
-    status = Path(f"/proc/{pid or 'self'}/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    if pid is not None:
-        return None
-    import resource
-
-    # macOS counts bytes; it is the one supported system without /proc.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def source_problems(settings: PlatformSettings) -> dict[str, int]:
