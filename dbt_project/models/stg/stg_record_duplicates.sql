@@ -7,8 +7,8 @@ with {{ touched_cte('arrival_ts', keys) }}
 repeats as (
     {%- for feed in feeds %}
     select
-        '{{ feed }}' as feed,
-        {{ entity_id(feed) }} as entity_id,
+        feed,
+        entity_id,
         stream_id,
         kafka_partition,
         kafka_offset,
@@ -21,7 +21,18 @@ repeats as (
     from (
         with {{ cleaned_records(feed, touched) | indent(8) }}
 
-        select *
+        select
+            '{{ feed }}' as feed,
+            {{ entity_id(feed) }} as entity_id,
+            stream_id,
+            kafka_partition,
+            kafka_offset,
+            changed_at,
+            arrival_ts,
+            record_md5,
+            kept_stream_id,
+            kept_kafka_partition,
+            kept_kafka_offset
         from numbered
         where repeat_number > 1
     ) as {{ feed }}
