@@ -36,7 +36,9 @@ def changed(feed: str, entity: str, changed_at: datetime, **values: Any) -> dict
     return record(feed, entity, changed_at, kafka_offset=next(OFFSETS), **values)
 
 
-def visit(entity: str, pet_id: str, clinic_id: str, visit_ts: datetime, minutes: int, **values: Any) -> dict[str, Any]:
+def visit(
+    entity: str, pet_id: str, clinic_id: str, visit_ts: datetime, minutes: int, **values: Any
+) -> dict[str, Any]:
     end = visit_ts + timedelta(minutes=minutes)
     stated = {"status": "completed", "is_unplanned": False, **values}
     changed_at = stated.pop("changed_at", end)
@@ -132,13 +134,19 @@ class Step:
             for table, mark in MARKS.items():
                 con.execute(f"update {table} set {mark}")
         warehouse.load(raw)
-        build(warehouse, sorted({f"{row['event_ts']:%Y-%m-%d}" for row in raw.get("telemetry_events", [])}), as_of)
+        build(
+            warehouse,
+            sorted({f"{row['event_ts']:%Y-%m-%d}" for row in raw.get("telemetry_events", [])}),
+            as_of,
+        )
         self.after = self.contents(warehouse)
         self.rewritten = {
-            table: {
+            table: tuple(
                 (row["event_date"] - FIRST_DAY.date()).days
-                for row in warehouse.rows(f"select distinct event_date from {table} where ({mark}) is not true")
-            }
+                for row in warehouse.rows(
+                    f"select distinct event_date from {table} where ({mark}) is not true order by event_date"
+                )
+            )
             for table, mark in MARKS.items()
         }
 
@@ -164,7 +172,13 @@ class Step:
 
 def build(warehouse: Any, dirty: list[str] | None, as_of: datetime) -> None:
     warehouse.build(
-        *("--select", "+anl_pet_daily_summary", "+anl_clinic_daily_heartbeat", "+anl_clinic_kpis", "+ml_computed_features"),
+        *(
+            "--select",
+            "+anl_pet_daily_summary",
+            "+anl_clinic_daily_heartbeat",
+            "+anl_clinic_kpis",
+            "+ml_computed_features",
+        ),
         variables={"dirty_days": dirty, "as_of_ts": f"{as_of:%Y-%m-%d %H:%M:%S}"},
         without=("unit_test", "test"),
     )
@@ -189,6 +203,9 @@ def story(make_warehouse: Any) -> dict[str, Any]:
         "moved_earlier": Step(warehouse, {"device_assignments": [moved_earlier]}, at(6)),
         "late_visit": Step(warehouse, {"clinic_visits": [late_visit]}, at(6)),
         "new_owner": Step(warehouse, {"pets": [new_owner]}, at(6)),
+        "late_event": Step(
+            warehouse, {"telemetry_events": [event("d1", at(0, 3), arrival_ts=at(5, 23))]}, at(6)
+        ),
         "next_day": Step(
             warehouse, {"device_assignments": [moved_back], "telemetry_events": events_of([6])}, at(7)
         ),
@@ -197,9 +214,11 @@ def story(make_warehouse: Any) -> dict[str, Any]:
 
 def test_a_corrected_assignment_reattributes_its_span_and_no_other_day(story: dict[str, Any]) -> None:
     step = story["moved_earlier"]
-    assert step.changes("anl.telemetry_events", "pet_id", "owner_id", "clinic_id", "clinic_resolution") == {
-        name: ("p2", "o2", "c9", "capture") for name in ("d1 03 06", "d1 03 12", "d1 03 18", "d1 04 00", "d1 04 06")
-    }
+    assert step.changes(
+        "anl.telemetry_events", "pet_id", "owner_id", "clinic_id", "clinic_resolution"
+    ) == dict.fromkeys(
+        ("d1 03 06", "d1 03 12", "d1 03 18", "d1 04 00", "d1 04 06"), ("p2", "o2", "c9", "capture")
+    )
     assert step.changes("anl.pet_daily_summary", "event_count", "total_steps") == {
         "p1 3": (1, 10),
         "p2 3": (3, 30),
@@ -207,40 +226,50 @@ def test_a_corrected_assignment_reattributes_its_span_and_no_other_day(story: di
         "p2 4": (4, 40),
     }
     by_day = {table: days for table, days in step.rewritten.items() if table.startswith("anl.")}
-    assert by_day == dict.fromkeys(by_day, {2, 3})
+    assert by_day == dict.fromkeys(by_day, (2, 3))
     # Known on June 5th at 10:00: features of earlier days say what was known when they ended.
     days_of_features = {key.rsplit(" ", 1)[1] for key in step.changes("ml.computed_features", "value")}
     assert days_of_features == {"5", "6"}
-    assert step.rewritten["ml.computed_features"] == {4, 5}
+    assert step.rewritten["ml.computed_features"] == (4, 5)
 
 
 def test_a_late_visit_changes_the_clinic_from_its_time_on(story: dict[str, Any]) -> None:
     step = story["late_visit"]
-    assert step.changes("anl.telemetry_events", "clinic_id", "clinic_resolution") == {
-        name: ("c2", "visit") for name in ("d1 02 12", "d1 02 18", "d1 03 00")
-    }
+    assert step.changes("anl.telemetry_events", "clinic_id", "clinic_resolution") == dict.fromkeys(
+        ("d1 02 12", "d1 02 18", "d1 03 00"), ("c2", "visit")
+    )
     assert step.changes("anl.pet_daily_summary", "clinic_id", "last_visit_date") == {
         "p1 2": ("c2", date(2026, 6, 2)),
         "p1 3": ("c2", date(2026, 6, 2)),
     }
     assert step.changes("anl.clinic_daily_collars", "active_collar_count") == {"c1 2": None, "c2 2": (1,)}
-    assert step.rewritten["anl.telemetry_events"] == {1, 2}
-    assert step.rewritten["anl.clinic_daily_collars"] == {1, 2}
+    assert step.rewritten["anl.telemetry_events"] == (1, 2)
+    assert step.rewritten["anl.clinic_daily_collars"] == (1, 2)
     # The last visit is part of every later day of the pet.
-    assert step.rewritten["anl.pet_daily_summary"] == {1, 2, 3, 4, 5}
+    assert step.rewritten["anl.pet_daily_summary"] == (1, 2, 3, 4, 5)
     for table in ("anl.telemetry_summary_hourly", "anl.daily_activity", "anl.clinic_daily_heartbeat"):
-        assert step.rewritten[table] == set(), table
+        assert step.rewritten[table] == (), table
 
 
 def test_a_new_owner_has_the_events_from_the_change_on(story: dict[str, Any]) -> None:
     step = story["new_owner"]
-    assert step.changes("anl.telemetry_events", "owner_id") == {
-        name: ("o3",) for name in ("d1 05 12", "d1 05 18", "d1 06 00", "d1 06 06", "d1 06 12", "d1 06 18")
-    }
+    assert step.changes("anl.telemetry_events", "owner_id") == dict.fromkeys(
+        ("d1 05 12", "d1 05 18", "d1 06 00", "d1 06 06", "d1 06 12", "d1 06 18"), ("o3",)
+    )
     assert step.changes("anl.pet_daily_summary", "owner_id") == {"p2 5": ("o3",), "p2 6": ("o3",)}
-    assert step.rewritten["anl.telemetry_events"] == {4, 5}
-    assert step.rewritten["anl.pet_daily_summary"] == {4, 5}
-    assert step.rewritten["anl.daily_activity"] == set()
+    assert step.rewritten["anl.telemetry_events"] == (4, 5)
+    assert step.rewritten["anl.pet_daily_summary"] == (4, 5)
+    assert step.rewritten["anl.daily_activity"] == ()
+
+
+def test_a_late_event_lands_in_its_own_day(story: dict[str, Any]) -> None:
+    step = story["late_event"]
+    assert step.changes("anl.telemetry_events", "pet_id", "owner_id", "clinic_id") == {
+        "d1 01 03": ("p1", "o1", "c1")
+    }
+    assert step.changes("anl.pet_daily_summary", "event_count", "total_steps") == {"p1 1": (5, 50)}
+    by_day = {table: days for table, days in step.rewritten.items() if table.startswith("anl.")}
+    assert by_day == dict.fromkeys(by_day, (0,))
 
 
 def test_a_new_day_with_a_move_rewrites_no_day_before_it(story: dict[str, Any]) -> None:
@@ -252,7 +281,7 @@ def test_a_new_day_with_a_move_rewrites_no_day_before_it(story: dict[str, Any]) 
         "d1 07 18": ("p1", "o1", "c2"),
     }
     by_day = {table: days for table, days in step.rewritten.items() if table.startswith("anl.")}
-    assert by_day == dict.fromkeys(by_day, {6})
+    assert by_day == dict.fromkeys(by_day, (6,))
 
 
 def test_kpis_of_a_clinic_are_those_counted_by_hand(story: dict[str, Any]) -> None:
@@ -305,10 +334,15 @@ def test_conflicts_follow_records_that_come_or_go_on_a_neighbouring_date(make_wa
 
     def conflicts(dirty: list[str] | None) -> dict[str, Any]:
         warehouse.build(
-            *("--select", "stg_event_conflicts"), variables={"dirty_days": dirty}, without=("unit_test", "test")
+            *("--select", "stg_event_conflicts"),
+            variables={"dirty_days": dirty},
+            without=("unit_test", "test"),
         )
         rows = warehouse.rows("select event_ts, conflict_kind, first_event_date from stg.event_conflicts")
-        return {f"{row['event_ts']:%d %H}": (row["conflict_kind"], f"{row['first_event_date']:%d}") for row in rows}
+        return {
+            f"{row['event_ts']:%d %H}": (row["conflict_kind"], f"{row['first_event_date']:%d}")
+            for row in rows
+        }
 
     later = event("d1", at(2, 8), "twice", arrival_ts=at(2, 9))
     far = event("d1", at(4, 8), "twice", arrival_ts=at(4, 9))

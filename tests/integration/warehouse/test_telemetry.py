@@ -120,7 +120,9 @@ def completed_visits(warehouse):
 
 
 def reference_clinic(visits, pet_id, moment, captured):
-    past = [row for row in visits if row["pet_id"] == pet_id and row["visit_ts"] <= moment and row["clinic_id"]]
+    past = [
+        row for row in visits if row["pet_id"] == pet_id and row["visit_ts"] <= moment and row["clinic_id"]
+    ]
     if past:
         return max(past, key=lambda row: (row["visit_ts"], row["visit_id"]))["clinic_id"], "visit"
     return captured, "capture" if captured else "unknown"
@@ -173,13 +175,18 @@ def test_hours_are_counted_from_their_events_and_days_are_sums_of_hours(warehous
     for event in events:
         hours[event["pet_id"], event["event_ts"].replace(minute=0, second=0, microsecond=0)].append(event)
         days[event["pet_id"], event["event_date"]].append(event)
-    built = {(row["pet_id"], row["hour_ts"]): row for row in warehouse.rows("select * from anl.telemetry_summary_hourly")}
+    built = {
+        (row["pet_id"], row["hour_ts"]): row
+        for row in warehouse.rows("select * from anl.telemetry_summary_hourly")
+    }
     assert built.keys() == hours.keys()
     for key, of_hour in hours.items():
         expected = reference_hour(of_hour)
         assert {name: built[key][name] for name in expected} == expected, key
         assert built[key]["event_date"] == key[1].date()
-    built_days = {(row["pet_id"], row["event_date"]): row for row in warehouse.rows("select * from anl.daily_activity")}
+    built_days = {
+        (row["pet_id"], row["event_date"]): row for row in warehouse.rows("select * from anl.daily_activity")
+    }
     assert built_days.keys() == days.keys()
     for key, of_day in days.items():
         expected = reference_hour(of_day)
