@@ -1,3 +1,9 @@
+{{ record_model(
+    ['device_assignments', 'pets', 'clinic_visits'],
+    'device_id',
+    after=['cur.device_pet_intervals', 'cur.pet_contexts']
+) }}
+-- depends_on: {{ ref('stg_device_assignments') }}, {{ ref('stg_pets') }}, {{ ref('stg_clinic_visits') }}
 {% set open_end = "timestamp '9999-12-31 00:00:00'" %}
 
 with worn as (
@@ -8,6 +14,13 @@ with worn as (
         valid_from,
         coalesce(valid_to, {{ open_end }}) as valid_to
     from {{ ref('cur_device_pet_intervals') }}
+    where {{ is_touched('device_id', touched_keys()) }}
+),
+
+worn_pets as (
+    select distinct pet_id
+    from worn
+    where pet_id is not null
 ),
 
 first_contexts as (
@@ -15,6 +28,7 @@ first_contexts as (
         pet_id,
         min(valid_from) as first_from
     from {{ ref('cur_pet_contexts') }}
+    where pet_id in (select worn_pets.pet_id from worn_pets)
     group by pet_id
 ),
 
@@ -34,7 +48,7 @@ contexts as (
         cast(null as varchar) as clinic_id,
         timestamp '0001-01-01 00:00:00' as valid_from,
         coalesce(first_contexts.first_from, {{ open_end }}) as valid_to
-    from (select distinct pet_id from worn where pet_id is not null) as worn_pets
+    from worn_pets
     left join first_contexts on worn_pets.pet_id = first_contexts.pet_id
 ),
 

@@ -1,3 +1,7 @@
+{{ record_model(['pets', 'clinic_visits'], 'pet_id', after=['cur.pets', 'cur.clinic_visits']) }}
+-- depends_on: {{ ref('stg_pets') }}, {{ ref('stg_clinic_visits') }}
+{% set touched = touched_keys() %}
+
 with completed_visits as (
     select
         pet_id,
@@ -12,6 +16,7 @@ with completed_visits as (
         and {{ is_completed_visit() }}
         and pet_id is not null
         and visit_ts is not null
+        and {{ is_touched('pet_id', touched) }}
 ),
 
 -- Of several visits at one moment the last id names the clinic.
@@ -35,6 +40,7 @@ beginnings as (
         cast(null as timestamp) as visit_ts,
         cast(null as date) as next_vaccine_due
     from {{ ref('cur_pets') }}
+    where {{ is_touched('pet_id', touched) }}
     union all
     select
         pet_id,

@@ -1,4 +1,6 @@
 {% set feeds = record_feeds() %}
+{{ record_model(feeds, 'arrival_ts') }}
+{% set touched = touched_keys() %}
 {% for feed in feeds %}
 {% if not loop.first %}union all{% endif %}
 select
@@ -14,7 +16,7 @@ select
     kept_kafka_partition,
     kept_kafka_offset
 from (
-    with {{ cleaned_records(feed) | indent(4) }}
+    with {{ cleaned_records(feed, touched) | indent(4) }}
 
     select
         '{{ feed }}' as feed,

@@ -116,6 +116,11 @@ def first_load() -> dict[str, list[dict[str, Any]]]:
     }
 
 
+# The same for tables that are kept by key: the column that is marked, and the key.
+MARKS_BY_KEY = {
+    "cur.pet_contexts": ("pet_context_sk", "pet_id"),
+    "cur.device_contexts": ("device_context_sk", "device_id"),
+}
 MARKED_COLUMNS = {mark.split()[0] for mark in MARKS.values()}
 ROW_KEYS = {
     "anl.telemetry_events": "event_id",
@@ -133,6 +138,8 @@ class Step:
         with warehouse.connect() as con:
             for table, mark in MARKS.items():
                 con.execute(f"update {table} set {mark}")
+            for table, (column, _) in MARKS_BY_KEY.items():
+                con.execute(f"update {table} set {column} = 'kept'")
         warehouse.load(raw)
         build(
             warehouse,
@@ -148,6 +155,13 @@ class Step:
                 )
             )
             for table, mark in MARKS.items()
+        }
+        self.touched = {
+            table: {
+                row["row_key"]
+                for row in warehouse.rows(f"select {key} as row_key from {table} where {column} <> 'kept'")
+            }
+            for table, (column, key) in MARKS_BY_KEY.items()
         }
 
     @staticmethod
@@ -260,6 +274,17 @@ def test_a_new_owner_has_the_events_from_the_change_on(story: dict[str, Any]) ->
     assert step.rewritten["anl.telemetry_events"] == (4, 5)
     assert step.rewritten["anl.pet_daily_summary"] == (4, 5)
     assert step.rewritten["anl.daily_activity"] == ()
+
+
+def test_contexts_are_made_anew_for_the_pets_and_collars_that_records_name(story: dict[str, Any]) -> None:
+    touched = {name: tuple(step.touched.values()) for name, step in story.items() if name != "kpis"}
+    assert touched == {
+        "moved_earlier": (set(), {"d1"}),
+        "late_visit": ({"p1"}, {"d1"}),
+        "new_owner": ({"p2"}, {"d1"}),
+        "late_event": (set(), set()),
+        "next_day": (set(), {"d1"}),
+    }
 
 
 def test_a_late_event_lands_in_its_own_day(story: dict[str, Any]) -> None:
