@@ -316,6 +316,20 @@
     {%- endif -%}
 {%- endmacro %}
 
+{# CTE `touched`, for models that ask for touched keys more than once; `touched_in_cte` is its SQL. #}
+{% macro touched_cte(key, touched) -%}
+    {%- if touched is not none -%}
+    touched as (
+        select {{ key }}
+        from ({{ touched }}) as keys
+    ),
+    {%- endif -%}
+{%- endmacro %}
+
+{% macro touched_in_cte(key, touched) -%}
+    {{ return(none if touched is none else 'select touched.' ~ key ~ ' from touched') }}
+{%- endmacro %}
+
 {# Incremental strategy replace_touched: delete the touched rows, insert what
    the model selected for them. The model's SQL holds `touched_keys()` too. #}
 {% macro get_incremental_replace_touched_sql(arg_dict) -%}

@@ -1,8 +1,10 @@
 {% set feeds = record_feeds() %}
 {{ record_model(feeds, 'known_date', after=staged_tables(feeds)) }}
-{% set touched = touched_keys() %}
+{% set keys = touched_keys() %}
+{% set touched = touched_in_cte('known_date', keys) %}
 
-with known_records as (
+with {{ touched_cte('known_date', keys) }}
+known_records as (
     {%- for feed in feeds %}
     select
         '{{ feed }}' as feed,

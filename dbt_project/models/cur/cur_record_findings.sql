@@ -1,8 +1,10 @@
 {% set feeds = record_feeds() %}
 {{ record_model(feeds, finding_key(), after=staged_tables(feeds) + ['cur.pets', 'cur.owners']) }}
-{% set touched = touched_keys() %}
+{% set keys = touched_keys() %}
+{% set touched = touched_in_cte('finding_key', keys) %}
 
-with records as (
+with {{ touched_cte('finding_key', keys) }}
+records as (
     {%- for feed in feeds %}
     {%- set attributes = attribute_names(feed) %}
     select

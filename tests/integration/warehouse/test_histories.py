@@ -104,7 +104,7 @@ def versions_of(changes):
     for changed_at, state in states.items():
         if not openings or openings[-1][1][:2] != state[:2]:
             openings.append((changed_at, state))
-    ends = [*[changed_at for changed_at, _ in openings[1:]], None]
+    ends = [*[changed_at for changed_at, _ in openings], None][1:]
     return [
         (start, end, is_deleted, content, *opened_by)
         for (start, (is_deleted, content, opened_by)), end in zip(openings, ends, strict=True)
