@@ -1,8 +1,10 @@
 {{ record_model(['pets', 'clinic_visits'], 'pet_id', after=['cur.pets', 'cur.clinic_visits']) }}
 -- depends_on: {{ ref('stg_pets') }}, {{ ref('stg_clinic_visits') }}
-{% set touched = touched_keys() %}
+{% set keys = touched_keys() %}
+{% set touched = touched_in_cte('pet_id', keys) %}
 
-with completed_visits as (
+with {{ touched_cte('pet_id', keys) }}
+completed_visits as (
     select
         pet_id,
         visit_id,
