@@ -61,3 +61,9 @@
 
 {# Whole days from the first date to the second. #}
 {% macro days_between(earlier, later) %}{{ return("datediff('day', " ~ earlier ~ ", " ~ later ~ ")") }}{% endmacro %}
+
+{# How many different minutes of an hour the rows of a group fall into that meet `condition`. A bit for each
+   minute costs one integer a group; counting distinct values costs a table. #}
+{% macro distinct_minutes(expression, condition='true') %}{{ return(adapter.dispatch('distinct_minutes', 'petwellness')(expression, condition)) }}{% endmacro %}
+{% macro duckdb__distinct_minutes(expression, condition) %}{{ return("bit_count(bit_or(case when " ~ condition ~ " then cast(1 as bigint) << cast(extract(minute from " ~ expression ~ ") as bigint) else 0 end))") }}{% endmacro %}
+{% macro snowflake__distinct_minutes(expression, condition) %}{{ return("count(distinct case when " ~ condition ~ " then extract(minute from " ~ expression ~ ") end)") }}{% endmacro %}

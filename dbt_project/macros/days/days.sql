@@ -1,13 +1,13 @@
 {# Which event dates a run rebuilds, and how. A daily model deletes those
    literal dates and inserts them again; nothing joins over history. #}
 
-{# Pure: the days, as sorted ISO strings, of which a window of `window_days`
-   days ending on that day contains one of `days`. #}
-{% macro expand_days(days, window_days) -%}
+{# Pure: the days, as sorted ISO strings, of which a window contains one of
+   `days`: the `window_days` days that end on that day and `days_after` days after it. #}
+{% macro expand_days(days, window_days, days_after=0) -%}
     {%- set found = {} -%}
     {%- for day in days -%}
         {%- set first = modules.datetime.datetime.strptime(day | string, '%Y-%m-%d') -%}
-        {%- for step in range(window_days) -%}
+        {%- for step in range(-days_after, window_days) -%}
             {%- do found.update({(first + modules.datetime.timedelta(days=step)).strftime('%Y-%m-%d'): true}) -%}
         {%- endfor -%}
     {%- endfor -%}
@@ -52,10 +52,24 @@
     {%- endif -%}
 {%- endmacro %}
 
+{# Predicate: [valid_from, valid_to), open where valid_to is null, has a moment
+   in `days`; so that a join reads the spans of those days and not of all history. #}
+{% macro span_in_days(valid_from, valid_to, days) -%}
+    {%- if days is none -%}true
+    {%- elif not days -%}false
+    {%- else -%}
+        (
+        {%- for first, after_last in day_ranges(days) %}
+            {% if not loop.first %}or {% endif %}({{ valid_from }} < timestamp '{{ after_last }} 00:00:00' and ({{ valid_to }} is null or {{ valid_to }} > timestamp '{{ first }} 00:00:00'))
+        {%- endfor %}
+        )
+    {%- endif -%}
+{%- endmacro %}
+
 {# Days this run rebuilds of the model at hand: none means all of them. They
    are the dirty days and, for each kind of record input named in
    meta.inputs, the days whose fingerprint in cur.day_inputs is not the one
-   the model was last built from; each widened by meta.window_days. #}
+   the model was last built from; each widened by meta.window_days and meta.days_after. #}
 {% macro model_days() -%}
     {%- if not execute or not is_incremental() or var('dirty_days') is none -%}
         {{ return(none) }}
@@ -66,7 +80,7 @@
         {%- set changed = run_query(changed_inputs_sql(meta['inputs'])) -%}
         {%- set days = days + changed.columns[0].values() | map('string') | list -%}
     {%- endif -%}
-    {{ return(expand_days(days, meta.get('window_days', 1))) }}
+    {{ return(expand_days(days, meta.get('window_days', 1), meta.get('days_after', 0))) }}
 {%- endmacro %}
 
 {# Predicate: a day later than the last that the model at hand holds; false when all days are built anyway. #}

@@ -52,6 +52,29 @@
     {%- endcall %}
 {%- endmacro %}
 
+{# As overlapping_fingerprint, of what a day sees of a version: `fields` on each
+   day it overlaps and, on a day within which it begins or ends, that moment
+   too. A version that ends today leaves the fingerprints of its earlier days as
+   they were; a bound that is itself read as a value is named in `fields`. #}
+{% macro clipped_fingerprint(kind, relation, fields) -%}
+    {%- set columns = fields | map(attribute=0) | join(', ') -%}
+    {%- set pieces -%}
+    (
+        select {{ columns }}, valid_from, valid_to, 'all' as bound_kind, cast(null as timestamp) as bound_ts
+        from {{ relation }}
+        union all
+        select {{ columns }}, valid_from, {{ midnight_after('cast(valid_from as date)') }}, 'begin', valid_from
+        from {{ relation }}
+        where valid_from > cast(cast(valid_from as date) as timestamp)
+        union all
+        select {{ columns }}, cast(cast(valid_to as date) as timestamp), valid_to, 'end', valid_to
+        from {{ relation }}
+        where valid_to > cast(cast(valid_to as date) as timestamp)
+    ) as pieces
+    {%- endset -%}
+    {{ overlapping_fingerprint(kind, pieces, fields + [['bound_kind', 'text'], ['bound_ts', 'timestamp']]) }}
+{%- endmacro %}
+
 {# One row per event date: every record known at the day's end. `extracts` are
    part of it, because a complete extract states what is absent. #}
 {% macro known_fingerprint(kind, feeds) -%}

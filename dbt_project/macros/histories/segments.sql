@@ -77,3 +77,36 @@
         group by {% for key in keys %}spans.{{ key }}, {% endfor %}spans.segment_from, spans.segment_to
     )
 {%- endmacro %}
+
+{# CTEs ending in `merged`: spans [valid_from, valid_to) of `key`, contiguous and
+   open at the end, made from the CTE `states`, whose rows say what `columns` are
+   from `moment` on. Neighbours that are equal in all columns are one span. #}
+{% macro merged_neighbours(states, key, moment, columns) -%}
+    compared as (
+        select
+            {{ key }},
+            {{ moment }} as valid_from,
+            {%- for column in columns %}
+            {{ column }},
+            lag({{ column }}) over (partition by {{ key }} order by {{ moment }}) as previous_{{ column }},
+            {%- endfor %}
+            row_number() over (partition by {{ key }} order by {{ moment }}) as ordinal
+        from {{ states }}
+    ),
+
+    merged as (
+        select
+            {{ key }},
+            {%- for column in columns %}
+            {{ column }},
+            {%- endfor %}
+            valid_from,
+            lead(valid_from) over (partition by {{ key }} order by valid_from) as valid_to
+        from compared
+        where
+            ordinal = 1
+            {%- for column in columns %}
+            or {{ column }} is distinct from previous_{{ column }}
+            {%- endfor %}
+    )
+{%- endmacro %}

@@ -1,11 +1,24 @@
+{{ config(
+    materialized='incremental',
+    incremental_strategy='replace_days',
+    on_schema_change='fail',
+    cluster_by=['event_date'],
+    tags=['daily'],
+    meta={'daily': true, 'inputs': ['intervals', 'devices'], 'window_days': 1},
+    post_hook=['{{ forget_applied_inputs() }}', '{{ record_applied_inputs() }}']
+) }}
+-- depends_on: {{ ref('cur_day_inputs') }}, {{ ref('cur_applied_inputs') }}
+{% set days = model_days() %}
+
 select
     coalesce(clinic_id, 'unknown') as clinic_id,
     event_date,
     count(*) as device_count,
-    sum(case when event_count = 0 then 1 else 0 end) as silent_device_count,
+    cast(sum(case when event_count = 0 then 1 else 0 end) as bigint) as silent_device_count,
     cast(sum(expected_events) as bigint) as expected_events,
     cast(sum(case when expected_events is not null then event_count end) as bigint) as event_count,
     {{ ratio_of('sum(case when expected_events is not null then event_count end)', 'sum(expected_events)') }}
         as heartbeat_ratio
 from {{ ref('anl_device_daily_heartbeat') }}
+where {{ date_in_days('event_date', days) }}
 group by coalesce(clinic_id, 'unknown'), event_date

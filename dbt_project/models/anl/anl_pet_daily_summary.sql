@@ -1,3 +1,15 @@
+{{ config(
+    materialized='incremental',
+    incremental_strategy='replace_days',
+    on_schema_change='fail',
+    cluster_by=['event_date', 'clinic_id'],
+    tags=['daily'],
+    meta={'daily': true, 'inputs': ['intervals', 'pets', 'pet_contexts'], 'window_days': 1},
+    post_hook=['{{ forget_applied_inputs() }}', '{{ record_applied_inputs() }}']
+) }}
+-- depends_on: {{ ref('cur_day_inputs') }}, {{ ref('cur_applied_inputs') }}
+{% set days = model_days() %}
+
 with activity as (
     select
         pet_id,
@@ -11,35 +23,65 @@ with activity as (
         battery_min_pct,
         wear_minutes
     from {{ ref('anl_daily_activity') }}
+    where {{ date_in_days('event_date', days) }}
 ),
 
-visits as (
+-- Where no visit names a clinic, the one that captured most of the pet's events of the day stands in.
+capture_clinics as (
     select
         pet_id,
-        visit_ts,
-        next_vaccine_due
-    from {{ ref('cur_clinic_visits') }}
-    where is_current and not is_deleted and coalesce(status, 'completed') = 'completed'
+        event_date,
+        capture_clinic_id
+    from {{ ref('anl_telemetry_events') }}
+    where clinic_resolution = 'capture' and pet_id is not null and {{ date_in_days('event_date', days) }}
+    group by pet_id, event_date, capture_clinic_id
+    qualify
+        row_number() over (
+            partition by pet_id, event_date
+            order by count(*) desc, capture_clinic_id asc
+        ) = 1
 ),
 
-visits_by_day as (
+contexts as (
     select
-        activity.pet_id,
-        activity.event_date,
-        max(visits.visit_ts) as last_visit_ts,
-        max(visits.next_vaccine_due) as next_vaccine_due
-    from activity
-    inner join visits on activity.pet_id = visits.pet_id and activity.end_ts > visits.visit_ts
-    group by activity.pet_id, activity.event_date
+        spans.pet_id,
+        spans.owner_id,
+        spans.clinic_id,
+        spans.last_visit_ts,
+        spans.next_vaccine_due,
+        spans.valid_from,
+        spans.valid_to
+    from {{ ref('cur_pet_contexts') }} as spans
+    where {{ span_in_days('spans.valid_from', 'spans.valid_to', days) }}
+),
+
+pets as (
+    select
+        versions.pet_id,
+        versions.name,
+        versions.species,
+        versions.breed,
+        versions.microchip_id,
+        versions.valid_from,
+        versions.valid_to
+    from {{ ref('cur_pets') }} as versions
+    where {{ span_in_days('versions.valid_from', 'versions.valid_to', days) }}
 )
 
+-- Pet and context as they were at the day's last moment.
 select
     activity.pet_id,
     activity.event_date,
     pets.name as pet_name,
     pets.species,
     pets.breed,
-    pets.owner_id,
+    contexts.owner_id,
+    coalesce(contexts.clinic_id, capture_clinics.capture_clinic_id) as clinic_id,
+    case
+        when contexts.clinic_id is not null then 'visit'
+        when capture_clinics.capture_clinic_id is not null then 'capture'
+        else 'unknown'
+    end as clinic_resolution,
     {{ salted_hash('pets.microchip_id') }} as microchip_hash,
     activity.event_count,
     activity.total_steps,
@@ -48,14 +90,18 @@ select
     activity.body_temp_c_mean,
     activity.battery_min_pct,
     activity.wear_minutes,
-    cast(visits_by_day.last_visit_ts as date) as last_visit_date,
-    visits_by_day.next_vaccine_due
+    cast(contexts.last_visit_ts as date) as last_visit_date,
+    contexts.next_vaccine_due
 from activity
--- The pet as it was at the day's last moment.
-left join {{ ref('cur_pets') }} as pets
+left join pets
     on
         activity.pet_id = pets.pet_id
         and activity.end_ts > pets.valid_from
         and (pets.valid_to is null or pets.valid_to >= activity.end_ts)
-left join visits_by_day
-    on activity.pet_id = visits_by_day.pet_id and activity.event_date = visits_by_day.event_date
+left join contexts
+    on
+        activity.pet_id = contexts.pet_id
+        and activity.end_ts > contexts.valid_from
+        and (contexts.valid_to is null or contexts.valid_to >= activity.end_ts)
+left join capture_clinics
+    on activity.pet_id = capture_clinics.pet_id and activity.event_date = capture_clinics.event_date

@@ -4,29 +4,40 @@
     on_schema_change='fail',
     cluster_by=['event_date', 'pet_id'],
     tags=['daily'],
-    meta={'daily': true, 'inputs': ['intervals'], 'window_days': 1},
+    meta={'daily': true, 'inputs': ['device_contexts'], 'window_days': 1},
     post_hook=['{{ forget_applied_inputs() }}', '{{ record_applied_inputs() }}']
 ) }}
 -- depends_on: {{ ref('cur_day_inputs') }}, {{ ref('cur_applied_inputs') }}
 {% set days = model_days() %}
 
--- A device's intervals do not overlap, so an event meets at most one and the
+-- A device's contexts do not overlap, so an event meets at most one and the
 -- join neither adds nor drops rows.
-with intervals as (
+with contexts as (
     select
         device_id,
         pet_id,
         pet_resolution,
+        owner_id,
+        clinic_id,
         valid_from,
         coalesce(valid_to, timestamp '9999-12-31 00:00:00') as valid_to
-    from {{ ref('cur_device_pet_intervals') }}
+    from {{ ref('cur_device_contexts') }} as spans
+    where {{ span_in_days('spans.valid_from', 'spans.valid_to', days) }}
 )
 
 select
     events.event_id,
     events.device_id,
-    intervals.pet_id,
-    coalesce(intervals.pet_resolution, 'unassigned') as pet_resolution,
+    contexts.pet_id,
+    coalesce(contexts.pet_resolution, 'unassigned') as pet_resolution,
+    contexts.owner_id,
+    -- Before the pet's first visit, and without a pet, the clinic stamped at capture stands in.
+    coalesce(contexts.clinic_id, events.capture_clinic_id) as clinic_id,
+    case
+        when contexts.clinic_id is not null then 'visit'
+        when events.capture_clinic_id is not null then 'capture'
+        else 'unknown'
+    end as clinic_resolution,
     events.event_ts,
     events.event_date,
     events.arrival_ts,
@@ -47,9 +58,9 @@ select
     events.capture_clinic_id,
     events.source_system
 from {{ ref('stg_telemetry_events') }} as events
-left join intervals
+left join contexts
     on
-        events.device_id = intervals.device_id
-        and events.event_ts >= intervals.valid_from
-        and events.event_ts < intervals.valid_to
+        events.device_id = contexts.device_id
+        and events.event_ts >= contexts.valid_from
+        and events.event_ts < contexts.valid_to
 where {{ date_in_days('events.event_date', days) }}

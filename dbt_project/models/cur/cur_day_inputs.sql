@@ -3,27 +3,93 @@ with days as (
     from {{ ref('stg_telemetry_days') }}
 ),
 
+-- What is read of a pet matters from the day on which it first wore a collar.
+worn_pets as (
+    select
+        pet_id,
+        min(valid_from) as first_worn_at
+    from {{ ref('cur_device_pet_intervals') }}
+    where pet_id is not null
+    group by pet_id
+),
+
+worn_pet_versions as (
+    select
+        pets.pet_id,
+        pets.name,
+        pets.species,
+        pets.breed,
+        pets.microchip_id,
+        greatest(pets.valid_from, worn_pets.first_worn_at) as valid_from,
+        pets.valid_to
+    from {{ ref('cur_pets') }} as pets
+    inner join worn_pets on pets.pet_id = worn_pets.pet_id
+    where pets.valid_to is null or pets.valid_to > worn_pets.first_worn_at
+),
+
+worn_pet_contexts as (
+    select
+        contexts.pet_id,
+        contexts.owner_id,
+        contexts.clinic_id,
+        contexts.last_visit_ts,
+        contexts.next_vaccine_due,
+        greatest(contexts.valid_from, worn_pets.first_worn_at) as valid_from,
+        contexts.valid_to
+    from {{ ref('cur_pet_contexts') }} as contexts
+    inner join worn_pets on contexts.pet_id = worn_pets.pet_id
+    where contexts.valid_to is null or contexts.valid_to > worn_pets.first_worn_at
+),
+
+cuts as (
+    select
+        device_id,
+        valid_from as cut_ts,
+        valid_from,
+        valid_to
+    from {{ ref('cur_assignment_cuts') }}
+),
+
 fingerprints as (
-    {{ overlapping_fingerprint('intervals', ref('cur_device_pet_intervals'), [
+    {{ clipped_fingerprint('intervals', ref('cur_device_pet_intervals'), [
         ['device_id', 'text'],
         ['pet_id', 'text'],
-        ['valid_from', 'timestamp'],
-        ['valid_to', 'timestamp'],
         ['pet_resolution', 'text'],
     ]) | indent(4) }}
     union all
-    {{ overlapping_fingerprint('devices', ref('cur_devices'), [
+    {{ clipped_fingerprint('devices', ref('cur_devices'), [
         ['device_id', 'text'],
-        ['valid_from', 'timestamp'],
-        ['valid_to', 'timestamp'],
         ['record_md5', 'text'],
         ['is_deleted', 'boolean'],
     ]) | indent(4) }}
     union all
-    {{ overlapping_fingerprint('assignment_cuts', ref('cur_assignment_cuts'), [
+    {{ clipped_fingerprint('device_contexts', ref('cur_device_contexts'), [
         ['device_id', 'text'],
-        ['valid_from', 'timestamp'],
-        ['valid_to', 'timestamp'],
+        ['pet_id', 'text'],
+        ['pet_resolution', 'text'],
+        ['owner_id', 'text'],
+        ['clinic_id', 'text'],
+    ]) | indent(4) }}
+    union all
+    {{ clipped_fingerprint('pets', 'worn_pet_versions', [
+        ['pet_id', 'text'],
+        ['name', 'text'],
+        ['species', 'text'],
+        ['breed', 'text'],
+        ['microchip_id', 'text'],
+    ]) | indent(4) }}
+    union all
+    {{ clipped_fingerprint('pet_contexts', 'worn_pet_contexts', [
+        ['pet_id', 'text'],
+        ['owner_id', 'text'],
+        ['clinic_id', 'text'],
+        ['last_visit_ts', 'timestamp'],
+        ['next_vaccine_due', 'date'],
+    ]) | indent(4) }}
+    union all
+    {{ clipped_fingerprint('assignment_cuts', 'cuts', [
+        ['device_id', 'text'],
+        ['cut_ts', 'timestamp'],
     ]) | indent(4) }}
     union all
     {{ known_fingerprint('known_records', ['device_assignments', 'pets', 'clinic_visits']) | indent(4) }}

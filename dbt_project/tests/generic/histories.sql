@@ -51,3 +51,19 @@ select span_key, valid_from, valid_to, next_valid_from
 from spans
 where valid_to <= valid_from or valid_to > next_valid_from or (valid_to is null and next_valid_from is not null)
 {% endtest %}
+
+{# Spans of a key follow each other without gap or overlap, and none is empty. #}
+{% test contiguous_spans(model, key_column) %}
+with spans as (
+    select
+        {{ key_column }} as span_key,
+        valid_from,
+        valid_to,
+        lead(valid_from) over (partition by {{ key_column }} order by valid_from) as next_valid_from
+    from {{ model }}
+)
+
+select span_key, valid_from, valid_to, next_valid_from
+from spans
+where valid_to <= valid_from or valid_to is distinct from next_valid_from
+{% endtest %}

@@ -42,3 +42,25 @@ where
         {%- endfor %}
     )
 {% endtest %}
+
+{# Every value of `columns` is one of its accepted ones; nulls pass. `accepted` maps a column to its list. #}
+{% test values_among(model, accepted, date_column=none) %}
+select {{ accepted.keys() | join(', ') }}
+from {{ model }}
+where
+    {{ date_in_days(date_column, var('dirty_days')) if date_column else 'true' }}
+    and (
+        {%- for column, values in accepted.items() %}
+        {% if not loop.first %}or {% endif %}{{ column }} not in ('{{ values | join("', '") }}')
+        {%- endfor %}
+    )
+{% endtest %}
+
+{# Every value of `column` is an `id_column` of the relation `to`; nulls pass. #}
+{% test known_ids(model, column, to, id_column, date_column=none) %}
+select distinct {{ column }}
+from {{ model }}
+where
+    {{ date_in_days(date_column, var('dirty_days')) if date_column else 'true' }}
+    and {{ column }} not in (select known.{{ id_column }} from {{ to }} as known where known.{{ id_column }} is not null)
+{% endtest %}

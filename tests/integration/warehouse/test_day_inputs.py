@@ -7,10 +7,14 @@ import pytest
 from seeded_raw import FIRST_DAY, small_world
 
 DAYS = 9
+# Begin and end of a version, and what else a day reads of it; a segment's begin is read as a value, too.
 VERSIONS = {
-    "intervals": "select device_id, valid_from, valid_to, pet_id, pet_resolution from cur.device_pet_intervals",
-    "devices": "select device_id, valid_from, valid_to, record_md5, is_deleted from cur.devices",
-    "assignment_cuts": "select device_id, valid_from, valid_to from cur.assignment_cuts",
+    "intervals": "select valid_from, valid_to, device_id, pet_id, pet_resolution from cur.device_pet_intervals",
+    "devices": "select valid_from, valid_to, device_id, record_md5, is_deleted from cur.devices",
+    "assignment_cuts": "select valid_from, valid_to, device_id, valid_from as cut_ts from cur.assignment_cuts",
+    "device_contexts": """
+        select valid_from, valid_to, device_id, pet_id, pet_resolution, owner_id, clinic_id from cur.device_contexts
+    """,
 }
 
 
@@ -38,15 +42,22 @@ def assert_stands_for(found, read):
 
 
 @pytest.mark.parametrize("kind", list(VERSIONS))
-def test_a_days_fingerprint_stands_for_the_versions_that_overlap_it(warehouse, kind):
+def test_a_days_fingerprint_stands_for_what_the_day_sees_of_the_versions_that_overlap_it(warehouse, kind):
     versions = [tuple(row.values()) for row in warehouse.rows(VERSIONS[kind])]
     found = fingerprints(warehouse, kind)
     read = {}
     for day in found:
         start = datetime(day.year, day.month, day.day)
         end = start + timedelta(days=1)
+        # A bound outside the day is none to the day: a version that ends later is still open in it.
         read[day] = frozenset(
-            version for version in versions if version[1] < end and (version[2] is None or version[2] > start)
+            (
+                valid_from if valid_from > start else None,
+                valid_to if valid_to and valid_to < end else None,
+                *values,
+            )
+            for valid_from, valid_to, *values in versions
+            if valid_from < end and (valid_to is None or valid_to > start)
         )
     if kind == "devices":
         # Only d0 changes, in the middle of day 4: both of its versions are read there.
