@@ -133,7 +133,8 @@ def test_exact_repeats_are_set_aside_and_point_to_a_record_that_stays(make_wareh
         )
     )
     feeds = [f"stg_{feed}" for feed in ("owners", "pets", "devices", "clinics", "device_assignments")]
-    feeds += [f"stg_{feed}" for feed in ("clinic_visits", "appointments", "breeds", "record_duplicates")]
+    feeds += [f"stg_{feed}" for feed in ("clinic_visits", "appointments", "breeds", "visit_documents")]
+    feeds += ["stg_engagement", "stg_record_duplicates"]
     warehouse.build("--select", *feeds)
     repeats = warehouse.rows(
         "select entity_id, kafka_offset, kept_stream_id, kept_kafka_offset from stg.record_duplicates order by 1"
