@@ -43,12 +43,10 @@ class Document:
 
 def plan_documents(world: World) -> list[Document]:
     """Documents of part of the completed visits, in order of their visits."""
-    owners = {
-        m.key: m.patch["name"] for m in world.mutations if m.feed == "owners" and "name" in (m.patch or {})
-    }
-    pets = {m.key: m.patch["name"] for m in world.mutations if m.feed == "pets" and "name" in (m.patch or {})}
+    owners, pets = _names(world, "owners"), _names(world, "pets")
     positions = {pet.pet_id: position for position, pet in enumerate(world.pets)}
     planned: list[Document] = []
+    doubtful = 0
     for visit_id, visit in last_rows(world, "clinic_visits").items():
         if visit["status"] != "completed":
             continue
@@ -64,20 +62,34 @@ def plan_documents(world: World) -> list[Document]:
             "weight_kg": str(visit["weight_kg"]),
         }
         for copy in range(1 + int(rng.random() < 0.15)):
-            planned.append(
-                _document(world, visit, f"{visit_id.removeprefix('visit-')}-{copy + 1}", written, rng)
-            )
+            number = f"{visit_id.removeprefix('visit-')}-{copy + 1}"
+            planned.append(_document(world, visit, number, written, doubtful, rng))
+            doubtful += planned[-1].is_doubtful
     return planned
 
 
+def _names(world: World, feed: str) -> dict[str, str]:
+    return {
+        mutation.key: mutation.patch["name"]
+        for mutation in world.mutations
+        if mutation.feed == feed and mutation.patch is not None and "name" in mutation.patch
+    }
+
+
 def _document(
-    world: World, visit: dict[str, Any], number: str, written: dict[str, str], rng: np.random.Generator
+    world: World,
+    visit: dict[str, Any],
+    number: str,
+    written: dict[str, str],
+    doubtful_before: int,
+    rng: np.random.Generator,
 ) -> Document:
     scanned_at = visit["visit_end_ts"] + timedelta(minutes=int(rng.integers(5, 240)))
     doubtful = rng.random() < world.config.doubtful_documents
     low, high = (0.35, 0.79) if doubtful else (0.80, 0.999)
     confidence = Decimal(f"{rng.uniform(low, high):.3f}")
-    unreadable = doubtful and rng.random() < 0.125
+    # Every sixth doubtful one cannot be read at all, every fourth is left lying.
+    unreadable, left_lying = doubtful and doubtful_before % 6 == 4, doubtful_before % 4 == 0
     read = {name: text.translate(_MISREAD) for name, text in written.items()} if doubtful else written
     row = {
         "document_id": f"document-{number}",
@@ -94,9 +106,9 @@ def _document(
         "validator_id": None,
         "validated_at": None,
     }
-    checked, hours, rejected = rng.random() < 0.8, float(rng.uniform(2, 60)), rng.random() < 0.15
+    hours, rejected = float(rng.uniform(2, 60)), rng.random() < 0.15
     validator = f"validator-{int(rng.integers(VALIDATORS)) + 1:02d}"
-    if not (doubtful and checked):
+    if not doubtful or left_lying:
         return Document(row, scanned_at, None)
     decision: dict[str, Any] = {
         "review_status": "rejected" if rejected else "validated",
