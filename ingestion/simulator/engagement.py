@@ -8,7 +8,7 @@ while analytics is refused, and nobody is contacted while no longer a client.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -124,7 +124,7 @@ def _delay(rng: np.random.Generator) -> int:
 def _about_appointments(world: World, consent: _Consent) -> Iterator[Contact]:
     """Who booked an appointment, by which channel, and the reminder of it a day before."""
     pets = {pet.pet_id: position for position, pet in enumerate(world.pets)}
-    booked_at = {}
+    booked_at: dict[str, datetime] = {}
     for mutation in world.mutations:
         if mutation.feed == "appointments":
             booked_at[mutation.key] = min(
@@ -174,16 +174,16 @@ def contact_mutations(world: World, contacts: dict[str, Contact]) -> Iterator[Mu
 
 def contacts_per_owner_day(world: World, contacts: Iterable[Contact]) -> list[dict[str, Any]]:
     """Contacts counted by owner, UTC date, channel and action, in that order; seconds of sessions and calls."""
-    counts: dict[tuple[str, datetime, str, str], list[int]] = defaultdict(lambda: [0, 0])
+    counts: dict[tuple[str, date, str, str], list[int]] = defaultdict(lambda: [0, 0])
     for contact in contacts:
-        day = contact.occurred_at.replace(hour=0, minute=0, second=0)
+        day = contact.occurred_at.date()
         found = counts[world.owner_ids[contact.owner], day, contact.channel, contact.action]
         found[0] += 1
         found[1] += contact.duration_s or 0
     return [
         {
             "owner_id": owner_id,
-            "event_date": day.date(),
+            "event_date": day,
             "channel": channel,
             "action": action,
             "contact_count": count,
