@@ -274,8 +274,8 @@ def test_nobody_is_contacted_on_a_channel_that_was_refused():
         if row["action"] == "session":
             assert allowed["analytics"]
         refused.update(name for name, value in allowed.items() if not value)
-    assert min(refused[name] for name in ("push", "sms", "email", "analytics")) > 20, (
-        "nobody refuses anything"
+    assert min(refused[name] for name in ("push", "sms", "email", "analytics")) > 5, (
+        "who refuses is not contacted at all"
     )
 
 
