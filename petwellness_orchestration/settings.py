@@ -60,6 +60,9 @@ class OperationsSettings(BaseSettings):
     first_arrival_date: date = Field(default=date(2026, 1, 1), description="First day anything landed (UTC).")
     alert_webhook_url: str | None = Field(default=None, description="Failures are posted here as JSON.")
     heartbeat_min_ratio: float = Field(default=0.8, gt=0, le=1)
+    document_review_days: int = Field(
+        default=3, ge=0, description="How long a document that OCR is not sure of may wait for a person."
+    )
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,31 @@ RECORD_FEEDS: dict[str, list[pa.Field]] = {
         pa.field("min_life_expectancy_years", pa.decimal128(4, 1)),
         pa.field("max_life_expectancy_years", pa.decimal128(4, 1)),
     ],
+    "visit_documents": [
+        pa.field("document_id", pa.string(), nullable=False),
+        pa.field("visit_id", pa.string(), nullable=False),
+        pa.field("pet_id", pa.string(), nullable=False),
+        pa.field("document_uri", pa.string(), nullable=False),  # where the original is kept
+        pa.field("media_type", pa.string()),
+        pa.field("page_count", pa.int32()),
+        pa.field("sha256", pa.string()),  # of the original, lower-case hexadecimal
+        pa.field("ocr_engine", pa.string()),
+        pa.field("ocr_fields", pa.string()),  # JSON object; may name people
+        pa.field("ocr_confidence", pa.decimal128(4, 3)),  # 0 to 1
+        pa.field("review_status", pa.string()),  # pending | auto_accepted | validated | rejected
+        pa.field("validator_id", pa.string()),  # pseudonym of the person who decided
+        pa.field("validated_at", TIMESTAMP),
+    ],
+    "engagement": [
+        pa.field("engagement_id", pa.string(), nullable=False),
+        pa.field("owner_id", pa.string(), nullable=False),
+        pa.field("channel", pa.string(), nullable=False),  # app | email | sms | push | phone
+        # session | sent | opened | clicked | called | booked
+        pa.field("action", pa.string(), nullable=False),
+        pa.field("occurred_at", TIMESTAMP, nullable=False),
+        pa.field("duration_s", pa.int32()),  # of a session or a call
+        pa.field("appointment_id", pa.string()),  # booked, or what a message or call was about
+    ],
 }
 
 

@@ -10,4 +10,6 @@ RECORD_FEED_NAMES = (
     "clinic_visits",
     "appointments",
     "breeds",
+    "visit_documents",
+    "engagement",
 )

@@ -40,7 +40,19 @@ RECORD_KEYS: dict[str, str] = {
     "clinic_visits": "visit_id",
     "appointments": "appointment_id",
     "breeds": "breed_id",
+    "visit_documents": "document_id",
+    "engagement": "engagement_id",
 }
+
+# Which actions a channel can have: a message is sent, only some are seen being opened.
+ENGAGEMENT_ACTIONS: dict[str, frozenset[str]] = {
+    "app": frozenset({"session", "booked"}),
+    "email": frozenset({"sent", "opened", "clicked", "booked"}),
+    "push": frozenset({"sent", "opened", "clicked", "booked"}),
+    "sms": frozenset({"sent", "clicked", "booked"}),
+    "phone": frozenset({"called", "booked"}),
+}
+_TIMED_ACTIONS = frozenset({"session", "called"})
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
@@ -81,6 +93,12 @@ def _json_text_list(value: str) -> str:
     items = json.loads(_canonical(value))
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
         raise ValueError("is not a JSON list of strings")
+    return value
+
+
+def _json_object(value: str) -> str:
+    if not isinstance(json.loads(_canonical(value)), dict):
+        raise ValueError("is not a JSON object")
     return value
 
 
@@ -248,6 +266,64 @@ class BreedRecord(_Record):
         return self
 
 
+class VisitDocumentRecord(_Record):
+    """A scan or file of a visit: where the original is, what OCR read of it and who checked that.
+
+    What OCR found comes with the engine that found it. `pending` and `auto_accepted`
+    are the machine's, `validated` and `rejected` a person's decision, who is named.
+    """
+
+    document_id: Text
+    visit_id: Text
+    pet_id: Text
+    document_uri: Text
+    media_type: Annotated[str, StringConstraints(pattern=r"^[a-z]+/[a-z0-9][a-z0-9.+-]*$")] | None = None
+    page_count: Annotated[int, Field(gt=0, le=100_000)] | None = None
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+    ocr_engine: Text | None = None
+    ocr_fields: Annotated[str, AfterValidator(_json_object)] | None = None
+    ocr_confidence: Annotated[Decimal, Field(ge=0, le=1, max_digits=4, decimal_places=3)] | None = None
+    review_status: Literal["pending", "auto_accepted", "validated", "rejected"] | None = None
+    validator_id: Text | None = None
+    validated_at: Timestamp | None = None
+
+    @model_validator(mode="after")
+    def _says_who_read_it(self) -> "VisitDocumentRecord":
+        if self.ocr_engine is None and (self.ocr_fields, self.ocr_confidence) != (None, None):
+            raise ValueError("ocr_fields or ocr_confidence without ocr_engine")
+        if self.review_status == "auto_accepted" and self.ocr_confidence is None:
+            raise ValueError("auto_accepted without ocr_confidence")
+        return self
+
+    @model_validator(mode="after")
+    def _says_who_checked_it(self) -> "VisitDocumentRecord":
+        decided = self.review_status in ("validated", "rejected")
+        named = (self.validator_id is not None, self.validated_at is not None)
+        if named != (decided, decided):
+            raise ValueError("validator_id and validated_at belong to validated and rejected, and only there")
+        return self
+
+
+class EngagementRecord(_Record):
+    """One contact with an owner or one thing an owner did, on one channel."""
+
+    engagement_id: Text
+    owner_id: Text
+    channel: Literal["app", "email", "sms", "push", "phone"]
+    action: Literal["session", "sent", "opened", "clicked", "called", "booked"]
+    occurred_at: Timestamp
+    duration_s: Annotated[int, Field(ge=0, le=86_400)] | None = None
+    appointment_id: Text | None = None
+
+    @model_validator(mode="after")
+    def _action_fits_channel(self) -> "EngagementRecord":
+        if self.action not in ENGAGEMENT_ACTIONS[self.channel]:
+            raise ValueError("channel has no such action")
+        if self.duration_s is not None and self.action not in _TIMED_ACTIONS:
+            raise ValueError("duration_s belongs to sessions and calls")
+        return self
+
+
 RECORD_MODELS: dict[str, type[_Record]] = {
     "owners": OwnerRecord,
     "pets": PetRecord,
@@ -257,6 +333,8 @@ RECORD_MODELS: dict[str, type[_Record]] = {
     "clinic_visits": ClinicVisitRecord,
     "appointments": AppointmentRecord,
     "breeds": BreedRecord,
+    "visit_documents": VisitDocumentRecord,
+    "engagement": EngagementRecord,
 }
 
 

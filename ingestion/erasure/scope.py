@@ -21,6 +21,7 @@ from ingestion.lake.landing import Manifest
 from ingestion.lake.records import read_records
 from ingestion.lake.redactions import (
     ERASURE,
+    RECORD_REFERENCES,
     Arrivals,
     Redaction,
     Redactions,
@@ -36,6 +37,9 @@ from ingestion.lake.redactions import (
 )
 from ingestion.lake.replacements import Replacements
 from ingestion.lake.store import ObjectStore
+
+# Feeds about the owner they name; a pet's record names its owner and is about the pet.
+_ABOUT_OWNERS = frozenset({"owners", "engagement"})
 
 # Records of a pet that happened at one moment, by the column that says when.
 _MOMENTS = {"clinic_visits": "visit_ts", "appointments": "scheduled_ts"}
@@ -180,11 +184,13 @@ def erased_arrivals(
 def _business_keys(
     store: ObjectStore, owner_id: str, whole: list[str], moved_on: list[Held], redactions: Redactions
 ) -> dict[str, list[str]]:
-    """Keys of the records to erase, by feed; a pet that moved on keeps its own."""
+    """Keys of the records to erase, by feed; a pet that moved on keeps its own, and what refers to a record
+    that goes, goes too."""
     found: dict[str, list[str]] = {}
+    # Visits and appointments come before what refers to them.
     for feed in RECORD_FEED_NAMES:
         columns = [column.name for column in RECORD_FEEDS[feed]]
-        about = [name for name in ("pet_id", "owner_id") if name in columns]
+        about = [name for name in ("pet_id", "owner_id", *RECORD_REFERENCES) if name in columns]
         if not about:
             continue
         moment = _MOMENTS.get(feed)
@@ -192,9 +198,10 @@ def _business_keys(
         keys = {
             row["business_key"]
             for row in table.to_pylist()
-            if (row.get("owner_id") == owner_id and feed == "owners")
+            if (row.get("owner_id") == owner_id and feed in _ABOUT_OWNERS)
             or row.get("pet_id") in set(whole)
             or (moment and _was_theirs(row["pet_id"], row[moment], moved_on))
+            or any(row.get(column) in found.get(to, ()) for column, to in RECORD_REFERENCES.items())
         }
         if keys:
             found[feed] = sorted(keys)

@@ -26,6 +26,9 @@ from ingestion.contracts.feeds import TELEMETRY_FEED
 from ingestion.lake import layout
 from ingestion.lake.store import ObjectExistsError, ObjectStore
 
+# Columns of records that name another record, and its feed: what refers to an erased one goes with it.
+RECORD_REFERENCES = {"visit_id": "clinic_visits", "appointment_id": "appointments"}
+
 LATE_OPT_OUT = "late_opt_out"
 ERASURE = "erasure"
 
@@ -177,7 +180,7 @@ class Redactions:
 
     def rows(self, feed: str, table: pa.Table) -> npt.NDArray[np.bool_]:
         """Which rows of a landed table are redacted. Telemetry: by device and time of receipt.
-        Records: by business key, or by the owner or pet they name."""
+        Records: by business key, or by the owner, pet, visit or appointment they name."""
         if feed == TELEMETRY_FEED:
             return rows_received_in(self.arrivals, table["device_id"], arrival_us(table))
         covered = np.zeros(table.num_rows, np.bool_)
@@ -191,6 +194,8 @@ class Redactions:
             "business_key": self.business_keys(feed),
             "owner_id": self.owner_ids,
             "pet_id": self.pet_ids,
+            # A document of an erased visit or a message about an erased appointment says as much as those.
+            **{column: self.business_keys(about) for column, about in RECORD_REFERENCES.items()},
         }
         return [(column, values) for column, values in by_column.items() if values and column in columns]
 
@@ -211,7 +216,8 @@ class Redactions:
         """The columns that `rows` needs of a landed table with `columns`."""
         if feed == TELEMETRY_FEED:
             return ["device_id", "arrival_ts"]
-        return [name for name in ("business_key", "owner_id", "pet_id") if name in columns]
+        named = ("business_key", "owner_id", "pet_id", *RECORD_REFERENCES)
+        return [name for name in named if name in columns]
 
 
 def rows_received_in(

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-JSON_COLUMNS = frozenset({"payload", "consent_flags", "diagnosis_codes"})
+JSON_COLUMNS = frozenset({"payload", "consent_flags", "diagnosis_codes", "ocr_fields"})
 
 # Files per insert: bounds the memory of one statement, keeps its progress visible.
 FILES_PER_INSERT = 64

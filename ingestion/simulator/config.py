@@ -11,7 +11,7 @@ from datetime import date, datetime, timedelta
 from pydantic import BaseModel, ConfigDict, Field
 
 # Raise it with every change of the bytes that a configuration produces.
-SIMULATOR_VERSION = 1
+SIMULATOR_VERSION = 2
 
 
 class FleetConfig(BaseModel):
@@ -65,6 +65,12 @@ class FleetConfig(BaseModel):
     )
     no_show: float = Field(
         default=0.12, ge=0.0, le=1.0, description="Share of planned visits that are missed."
+    )
+    documents: float = Field(
+        default=0.5, ge=0.0, le=1.0, description="Share of completed visits of which a document is scanned."
+    )
+    doubtful_documents: float = Field(
+        default=0.15, ge=0.0, le=1.0, description="Share of documents that OCR is not sure of or cannot read."
     )
     consent_changes: float = Field(
         default=0.10, ge=0.0, le=1.0, description="Share of households that change a flag in the period."

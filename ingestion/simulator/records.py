@@ -1,4 +1,4 @@
-"""Record extracts of the fleet: the world's mutations as change records in Arrow tables.
+"""Record extracts of the fleet: mutations of the world, its documents and contacts, as change records.
 
 An extract before the period states everything, then one per day and feed
 carries what became known since the one before; a feed without changes has no
@@ -15,10 +15,12 @@ from ingestion.contracts.columns import RECORD_FEEDS
 from ingestion.contracts.records import RECORD_KEYS, canonical_json, records_table
 from ingestion.extracts.model import RecordExtract
 from ingestion.simulator.config import FleetConfig
+from ingestion.simulator.documents import document_mutations, plan_documents
+from ingestion.simulator.engagement import contact_mutations, plan_contacts
 from ingestion.simulator.world import INITIAL, Mutation, World
 
 SOURCE = "clinic-crm"
-_JSON_COLUMNS = ("consent_flags", "diagnosis_codes")
+_JSON_COLUMNS = ("consent_flags", "diagnosis_codes", "ocr_fields")
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,12 @@ def changes(world: World) -> list[Change]:
     Of what happened before the period only the last state of each record is delivered.
     """
     by_key: dict[tuple[str, str], list[Mutation]] = defaultdict(list)
-    for mutation in world.mutations:
+    mutations = [
+        *world.mutations,
+        *document_mutations(world, plan_documents(world)),
+        *contact_mutations(world, plan_contacts(world)),
+    ]
+    for mutation in mutations:
         by_key[mutation.feed, mutation.key].append(mutation)
     found: list[Change] = []
     for (feed, key), mutations in sorted(by_key.items()):

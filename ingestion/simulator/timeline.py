@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ingestion.simulator.config import FleetConfig
 from ingestion.simulator.randomness import F64, I64, NORMAL, derive, mix, part, uniform
-from ingestion.simulator.world import ILLNESS_EFFECTS, Interval, World, intervals_by_subject
+from ingestion.simulator.world import ILLNESS_EFFECTS, World, holding, intervals_by_subject
 
 F32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
@@ -126,13 +126,6 @@ def build_timeline(world: World) -> Timeline:
     )
 
 
-def _holding(intervals: list[Interval], moment: datetime) -> Interval | None:
-    for interval in intervals:
-        if interval.start <= moment and (interval.end is None or moment < interval.end):
-            return interval
-    return None
-
-
 def _segments(world: World) -> Segments:
     ownership, homes = world.ownership, world.homes
     opt_outs = intervals_by_subject(world.opt_outs)
@@ -142,10 +135,10 @@ def _segments(world: World) -> Segments:
     def add(device: int, ms: int, pet: int, owner: int | None, moment: datetime) -> None:
         lat, long, out = 0.0, 0.0, False
         if owner is not None:
-            home = _holding(homes[owner], moment)
+            home = holding(homes[owner], moment)
             if home is not None:
                 lat, long = world.home_positions[home.target]
-            out = _holding(opt_outs.get(owner, []), moment) is not None
+            out = holding(opt_outs.get(owner, []), moment) is not None
         rows.append(((device << _TIME_BITS) + ms, pet, round(lat * 10**7), round(long * 10**7), out))
 
     for device in range(world.config.collars):
@@ -160,7 +153,7 @@ def _segments(world: World) -> Segments:
                     cuts |= {change.start, change.end or wear.start}
             for cut in sorted(cuts):
                 if cut >= wear.start and (wear.end is None or cut < wear.end):
-                    held = _holding(ownership[wear.target], cut)
+                    held = holding(ownership[wear.target], cut)
                     add(device, to_ms(cut), wear.target, held.target if held else None, cut)
             free_from = to_ms(wear.end) if wear.end else -1
         if free_from >= 0:

@@ -17,6 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from ingestion.simulator.config import SIMULATOR_VERSION, FleetConfig
+from ingestion.simulator.documents import Document, plan_documents
+from ingestion.simulator.engagement import contacts_per_owner_day, plan_contacts
 from ingestion.simulator.faults import CONFLICT, DUPLICATE, LATE, MALFORMATIONS, OUT_OF_ORDER
 from ingestion.simulator.randomness import I64
 from ingestion.simulator.records import Change, repeats
@@ -80,6 +82,9 @@ class Truth:
     - `lazy_days`: pet_id, day; `no_shows`: visit_id
     - `histories`: feed, business_key, versions (SCD type 2 rows, deletions included), is_deleted at the end
     - `late_records`: feed, business_key, changed_at, delivered on day (changed before the day began)
+    - `documents`: document_id, visit_id, ocr_confidence, is_doubtful (a person has to look), review_status at
+      the end, decided_at
+    - `engagement`: owner_id, event_date, channel, action, contact_count, duration_s
     """
 
     fingerprint: str
@@ -102,11 +107,12 @@ def find_truth(world: World, timeline: Timeline, planner: Planner, delivered: li
     total = WaveTruth()
     for wave in waves:
         total.add(wave)
+    documents = _documents(config, plan_documents(world))
     return Truth(
         fingerprint=config.fingerprint(),
         total=total,
         waves=waves,
-        world=_stories(world, delivered),
+        world=_stories(world, delivered, documents),
         tables={
             "events_per_device_day": tally.events_table(world.device_ids),
             "gaps": _gaps(world, timeline),
@@ -115,6 +121,8 @@ def find_truth(world: World, timeline: Timeline, planner: Planner, delivered: li
             **_world_tables(world),
             "histories": histories(delivered),
             "late_records": _late_records(config, delivered),
+            "documents": documents,
+            "engagement": _engagement(world),
         },
     )
 
@@ -190,7 +198,7 @@ class _Tally:
         )
 
 
-def _stories(world: World, delivered: list[Change]) -> dict[str, Any]:
+def _stories(world: World, delivered: list[Change], documents: pa.Table) -> dict[str, Any]:
     """Named counts and the ids that play a part."""
     devices = world.device_ids
     return {
@@ -208,6 +216,11 @@ def _stories(world: World, delivered: list[Change]) -> dict[str, Any]:
         "pets_with_unplanned_visit": len({i.pet for i in world.illnesses if i.visit_id}),
         "pets_ill_without_visit": len({i.pet for i in world.illnesses if not i.visit_id}),
         "no_shows": len(world.no_shows),
+        "documents": documents.num_rows,
+        "doubtful_documents": documents["is_doubtful"].to_pylist().count(True),
+        "documents_to_review": sum(
+            row["is_doubtful"] and row["review_status"] == "pending" for row in documents.to_pylist()
+        ),
         "repeated_records": [f"{change.feed}/{change.key}" for change in repeats(world.config, delivered)],
         "records": dict(Counter(change.feed for change in delivered)),
     }
@@ -319,6 +332,51 @@ def _late_records(config: FleetConfig, delivered: list[Change]) -> pa.Table:
             "changed_at": _times(change.changed_at for change in late),
             "delivered_day": pa.array([change.delivery for change in late], pa.int32()),
         }
+    )
+
+
+def _documents(config: FleetConfig, planned: list[Document]) -> pa.Table:
+    """What the last extract says of each document; a decision after it is not made yet."""
+    rows = []
+    for document in planned:
+        if document.scanned_at >= config.end_ts:
+            continue
+        decision = document.decision
+        if decision is not None and decision["validated_at"] >= config.end_ts:
+            decision = None
+        stated = document.row | (decision or {})
+        rows.append(
+            {name: stated[name] for name in ("document_id", "visit_id", "ocr_confidence", "review_status")}
+            | {"is_doubtful": document.is_doubtful, "decided_at": stated["validated_at"]}
+        )
+    return pa.Table.from_pylist(
+        rows,
+        schema=pa.schema(
+            [
+                ("document_id", pa.string()),
+                ("visit_id", pa.string()),
+                ("ocr_confidence", pa.decimal128(4, 3)),
+                ("is_doubtful", pa.bool_()),
+                ("review_status", pa.string()),
+                ("decided_at", pa.timestamp("us")),
+            ]
+        ),
+    )
+
+
+def _engagement(world: World) -> pa.Table:
+    return pa.Table.from_pylist(
+        contacts_per_owner_day(world, plan_contacts(world).values()),
+        schema=pa.schema(
+            [
+                ("owner_id", pa.string()),
+                ("event_date", pa.date32()),
+                ("channel", pa.string()),
+                ("action", pa.string()),
+                ("contact_count", pa.int64()),
+                ("duration_s", pa.int64()),
+            ]
+        ),
     )
 
 

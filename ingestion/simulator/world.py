@@ -215,9 +215,15 @@ def _before(world: World, rng: np.random.Generator, first_days: int, last_days: 
     )
 
 
-def _day(world: World, moment: datetime) -> int:
-    """The day whose closing extract first sees a change; INITIAL before the period."""
-    return INITIAL if moment < world.config.start_ts else (moment - world.config.start_ts).days
+def delivery_of(config: FleetConfig, changed_at: datetime, delayed_days: int = 0) -> int | None:
+    """The extract that first sees a change, or one some days after it; None when the period is over by then.
+
+    A delay moves nothing beyond the last extract.
+    """
+    if changed_at < config.start_ts:
+        return INITIAL
+    day = (changed_at - config.start_ts).days
+    return None if day >= config.days else min(day + delayed_days, config.days - 1)
 
 
 def _record(
@@ -228,10 +234,8 @@ def _record(
     patch: dict[str, Any] | None,
     delayed_days: int = 0,
 ) -> None:
-    delivery = _day(world, changed_at)
-    if delivery != INITIAL:
-        delivery = min(delivery + delayed_days, max(delivery, world.config.days - 1))
-    if delivery < world.config.days:
+    delivery = delivery_of(world.config, changed_at, delayed_days)
+    if delivery is not None:
         world.mutations.append(Mutation(feed, key, changed_at, delivery, patch))
 
 
@@ -784,6 +788,26 @@ def _fall_ill(world: World, visits: _Visits, pet: int, clinic: int, rng: np.rand
     if rng.random() < 0.3:
         follow = _working_hour(at + timedelta(days=int(rng.integers(3, 10))), rng)
         visits.plan(pet, clinic, at + timedelta(hours=2), follow, "follow_up", "completed", rng)
+
+
+def holding(intervals: list[Interval], moment: datetime) -> Interval | None:
+    """The interval that holds a moment."""
+    for interval in intervals:
+        if interval.start <= moment and (interval.end is None or moment < interval.end):
+            return interval
+    return None
+
+
+def last_rows(world: World, feed: str) -> dict[str, dict[str, Any]]:
+    """Every record of a feed with all its changes, by key; what was deleted and stayed so is left out."""
+    rows: dict[str, dict[str, Any]] = {}
+    gone: dict[str, bool] = {}
+    for mutation in sorted(
+        (m for m in world.mutations if m.feed == feed), key=lambda item: (item.key, item.changed_at)
+    ):
+        gone[mutation.key] = mutation.patch is None
+        rows[mutation.key] = {**rows.get(mutation.key, {}), **(mutation.patch or {})}
+    return {key: row for key, row in rows.items() if not gone[key]}
 
 
 def intervals_by_subject(intervals: list[Interval]) -> dict[int, list[Interval]]:

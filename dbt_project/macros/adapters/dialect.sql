@@ -16,6 +16,16 @@
 {% macro duckdb__json_text(expression) %}{{ return("cast(" ~ expression ~ " as varchar)") }}{% endmacro %}
 {% macro snowflake__json_text(expression) %}{{ return("to_json(" ~ expression ~ ")") }}{% endmacro %}
 
+{# A boolean, or a time written in ISO 8601, at a path of keys (`push.value`) of a
+   semi-structured column; null where there is none. #}
+{% macro json_boolean(expression, path) %}{{ return(adapter.dispatch('json_boolean', 'petwellness')(expression, path)) }}{% endmacro %}
+{% macro duckdb__json_boolean(expression, path) %}{{ return("cast(json_extract_string(" ~ expression ~ ", '$." ~ path ~ "') as boolean)") }}{% endmacro %}
+{% macro snowflake__json_boolean(expression, path) %}{{ return("cast(get_path(" ~ expression ~ ", '" ~ path ~ "') as boolean)") }}{% endmacro %}
+
+{% macro json_timestamp(expression, path) %}{{ return(adapter.dispatch('json_timestamp', 'petwellness')(expression, path)) }}{% endmacro %}
+{% macro duckdb__json_timestamp(expression, path) %}{{ return("cast(json_extract_string(" ~ expression ~ ", '$." ~ path ~ "') as timestamp)") }}{% endmacro %}
+{% macro snowflake__json_timestamp(expression, path) %}{{ return("cast(cast(get_path(" ~ expression ~ ", '" ~ path ~ "') as varchar) as timestamp_ntz(6))") }}{% endmacro %}
+
 {# A typed null for a semi-structured column. #}
 {% macro json_type() %}{{ return(adapter.dispatch('json_type', 'petwellness')()) }}{% endmacro %}
 {% macro duckdb__json_type() %}{{ return("json") }}{% endmacro %}

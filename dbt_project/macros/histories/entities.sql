@@ -4,7 +4,8 @@
 
 {% macro record_feeds() -%}
     {{ return([
-        'owners', 'pets', 'devices', 'clinics', 'device_assignments', 'clinic_visits', 'appointments', 'breeds'
+        'owners', 'pets', 'devices', 'clinics', 'device_assignments', 'clinic_visits', 'appointments', 'breeds',
+        'visit_documents', 'engagement'
     ]) }}
 {%- endmacro %}
 
@@ -25,6 +26,8 @@
         'clinic_visits': 'visit_id',
         'appointments': 'appointment_id',
         'breeds': 'breed_id',
+        'visit_documents': 'document_id',
+        'engagement': 'engagement_id',
     }[feed]) }}
 {%- endmacro %}
 
@@ -106,6 +109,28 @@
             ['max_height_cm', 'number', 'decimal(5, 1)'],
             ['min_life_expectancy_years', 'number', 'decimal(4, 1)'],
             ['max_life_expectancy_years', 'number', 'decimal(4, 1)'],
+        ],
+        'visit_documents': [
+            ['visit_id', 'text', 'varchar'],
+            ['pet_id', 'text', 'varchar'],
+            ['document_uri', 'text', 'varchar'],
+            ['media_type', 'text', 'varchar'],
+            ['page_count', 'number', 'integer'],
+            ['sha256', 'text', 'varchar'],
+            ['ocr_engine', 'text', 'varchar'],
+            ['ocr_fields', 'json', json_type()],
+            ['ocr_confidence', 'number', 'decimal(4, 3)'],
+            ['review_status', 'text', 'varchar'],
+            ['validator_id', 'text', 'varchar'],
+            ['validated_at', 'timestamp', 'timestamp'],
+        ],
+        'engagement': [
+            ['owner_id', 'text', 'varchar'],
+            ['channel', 'text', 'varchar'],
+            ['action', 'text', 'varchar'],
+            ['occurred_at', 'timestamp', 'timestamp'],
+            ['duration_s', 'number', 'integer'],
+            ['appointment_id', 'text', 'varchar'],
         ],
     }[feed]) }}
 {%- endmacro %}

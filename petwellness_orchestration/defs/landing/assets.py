@@ -20,7 +20,8 @@ clinic_records = dg.AssetSpec(
     names.CLINIC_RECORDS,
     group_name="source",
     owners=[names.DATA_OWNER],
-    description="Clinic system and registries: owners, pets, devices, assignments, visits, appointments.",
+    description="Clinic system and registries: owners, pets, devices, assignments, visits and their documents, appointments,"
+    " contacts with owners.",
 )
 
 

@@ -1,5 +1,7 @@
 """Checks beyond dbt tests: value ranges, heartbeat, and counts across layers."""
 
+from datetime import datetime, timedelta
+
 import dagster as dg
 
 from petwellness_orchestration import names
@@ -9,6 +11,7 @@ DAILY_ACTIVITY = dg.AssetKey(["anl", "daily_activity"])
 TELEMETRY_EVENTS = dg.AssetKey(["anl", "telemetry_events"])
 HEARTBEAT_BY_DEVICE = dg.AssetKey(["anl", "device_daily_heartbeat"])
 HEARTBEAT_BY_CLINIC = dg.AssetKey(["anl", "clinic_daily_heartbeat"])
+DOCUMENTS_TO_REVIEW = dg.AssetKey(["anl", "documents_to_review"])
 
 # Rows named in a check's metadata; the query there finds the rest.
 EXAMPLES = 10
@@ -84,6 +87,45 @@ def _heartbeat(platform: PlatformResource, table: str, key: str) -> dg.AssetChec
             "below": result.outside,
             "min_ratio": min_ratio,
             "worst": dg.MetadataValue.json(worst if result.outside else []),
+        },
+    )
+
+
+@dg.asset_check(
+    asset=DOCUMENTS_TO_REVIEW,
+    pool=names.WAREHOUSE_POOL,
+    description="No document that OCR is not sure of has waited too long for a person.",
+)
+def reviews_keep_up(platform: PlatformResource) -> dg.AssetCheckResult:
+    """A queue is ordinary, a backlog is not: what waits longer than allowed warns, by the data's present."""
+    from ingestion.loading.duckdb_raw import data_time
+
+    allowed = timedelta(days=platform.settings().operations.document_review_days)
+    with platform.warehouse() as con:
+        if not con.execute("select exists (select 1 from cur.visit_documents)").fetchone()[0]:
+            return not_applicable("no documents")
+        overdue_before = (data_time(con) or datetime.min) - allowed
+        waiting, overdue, unreadable, oldest = con.execute(
+            "select count(*), count(*) filter (waiting_since_ts < ?),"
+            " count(*) filter (review_reason = 'unreadable'), min(waiting_since_ts) from anl.documents_to_review",
+            [overdue_before],
+        ).fetchone()
+        by_clinic = dict(
+            con.execute(
+                "select coalesce(clinic_id, 'unknown'), count(*) from anl.documents_to_review"
+                " group by all order by count(*) desc, 1"
+            ).fetchall()
+        )
+    return dg.AssetCheckResult(
+        passed=overdue == 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "reason": f"{overdue} of {waiting} documents have waited more than {allowed.days} days",
+            "waiting": waiting,
+            "overdue": overdue,
+            "unreadable": unreadable,
+            "waiting_by_clinic": dg.MetadataValue.json(by_clinic),
+            "oldest": str(oldest) if oldest else "none",
         },
     )
 

@@ -19,7 +19,7 @@ from ingestion.collector.consent import (
     opted_out_rows,
 )
 from ingestion.contracts.columns import REJECT_SCHEMA, TELEMETRY_SCHEMA
-from ingestion.contracts.records import records_table
+from ingestion.contracts.records import RECORD_KEYS, records_table
 from ingestion.lake.extract import land_extract
 from ingestion.lake.landing import (
     FILLED_BY_CLAIM,
@@ -63,9 +63,7 @@ class Town:
     def land_records(self, feed: str, rows: Sequence[dict[str, Any]], at: datetime = START) -> Manifest:
         """An extract of upserts, stated and received `at`."""
         self.extracts += 1
-        key = {"device_assignments": "assignment_id", "clinic_visits": "visit_id"}.get(
-            feed, f"{feed[:-1]}_id"
-        )
+        key = RECORD_KEYS[feed]
         full = [
             {"business_key": row[key], "op": "upsert", "changed_at": at, "payload": "{}", **row}
             for row in rows
@@ -121,6 +119,46 @@ class Town:
                 {"visit_id": f"v{pet}-{day}", "pet_id": f"p{pet}", "visit_ts": START + day * DAY}
                 for pet in (1, 2, 4)
                 for day in (1, 4)
+            ],
+        )
+
+    def keep_files(self) -> None:
+        """A document of each visit, an appointment of p4 under either owner, contacts about those and others."""
+        self.land_records(
+            "visit_documents",
+            [
+                {
+                    "document_id": f"d{pet}-{day}",
+                    "visit_id": f"v{pet}-{day}",
+                    "pet_id": f"p{pet}",
+                    "document_uri": f"s3://documents/d{pet}-{day}",
+                    "ocr_engine": "engine-1",
+                    "ocr_fields": json.dumps({"owner": f"Person {pet}"}, separators=(",", ":")),
+                }
+                for pet in (1, 2, 4)
+                for day in (1, 4)
+            ],
+        )
+        self.land_records(
+            "appointments",
+            [
+                {"appointment_id": f"m4-{day}", "pet_id": "p4", "scheduled_ts": START + day * DAY}
+                for day in (2, 6)
+            ],
+        )
+        contacts = [("o1", None), ("o2", None), ("o3", "m4-2"), ("o3", None), ("o4", "m4-6"), ("o4", "m4-2")]
+        self.land_records(
+            "engagement",
+            [
+                {
+                    "engagement_id": f"g{number}",
+                    "owner_id": owner_id,
+                    "channel": "phone",
+                    "action": "called",
+                    "occurred_at": START + DAY,
+                    "appointment_id": appointment_id,
+                }
+                for number, (owner_id, appointment_id) in enumerate(contacts, start=1)
             ],
         )
 

@@ -183,6 +183,62 @@ def test_a_pet_that_moved_on_stays_with_its_new_owner(town: Town, tmp_path: Path
     assert [visit for (visit,) in visits] == ["v1-1", "v1-4", "v2-1", "v2-4", "v4-4"]
 
 
+def test_documents_and_contacts_of_an_erased_household_go_with_it(
+    town: Town, tmp_path: Path, content: Content
+) -> None:
+    town.keep_files()
+    warehouse = tmp_path / "w.duckdb"
+    town.load(warehouse)
+    entry = erase(town, "o1")
+    assert entry.business_keys["visit_documents"] == ["d1-1", "d1-4"]
+    assert entry.business_keys["engagement"] == ["g1"]
+    town.load(warehouse)
+    after = content(warehouse)
+    assert not any("Person 1" in str(row) for rows in after.values() for row in rows)
+    assert len(after["visit_documents"]) == 4
+    assert len(after["engagement"]) == 5
+    purge_now(town)
+    assert left(town, warehouse) == []
+    assert town.rows("engagement")["engagement_id"].to_pylist() == ["g2", "g3", "g4", "g5", "g6"]
+    town.load(tmp_path / "r.duckdb")
+    assert content(tmp_path / "r.duckdb") == after
+
+
+def test_what_happened_to_a_pet_while_it_was_theirs_goes_and_the_rest_stays(
+    town: Town, tmp_path: Path
+) -> None:
+    town.keep_files()
+    # p4 was o3's until day 3: the document of its visit of day 1 and what names its appointment of day 2 go,
+    # also o4's call about that one; o4's own document, appointment and call stay.
+    entry = erase(town, "o3")
+    assert entry.business_keys["visit_documents"] == ["d4-1"]
+    assert entry.business_keys["appointments"] == ["m4-2"]
+    assert entry.business_keys["engagement"] == ["g3", "g4", "g6"]
+    # A document of the erased visit and a contact about the erased appointment that come later are covered, too.
+    town.land_records(
+        "visit_documents",
+        [
+            {"document_id": "d4-1b", "visit_id": "v4-1", "pet_id": "p4", "document_uri": "s3://documents/x"},
+            {"document_id": "d4-4b", "visit_id": "v4-4", "pet_id": "p4", "document_uri": "s3://documents/y"},
+        ],
+        NOW + DAY,
+    )
+    town.load(tmp_path / "w.duckdb")
+    with open_warehouse(tmp_path / "w.duckdb") as con:
+        kept = {
+            feed: [
+                key for (key,) in con.execute(f"select business_key from raw.{feed} order by 1").fetchall()
+            ]
+            for feed in ("visit_documents", "appointments", "engagement")
+        }
+    assert kept == {
+        "visit_documents": ["d1-1", "d1-4", "d2-1", "d2-4", "d4-4", "d4-4b"],
+        "appointments": ["m4-6"],
+        "engagement": ["g1", "g2", "g5"],
+    }
+    assert reconciled(town, tmp_path / "w.duckdb").findings == ()
+
+
 def test_events_sent_late_by_an_erased_pets_collar_are_erased_too(town: Town, tmp_path: Path) -> None:
     # Measured on p1 on day 4, received on day 5 when p5 wears the collar.
     town.land_day(4, late=DAY + timedelta(minutes=30), collars=["c1"])

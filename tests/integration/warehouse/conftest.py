@@ -20,7 +20,7 @@ from ingestion.contracts.columns import RECORD_FEEDS, TELEMETRY_SCHEMA, record_s
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 DBT_PROJECT = REPOSITORY / "dbt_project"
-JSON_COLUMNS = {"payload", "consent_flags", "diagnosis_codes"}
+JSON_COLUMNS = {"payload", "consent_flags", "diagnosis_codes", "ocr_fields"}
 EXTRACTS_SCHEMA = pa.schema(
     [
         ("extract_id", pa.string()),

@@ -4,6 +4,7 @@ Small worlds with everything that is awkward: ties, returns, absences, late and
 repeated records, moves in the middle of a day, ids that come back.
 """
 
+import json
 import random
 from collections import defaultdict
 from collections.abc import Iterable
@@ -84,7 +85,8 @@ def small_world(seed: int, days: int = 9, devices: int = 5) -> Raw:
     """Telemetry and every record feed for a few collars over a few days."""
     rng = random.Random(seed)
     records = [_registry(rng, devices), _assignments(rng, devices, days), _visits(rng, days)]
-    return merged([*records, _telemetry(rng, devices, days)])
+    others = [_documents(random.Random(seed + 1)), _contacts(random.Random(seed + 2), days)]
+    return merged([*records, _telemetry(rng, devices, days), *others])
 
 
 def _registry(rng: random.Random, devices: int) -> Raw:
@@ -128,8 +130,35 @@ def _registry(rng: random.Random, devices: int) -> Raw:
         )
     )
     for number in range(3):
-        for feed, entity in (("owners", f"o{number}"), ("clinics", f"c{number}")):
-            raw[feed].append(record(feed, entity, before, kafka_offset=number, name=f"Name {number}"))
+        raw["clinics"].append(
+            record("clinics", f"c{number}", before, kafka_offset=number, name=f"Name {number}")
+        )
+        flags = {purpose: {"value": True} for purpose in ("analytics", "push", "email")}
+        raw["owners"].append(
+            record(
+                *("owners", f"o{number}", before),
+                kafka_offset=number,
+                name=f"Name {number}",
+                consent_flags=json.dumps(flags),
+            )
+        )
+    # One refuses analytics for two days, which is known late; another refuses push.
+    for offset, (owner_id, day, purpose, value) in enumerate(
+        [("o0", 3, "analytics", False), ("o0", 5, "analytics", True), ("o1", 4, "push", False)]
+    ):
+        changed_at = FIRST_DAY + day * DAY
+        flags = {name: {"value": True} for name in ("analytics", "push", "email")} | {
+            purpose: {"value": value}
+        }
+        raw["owners"].append(
+            record(
+                *("owners", owner_id, changed_at),
+                arrival_ts=changed_at + DAY,
+                kafka_offset=90 + offset,
+                name="Name",
+                consent_flags=json.dumps(flags),
+            )
+        )
     raw["breeds"].append(record("breeds", "b1", before, breed="akita", species="dog"))
     raw["appointments"].append(
         record(
@@ -238,6 +267,70 @@ def _visits(rng: random.Random, days: int) -> Raw:
             }
         )
     return merged(parts)
+
+
+def _documents(rng: random.Random) -> Raw:
+    """Documents of the visits v00 to v19, some of them decided on, a few of them late or taken back."""
+    rows: list[Row] = []
+    for number in range(20):
+        scanned_at = FIRST_DAY + timedelta(hours=rng.randrange(24 * 9))
+        values: Row = {
+            "visit_id": f"v{number:02}",
+            "pet_id": f"p{rng.randrange(6)}",
+            "document_uri": f"s3://documents/{number}",
+            "ocr_engine": "engine-1",
+            "ocr_fields": '{"pet":"Rex"}',
+            "ocr_confidence": Decimal(rng.randrange(500, 1000)) / 1000,
+            "review_status": "pending",
+        }
+        stages: list[tuple[datetime, str, Row]] = [(scanned_at, "upsert", values)]
+        decided_at = scanned_at + timedelta(hours=rng.randrange(1, 70))
+        if rng.random() < 0.5:
+            decision = {"review_status": "validated", "validator_id": "staff-1", "validated_at": decided_at}
+            stages.append((decided_at, "upsert", values | decision))
+        elif rng.random() < 0.3:
+            stages.append((decided_at, "delete", values))
+        for changed_at, op, content in stages:
+            late = rng.choice([timedelta(0), 2 * DAY])
+            rows.append(
+                record(
+                    *("visit_documents", f"doc{number:02}", changed_at),
+                    arrival_ts=changed_at + late,
+                    kafka_offset=len(rows),
+                    op=op,
+                    **content,
+                )
+            )
+    return {"visit_documents": rows}
+
+
+def _contacts(rng: random.Random, days: int) -> Raw:
+    """Contacts with the three owners over a month and the world's days; no message that an owner refused."""
+    rows: list[Row] = []
+    for number in range(120):
+        occurred_at = FIRST_DAY + timedelta(minutes=rng.randrange(-30 * 1440, days * 1440))
+        owner = rng.randrange(3)
+        channel, action = rng.choice(
+            [("app", "session"), ("app", "booked"), ("push", "sent"), ("push", "opened"), ("email", "sent"),
+             ("email", "opened"), ("email", "clicked"), ("phone", "called")]
+        )  # fmt: skip
+        if action == "sent" and (occurred_at < FIRST_DAY - 2 * DAY or (channel, owner) == ("push", 1)):
+            continue
+        late = rng.choice([timedelta(0), timedelta(0), DAY])
+        rows.append(
+            record(
+                *("engagement", f"g{number:03}", occurred_at),
+                arrival_ts=occurred_at + late,
+                kafka_offset=len(rows),
+                owner_id=f"o{owner}",
+                channel=channel,
+                action=action,
+                occurred_at=occurred_at,
+                duration_s=rng.randrange(600) if action in ("session", "called") else None,
+                appointment_id="a1" if action == "booked" else None,
+            )
+        )
+    return {"engagement": rows}
 
 
 def _telemetry(rng: random.Random, devices: int, days: int) -> Raw:

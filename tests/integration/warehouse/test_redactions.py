@@ -12,7 +12,12 @@ END = f"{FIRST_DAY + (DAYS + 4) * DAY:%Y-%m-%d %H:%M:%S}"
 
 # What is redacted: collar d1 from the middle of day 3 to the middle of day 5, and pet p3 with its collar d3 as a whole.
 FROM, TO = FIRST_DAY + 3 * DAY + timedelta(hours=11), FIRST_DAY + 5 * DAY + timedelta(hours=11)
-ERASED = {"pets": "pet_id", "device_assignments": "pet_id", "clinic_visits": "pet_id"}
+ERASED = {
+    "pets": "pet_id",
+    "device_assignments": "pet_id",
+    "clinic_visits": "pet_id",
+    "visit_documents": "pet_id",
+}
 ERASED_RECORDS = {feed: f"{column} = 'p3'" for feed, column in ERASED.items()}
 
 

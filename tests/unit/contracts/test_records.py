@@ -36,6 +36,27 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "min_weight_kg": Decimal("9"),
         "max_weight_kg": Decimal("11"),
     },
+    "visit_documents": {
+        "document_id": "d1",
+        "visit_id": "v1",
+        "pet_id": "p1",
+        "document_uri": "s3://documents/d1",
+        "media_type": "application/pdf",
+        "page_count": 2,
+        "sha256": "0f" * 32,
+        "ocr_engine": "engine-1",
+        "ocr_fields": '{"pet_name":"Rex"}',
+        "ocr_confidence": Decimal("0.912"),
+        "review_status": "auto_accepted",
+    },
+    "engagement": {
+        "engagement_id": "e1",
+        "owner_id": "o1",
+        "channel": "app",
+        "action": "session",
+        "occurred_at": AT,
+        "duration_s": 75,
+    },
 }
 
 
@@ -92,6 +113,35 @@ def test_a_good_row_comes_back_as_it_went_in_and_lands_as_the_schema_says(feed: 
         ("clinic_visits", {"diagnosis_codes": '["K52", "L20"]'}, "invalid_value", "diagnosis_codes"),
         ("clinic_visits", {"diagnosis_codes": "[1]"}, "invalid_value", "diagnosis_codes"),
         ("breeds", {"min_weight_kg": Decimal("12")}, "invalid_value", "min_weight_kg"),
+        ("visit_documents", {"ocr_confidence": Decimal("1.001")}, "invalid_value", "ocr_confidence"),
+        ("visit_documents", {"ocr_confidence": Decimal("0.9121")}, "invalid_value", "ocr_confidence"),
+        ("visit_documents", {"ocr_confidence": 0.912}, "invalid_value", "ocr_confidence"),
+        ("visit_documents", {"ocr_fields": '["Rex"]'}, "invalid_value", "ocr_fields"),
+        ("visit_documents", {"ocr_fields": '{"pet_name": "Rex"}'}, "invalid_value", "ocr_fields"),
+        ("visit_documents", {"sha256": "0F" * 32}, "invalid_value", "sha256"),
+        ("visit_documents", {"media_type": "pdf"}, "invalid_value", "media_type"),
+        ("visit_documents", {"page_count": 0}, "invalid_value", "page_count"),
+        ("visit_documents", {"review_status": "done"}, "invalid_value", "review_status"),
+        ("visit_documents", {"ocr_engine": None}, "invalid_value", "without ocr_engine"),
+        ("visit_documents", {"ocr_confidence": None}, "invalid_value", "auto_accepted without"),
+        ("visit_documents", {"review_status": "validated"}, "invalid_value", "validator_id"),
+        (
+            "visit_documents",
+            {"review_status": "validated", "validated_at": AT},
+            "invalid_value",
+            "validator_id",
+        ),
+        ("visit_documents", {"validator_id": "staff-1", "validated_at": AT}, "invalid_value", "only there"),
+        ("engagement", {"action": "sent", "duration_s": None}, "invalid_value", "no such action"),
+        (
+            "engagement",
+            {"channel": "sms", "action": "opened", "duration_s": None},
+            "invalid_value",
+            "no such action",
+        ),
+        ("engagement", {"channel": "letter"}, "invalid_value", "channel"),
+        ("engagement", {"action": "booked"}, "invalid_value", "duration_s"),
+        ("engagement", {"duration_s": -1}, "invalid_value", "duration_s"),
     ],
 )
 def test_a_bad_value_is_a_problem_that_names_row_and_field(
@@ -101,6 +151,33 @@ def test_a_bad_value_is_a_problem_that_names_row_and_field(
     assert len(good) == 2
     assert [(problem.row, problem.reason) for problem in problems] == [(1, reason)]
     assert named in problems[0].detail
+
+
+@pytest.mark.parametrize("status", ["validated", "rejected"])
+def test_a_persons_decision_on_a_document_names_who_and_when(status: str) -> None:
+    row = record("visit_documents", review_status=status, validator_id="staff-1", validated_at=AT)
+    assert validate_records("visit_documents", [row]) == ([row], [])
+
+
+def test_every_channel_has_its_actions_and_no_others() -> None:
+    good = {
+        (channel, action)
+        for channel in ("app", "email", "sms", "push", "phone")
+        for action in ("session", "sent", "opened", "clicked", "called", "booked")
+        if not validate_records(
+            "engagement", [record("engagement", channel=channel, action=action, duration_s=None)]
+        )[1]
+    }
+    assert good == {
+        *(("app", action) for action in ("session", "booked")),
+        *(
+            (channel, action)
+            for channel in ("email", "push")
+            for action in ("sent", "opened", "clicked", "booked")
+        ),
+        *(("sms", action) for action in ("sent", "clicked", "booked")),
+        *(("phone", action) for action in ("called", "booked")),
+    }
 
 
 def test_a_missing_value_is_told_from_a_wrong_one_and_no_value_is_repeated() -> None:

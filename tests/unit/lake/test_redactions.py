@@ -131,9 +131,29 @@ def test_sql_and_arrow_cover_the_same_records_and_nulls_are_nobodys() -> None:
     )
     assert redactions.rows("pets", pets).tolist() == [True, True, True, False, False]
     assert sql_mask("pets", redactions, pets) == [True, True, True, False, False]
-    visits = pa.table({"business_key": ["v1", "v2", "v3"], "pet_id": ["p2", "p1", "p2"]})
+    visits = pa.table(
+        {"business_key": ["v1", "v2", "v3"], "visit_id": ["v1", "v2", "v3"], "pet_id": ["p2", "p1", "p2"]}
+    )
     assert redactions.rows("clinic_visits", visits).tolist() == [True, True, False]
     assert sql_mask("clinic_visits", redactions, visits) == [True, True, False]
+
+
+def test_what_refers_to_an_erased_record_is_erased_with_it() -> None:
+    redactions = Redactions(
+        (entry(owner_ids=["o1"], business_keys={"clinic_visits": ["v1"], "appointments": ["a1"]}),)
+    )
+    documents = pa.table({"business_key": ["d1", "d2"], "visit_id": ["v1", "v2"], "pet_id": ["p2", "p2"]})
+    assert redactions.rows("visit_documents", documents).tolist() == [True, False]
+    assert sql_mask("visit_documents", redactions, documents) == [True, False]
+    contacts = pa.table(
+        {
+            "business_key": ["e1", "e2", "e3", "e4"],
+            "owner_id": ["o1", "o2", "o2", "o2"],
+            "appointment_id": pa.array([None, "a1", "a2", None], pa.string()),
+        }
+    )
+    assert redactions.rows("engagement", contacts).tolist() == [True, True, False, False]
+    assert sql_mask("engagement", redactions, contacts) == [True, True, False, False]
 
 
 def test_a_feed_that_names_nobody_is_not_covered() -> None:

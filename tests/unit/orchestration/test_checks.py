@@ -9,6 +9,7 @@ import duckdb
 import pandas as pd
 import pytest
 
+from ingestion.loading.duckdb_raw import open_warehouse
 from petwellness_orchestration.defs.quality import checks
 from petwellness_orchestration.expectations import DAILY_ACTIVITY_RANGES, Range, validate
 from petwellness_orchestration.resources import PlatformResource
@@ -161,3 +162,48 @@ def test_a_row_that_vanishes_or_appears_is_found(
     result, metadata = evaluated(checks.layers_add_up, holding(*layers(*counts)))
     assert not result.passed
     assert {name: m["unexplained"] for name, m in metadata.items() if m["unexplained"]} == {step: unexplained}
+
+
+DOCUMENTS = (
+    "create schema cur; create table cur.visit_documents as select 'd' as document_id;"
+    " create table anl.documents_to_review (document_id varchar, clinic_id varchar, review_reason varchar,"
+    " waiting_since_ts timestamp)"
+)
+
+
+def queue(tmp_path: Path, *rows: str) -> list[str]:
+    """A queue of documents in a warehouse whose data end at midnight of 2026-06-10."""
+    with open_warehouse(tmp_path / "warehouse.duckdb") as con:
+        con.execute(
+            "insert into raw.redacted_ranges values ('s', 0, 0, 'owners', 1, timestamp '2026-06-10 00:00:00')"
+        )
+    return [DOCUMENTS, *(f"insert into anl.documents_to_review values ({row})" for row in rows)]
+
+
+def test_documents_that_wait_within_their_time_are_a_queue(holding: Holding, tmp_path: Path) -> None:
+    rows = queue(tmp_path, "'d1', 'c1', 'low_confidence', timestamp '2026-06-07 00:00:00'")
+    result, metadata = evaluated(checks.reviews_keep_up, holding(*rows))
+    assert result.passed
+    assert (metadata["waiting"], metadata["overdue"]) == (1, 0)
+
+
+def test_documents_that_wait_too_long_warn_with_counts(holding: Holding, tmp_path: Path) -> None:
+    rows = queue(
+        tmp_path,
+        "'d1', 'c1', 'low_confidence', timestamp '2026-06-06 23:59:59'",
+        "'d2', 'c2', 'unreadable', timestamp '2026-05-01 00:00:00'",
+        "'d3', 'c2', 'low_confidence', timestamp '2026-06-09 00:00:00'",
+        "'d4', null, 'low_confidence', timestamp '2026-06-09 00:00:00'",
+    )
+    result, metadata = evaluated(checks.reviews_keep_up, holding(*rows))
+    assert not result.passed
+    assert result.severity == dg.AssetCheckSeverity.WARN
+    assert (metadata["waiting"], metadata["overdue"], metadata["unreadable"]) == (4, 2, 1)
+    assert metadata["waiting_by_clinic"] == {"c2": 2, "c1": 1, "unknown": 1}
+    assert metadata["reason"] == "2 of 4 documents have waited more than 3 days"
+
+
+def test_without_documents_nothing_can_wait(holding: Holding, tmp_path: Path) -> None:
+    platform = holding(*queue(tmp_path), "delete from cur.visit_documents")
+    _, metadata = evaluated(checks.reviews_keep_up, platform)
+    assert metadata["status"] == "not applicable"

@@ -4,6 +4,7 @@ import itertools
 import json
 from collections import Counter, defaultdict
 from datetime import datetime, timedelta
+from decimal import Decimal
 from functools import cache
 
 import numpy as np
@@ -211,6 +212,113 @@ def test_some_records_come_late_and_some_twice():
     )
     twice = {f"{feed}/{key}" for (feed, key, _, _), count in repeated.items() if count > 1}
     assert twice == set(truth().world["repeated_records"])
+
+
+def test_documents_are_of_completed_visits_and_a_planted_share_is_doubtful():
+    visits = {key: history[-1] for key, history in by_key("clinic_visits").items()}
+    planted = {row["document_id"]: row for row in truth().tables["documents"].to_pylist()}
+    documents = by_key("visit_documents")
+    assert set(documents) == set(planted)
+    completed = [visit for visit in visits.values() if visit["status"] == "completed"]
+    scanned = {history[0]["visit_id"] for history in documents.values()}
+    assert len(scanned) / len(completed) == pytest.approx(0.5, abs=0.08)
+    doubtful = [row for row in planted.values() if row["is_doubtful"]]
+    assert len(doubtful) / len(planted) == pytest.approx(0.15, abs=0.06)
+    assert any(row["ocr_confidence"] is None for row in doubtful)
+    for key, history in documents.items():
+        first, last = history[0], history[-1]
+        visit = visits[first["visit_id"]]
+        assert (visit["status"], visit["pet_id"]) == ("completed", first["pet_id"])
+        assert first["changed_at"] > visit["visit_end_ts"]
+        confidence = first["ocr_confidence"]
+        is_doubtful = confidence is None or confidence < Decimal("0.800")
+        assert planted[key]["is_doubtful"] == is_doubtful
+        assert planted[key]["review_status"] == last["review_status"]
+        assert planted[key]["decided_at"] == last["validated_at"]
+        assert last["ocr_confidence"] == confidence
+        if not is_doubtful:
+            assert [row["review_status"] for row in history] == ["auto_accepted"]
+    waiting = [row for row in doubtful if row["review_status"] == "pending"]
+    assert 0 < len(waiting) == truth().world["documents_to_review"] < len(doubtful)
+    assert {row["review_status"] for row in doubtful} == {"pending", "validated", "rejected"}
+
+
+def test_a_validated_document_says_what_the_records_say():
+    names = {row["pet_id"]: row["name"] for row in rows()["pets"] if row["op"] == "upsert"}
+    corrected = 0
+    for history in by_key("visit_documents").values():
+        last = history[-1]
+        if last["review_status"] in ("auto_accepted", "validated"):
+            assert json.loads(last["ocr_fields"])["pet_name"] == names[last["pet_id"]]
+        if len(history) == 2 and last["review_status"] == "validated":
+            corrected += history[0]["ocr_fields"] != last["ocr_fields"]
+    assert corrected > 0
+
+
+def consent_of(owner_id: str, moment: datetime) -> dict[str, bool]:
+    """What the owner's records say of a moment; nothing while deleted."""
+    held = {}
+    for row in sorted(by_key("owners")[owner_id], key=lambda row: row["changed_at"]):
+        if row["changed_at"] <= moment:
+            held = json.loads(row["consent_flags"]) if row["op"] == "upsert" else {}
+    return {name: flag["value"] for name, flag in held.items()}
+
+
+def test_nobody_is_contacted_on_a_channel_that_was_refused():
+    refused = Counter()
+    for row in rows()["engagement"]:
+        allowed = consent_of(row["owner_id"], row["occurred_at"])
+        assert allowed or row["action"] in ("opened", "clicked"), "a contact with who is no client"
+        if row["action"] == "sent":
+            assert allowed[row["channel"]], row
+        if row["action"] == "session":
+            assert allowed["analytics"]
+        refused.update(name for name, value in allowed.items() if not value)
+    assert min(refused[name] for name in ("push", "sms", "email", "analytics")) > 5, (
+        "who refuses is not contacted at all"
+    )
+
+
+def test_contacts_are_some_per_household_and_week_and_those_of_the_truth():
+    engagement = rows()["engagement"]
+    weeks = (fleet().config.days + 28) / 7
+    assert 1.5 < len(engagement) / fleet().config.households / weeks < 5
+    assert {row["action"] for row in engagement} == {
+        "session",
+        "sent",
+        "opened",
+        "clicked",
+        "called",
+        "booked",
+    }
+    counted = Counter()
+    for row in engagement:
+        counted[row["owner_id"], row["occurred_at"].date(), row["channel"], row["action"]] += 1
+    assert counted == {
+        (row["owner_id"], row["event_date"], row["channel"], row["action"]): row["contact_count"]
+        for row in truth().tables["engagement"].to_pylist()
+    }
+    assert {
+        row["business_key"]
+        for row in truth().tables["late_records"].to_pylist()
+        if row["feed"] == "engagement"
+    }
+
+
+def test_bookings_and_reminders_are_of_the_owners_own_appointments():
+    pets = {row["pet_id"]: row["owner_id"] for row in rows()["pets"] if row["op"] == "upsert"}
+    rehomed = set(truth().world["rehomed_pets"])
+    appointments = by_key("appointments")
+    booked = [row for row in rows()["engagement"] if row["action"] == "booked"]
+    reminded = [row for row in rows()["engagement"] if row["action"] == "sent" and row["appointment_id"]]
+    assert len(booked) > 10
+    assert len(reminded) > 10
+    for row in [*booked, *reminded]:
+        [appointment, *_] = appointments[row["appointment_id"]]
+        if appointment["pet_id"] not in rehomed:
+            assert pets[appointment["pet_id"]] == row["owner_id"]
+        if row["action"] == "sent":
+            assert row["occurred_at"] == appointment["scheduled_ts"] - timedelta(days=1)
 
 
 def test_pets_are_of_their_breed():

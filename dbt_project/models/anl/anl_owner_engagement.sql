@@ -1,0 +1,166 @@
+{% set last_30d = 'partition by owner_id order by day_number range between 29 preceding and current row' %}
+{% set counts = {
+    'session_count': "action = 'session'",
+    'push_sent_count': "channel = 'push' and action = 'sent'",
+    'push_opened_count': "channel = 'push' and action = 'opened'",
+    'push_clicked_count': "channel = 'push' and action = 'clicked'",
+    'email_sent_count': "channel = 'email' and action = 'sent'",
+    'email_opened_count': "channel = 'email' and action = 'opened'",
+    'email_clicked_count': "channel = 'email' and action = 'clicked'",
+    'sms_sent_count': "channel = 'sms' and action = 'sent'",
+    'sms_clicked_count': "channel = 'sms' and action = 'clicked'",
+    'sent_count': "action = 'sent'",
+    'opened_count': "action = 'opened'",
+    'clicked_count': "action = 'clicked'",
+    'call_count': "action = 'called'",
+    'booking_count': "action = 'booked'",
+    'appointment_kept_count': "action = 'completed'",
+    'appointment_no_show_count': "action = 'no_show'",
+    'appointment_cancelled_count': "action = 'cancelled'",
+} %}
+{% set trailing = [
+    'session_count', 'sent_count', 'opened_count', 'clicked_count', 'call_count', 'booking_count',
+    'appointment_kept_count', 'appointment_no_show_count', 'appointment_cancelled_count',
+] %}
+
+-- Before its first version an owner, or a pet's owner, is taken to be as in it.
+with owners as (
+    select
+        owner_id,
+        valid_from,
+        valid_to,
+        case
+            when lag(valid_from) over (partition by owner_id order by valid_from) is null
+                then timestamp '0001-01-01 00:00:00'
+            else valid_from
+        end as held_from,
+        is_current,
+        is_deleted,
+        {%- for channel in message_channels() %}
+        {{ json_boolean('consent_flags', channel ~ '.value') }} as allows_{{ channel }},
+        {%- endfor %}
+        coalesce({{ json_boolean('consent_flags', 'analytics.value') }}, true) as allows_analytics
+    from {{ ref('cur_owners') }}
+),
+
+pet_owners as (
+    select
+        pet_id,
+        owner_id,
+        valid_to,
+        case
+            when lag(valid_from) over (partition by pet_id order by valid_from) is null
+                then timestamp '0001-01-01 00:00:00'
+            else valid_from
+        end as held_from
+    from {{ ref('cur_pets') }}
+),
+
+moments as (
+    select
+        owner_id,
+        occurred_at as moment_ts,
+        channel,
+        action,
+        duration_s
+    from {{ ref('cur_engagement') }}
+    union all
+    select
+        pet_owners.owner_id,
+        appointments.scheduled_ts as moment_ts,
+        'clinic' as channel,
+        appointments.status as action,
+        cast(null as integer) as duration_s
+    from {{ ref('cur_appointments') }} as appointments
+    inner join pet_owners
+        on
+            appointments.pet_id = pet_owners.pet_id
+            and appointments.scheduled_ts >= pet_owners.held_from
+            and (pet_owners.valid_to is null or pet_owners.valid_to > appointments.scheduled_ts)
+    where appointments.status in ('completed', 'no_show', 'cancelled') and pet_owners.owner_id is not null
+),
+
+-- Who refuses analytics now is left out whole; who refused it for a while, for that while.
+allowed as (
+    select
+        moments.owner_id,
+        cast(moments.moment_ts as date) as event_date,
+        moments.channel,
+        moments.action,
+        moments.duration_s
+    from moments
+    left join owners
+        on
+            moments.owner_id = owners.owner_id
+            and moments.moment_ts >= owners.held_from
+            and (owners.valid_to is null or owners.valid_to > moments.moment_ts)
+    where
+        coalesce(owners.allows_analytics, true)
+        and moments.owner_id not in (
+            select refusing.owner_id
+            from owners as refusing
+            where refusing.is_current and not refusing.allows_analytics
+        )
+        {% if var('as_of_ts') is not none %}
+        -- What is dated after the data's present has not happened.
+        and moments.moment_ts <= timestamp '{{ var("as_of_ts") }}'
+        {% endif %}
+),
+
+days as (
+    select
+        owner_id,
+        event_date,
+        {{ days_between("date '2000-01-01'", 'event_date') }} as day_number,
+        {%- for name, condition in counts.items() %}
+        sum(case when {{ condition }} then 1 else 0 end) as {{ name }},
+        {%- endfor %}
+        sum(case when action = 'session' then coalesce(duration_s, 0) else 0 end) as session_s,
+        max(case when action = 'session' then 1 else 0 end) as is_active_day
+    from allowed
+    group by owner_id, event_date
+),
+
+windowed as (
+    select
+        owner_id,
+        event_date,
+        {{ midnight_after('event_date') }} as end_ts,
+        session_s,
+        {%- for name in counts %}
+        {{ name }},
+        {%- endfor %}
+        {%- for name in trailing %}
+        sum({{ name }}) over ({{ last_30d }}) as {{ name }}_30d,
+        {%- endfor %}
+        sum(session_s) over ({{ last_30d }}) as session_s_30d,
+        sum(is_active_day) over ({{ last_30d }}) as active_day_count_30d,
+        sum(push_sent_count + email_sent_count) over ({{ last_30d }}) as openable_count_30d
+    from days
+)
+
+select
+    windowed.owner_id,
+    windowed.event_date,
+    {%- for name in counts %}
+    cast(windowed.{{ name }} as integer) as {{ name }},
+    {%- endfor %}
+    cast(windowed.session_s as bigint) as session_s,
+    {{ ratio_of('windowed.session_s', 60) }} as session_minutes,
+    {%- for name in trailing %}
+    cast(windowed.{{ name }}_30d as integer) as {{ name }}_30d,
+    {%- endfor %}
+    cast(windowed.session_s_30d as bigint) as session_s_30d,
+    cast(windowed.active_day_count_30d as integer) as active_day_count_30d,
+    {{ ratio_of('windowed.opened_count_30d', 'windowed.openable_count_30d') }} as open_ratio_30d,
+    {%- for channel in message_channels() %}
+    coalesce(owners.allows_{{ channel }} and not owners.is_deleted, false) as is_reachable_{{ channel }}
+    {%- if not loop.last %},{% endif %}
+    {%- endfor %}
+from windowed
+-- The owner as at the day's last moment.
+left join owners
+    on
+        windowed.owner_id = owners.owner_id
+        and windowed.end_ts > owners.valid_from
+        and (owners.valid_to is null or owners.valid_to >= windowed.end_ts)

@@ -1,0 +1,1 @@
+{{ staged_records('visit_documents') }}

@@ -1,0 +1,33 @@
+{{ config(severity='warn', meta={'dagster': {'ref': {'name': 'cur_engagement'}}}) }}
+-- No message was sent on a channel that the owner had not consented to at that
+-- moment. The sending system's business, so it warns. Returns those messages.
+with messages as (
+    select
+        engagement_id,
+        owner_id,
+        channel,
+        occurred_at
+    from {{ ref('cur_engagement') }}
+    where action = 'sent'
+)
+
+select
+    messages.engagement_id,
+    messages.channel,
+    messages.occurred_at
+from messages
+left join {{ ref('cur_owners') }} as owners
+    on
+        messages.owner_id = owners.owner_id
+        and messages.occurred_at >= owners.valid_from
+        and (owners.valid_to is null or owners.valid_to > messages.occurred_at)
+where
+    coalesce(owners.is_deleted, true)
+    or not coalesce(
+        case messages.channel
+            {%- for channel in message_channels() %}
+            when '{{ channel }}' then {{ json_boolean('owners.consent_flags', channel ~ '.value') }}
+            {%- endfor %}
+        end,
+        false
+    )
