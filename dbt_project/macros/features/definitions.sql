@@ -42,7 +42,11 @@
             'value': ratio_of('steps', 'step_minutes - rest_minutes'),
             'coverage': share_of_day('step_minutes'),
         },
-        {'name': 'night_steps', 'value': 'cast(night_steps as double)', 'coverage': share_of_night('night_step_minutes')},
+        {
+            'name': 'night_steps',
+            'value': 'cast(night_steps as double)',
+            'coverage': share_of_night('night_step_minutes'),
+        },
         {
             'name': 'night_steps_ratio_24h',
             'value': ratio_of('night_steps', 'steps'),
@@ -229,7 +233,8 @@
         {'name': 'visits_365d', 'value': 'cast(visit_count_365d as double)', 'coverage': none},
         {
             'name': 'unplanned_visits_365d',
-            'value': 'case when visit_count_365d = 0 or stated_visit_count_365d > 0 then cast(unplanned_visit_count_365d as double) end',
+            'value': 'case when visit_count_365d = 0 or stated_visit_count_365d > 0'
+                ~ ' then cast(unplanned_visit_count_365d as double) end',
             'coverage': none,
         },
         {'name': 'no_shows_365d', 'value': 'cast(no_show_count_365d as double)', 'coverage': none},

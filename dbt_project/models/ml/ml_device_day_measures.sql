@@ -147,7 +147,7 @@ night_minutes as (
     where is_night_minute
 ),
 
-night_steps as (
+night_sequence as (
     select
         device_id,
         segment_from,
@@ -181,7 +181,7 @@ night_bouts as (
             order by minute_of_day
             rows between unbounded preceding and current row
         ) as bout_number
-    from night_steps
+    from night_sequence
 ),
 
 bout_totals as (

@@ -9,18 +9,60 @@
 ) }}
 -- depends_on: {{ ref('cur_day_inputs') }}, {{ ref('cur_applied_inputs') }}
 {% set days = model_days() %}
--- Measures that add up over a pet's collars and over the dates at which events became known.
-{% set sums = [
-    'event_count', 'steps', 'night_steps', 'licks', 'night_licks', 'pulse_bpm_sum', 'pulse_bpm_square_sum', 'pulse_count',
-    'body_temp_c_sum', 'body_temp_count', 'respiration_rpm_sum', 'respiration_count', 'weight_kg_sum', 'weight_count',
-    'observed_minutes', 'worn_minutes', 'step_minutes', 'rest_minutes', 'night_step_minutes', 'lick_minutes',
-    'night_lick_minutes', 'licking_minutes', 'lick_burst_minutes', 'pulse_minutes', 'rest_pulse_bpm_sum',
-    'rest_pulse_count', 'rest_pulse_minutes', 'body_temp_minutes', 'fever_minutes', 'respiration_minutes',
-    'night_minutes', 'night_rest_minutes', 'night_interruption_count', 'night_respiration_rpm_sum',
-    'night_respiration_count', 'night_respiration_minutes',
-] %}
+{# Measures that add up over a pet's collars, and their types here. #}
+{% set sums = {
+    'steps': 'bigint',
+    'night_steps': 'bigint',
+    'licks': 'bigint',
+    'night_licks': 'bigint',
+    'pulse_bpm_sum': 'decimal(18, 1)',
+    'pulse_bpm_square_sum': 'decimal(22, 2)',
+    'pulse_count': 'bigint',
+    'body_temp_c_sum': 'decimal(18, 2)',
+    'body_temp_count': 'bigint',
+    'respiration_rpm_sum': 'decimal(18, 1)',
+    'respiration_count': 'bigint',
+    'observed_minutes': 'bigint',
+    'worn_minutes': 'bigint',
+    'step_minutes': 'bigint',
+    'rest_minutes': 'bigint',
+    'night_step_minutes': 'bigint',
+    'lick_minutes': 'bigint',
+    'night_lick_minutes': 'bigint',
+    'licking_minutes': 'bigint',
+    'lick_burst_minutes': 'bigint',
+    'pulse_minutes': 'bigint',
+    'rest_pulse_bpm_sum': 'decimal(18, 1)',
+    'rest_pulse_count': 'bigint',
+    'rest_pulse_minutes': 'bigint',
+    'body_temp_minutes': 'bigint',
+    'fever_minutes': 'bigint',
+    'respiration_minutes': 'bigint',
+    'night_minutes': 'bigint',
+    'night_rest_minutes': 'bigint',
+    'night_interruption_count': 'bigint',
+    'night_respiration_rpm_sum': 'decimal(18, 1)',
+    'night_respiration_count': 'bigint',
+    'night_respiration_minutes': 'bigint',
+} %}
+{% set of_windows = ['event_count', 'weight_kg_sum', 'weight_count'] + sums.keys() | list %}
 {% set lows = ['pulse_bpm_min', 'battery_min_pct'] %}
 {% set highs = ['pulse_bpm_max', 'body_temp_c_max', 'night_longest_rest_minutes'] %}
+{# Measures that a day is compared with: sums of the seven days before it, and
+   the days of these that have any. #}
+{% set compared = [
+    'steps', 'licks', 'pulse_bpm_sum', 'pulse_count', 'rest_pulse_bpm_sum', 'rest_pulse_count', 'body_temp_c_sum',
+    'body_temp_count', 'respiration_rpm_sum', 'respiration_count', 'night_minutes', 'night_rest_minutes',
+] %}
+{% set measured_days = {
+    'step_days': 'steps',
+    'lick_days': 'licks',
+    'pulse_days': 'pulse_bpm_sum',
+    'rest_pulse_days': 'rest_pulse_bpm_sum',
+    'body_temp_days': 'body_temp_c_sum',
+    'respiration_days': 'respiration_rpm_sum',
+    'nights': 'nullif(night_minutes, 0)',
+} %}
 
 -- A row says what was known at end_ts, the midnight that ends its day: records
 -- and events with arrival_ts <= end_ts, no later ones.
@@ -100,7 +142,7 @@ device_windows as (
         known_segments.pet_id,
         known_segments.device_id,
         {{ days_between('measures.event_date', 'known_segments.event_date') }} as days_ago
-        {%- for column in sums %},
+        {%- for column in of_windows %},
         sum(measures.{{ column }}) as {{ column }}
         {%- endfor %}
         {%- for column in lows %},
@@ -169,7 +211,7 @@ windows as (
         event_date,
         pet_id,
         days_ago
-        {%- for column in sums %},
+        {%- for column in of_windows %},
         sum({{ column }}) as {{ column }}
         {%- endfor %}
         {%- for column in lows %},
@@ -186,7 +228,7 @@ telemetry as (
     select
         event_date,
         pet_id
-        {%- for column in sums + lows + highs %},
+        {%- for column in sums.keys() | list + lows + highs %},
         max(case when days_ago = 0 then {{ column }} end) as {{ column }}
         {%- endfor %},
         sum(case when days_ago = 1 then steps end) as steps_day_before,
@@ -196,18 +238,11 @@ telemetry as (
             as steps_square_last_7d,
         count(case when days_ago <= 6 then event_count end) as observed_days_last_7d,
         sum(case when days_ago <= 6 then observed_minutes end) as observed_minutes_last_7d
-        {%- for column in [
-            'steps', 'licks', 'pulse_bpm_sum', 'pulse_count', 'rest_pulse_bpm_sum', 'rest_pulse_count', 'body_temp_c_sum',
-            'body_temp_count', 'respiration_rpm_sum', 'respiration_count', 'night_minutes', 'night_rest_minutes',
-        ] %},
+        {%- for column in compared %},
         sum(case when days_ago between 1 and 7 then {{ column }} end) as {{ column }}_7d_before
         {%- endfor %}
-        {%- for column, measured_days in [
-            ('steps', 'step_days'), ('licks', 'lick_days'), ('pulse_bpm_sum', 'pulse_days'),
-            ('rest_pulse_bpm_sum', 'rest_pulse_days'), ('body_temp_c_sum', 'body_temp_days'),
-            ('respiration_rpm_sum', 'respiration_days'), ('nullif(night_minutes, 0)', 'nights'),
-        ] %},
-        count(case when days_ago between 1 and 7 then {{ column }} end) as {{ measured_days }}_7d_before
+        {%- for name, column in measured_days.items() %},
+        count(case when days_ago between 1 and 7 then {{ column }} end) as {{ name }}_7d_before
         {%- endfor %}
     from windows
     group by event_date, pet_id
@@ -343,35 +378,24 @@ select
     pet_days.pet_id,
     pet_days.event_date,
     pet_days.end_ts,
-    {%- for column in [
-        'steps', 'night_steps', 'licks', 'night_licks', 'pulse_count', 'body_temp_count', 'respiration_count',
-        'observed_minutes', 'worn_minutes', 'step_minutes', 'rest_minutes', 'night_step_minutes', 'lick_minutes',
-        'night_lick_minutes', 'licking_minutes', 'lick_burst_minutes', 'pulse_minutes', 'rest_pulse_count',
-        'rest_pulse_minutes', 'body_temp_minutes', 'fever_minutes', 'respiration_minutes', 'night_minutes',
-        'night_rest_minutes', 'night_longest_rest_minutes', 'night_interruption_count', 'night_respiration_count',
-        'night_respiration_minutes', 'steps_day_before', 'steps_last_7d', 'step_days_last_7d', 'steps_7d_before',
-        'step_days_7d_before', 'licks_7d_before', 'lick_days_7d_before', 'pulse_count_7d_before', 'pulse_days_7d_before',
-        'rest_pulse_count_7d_before', 'rest_pulse_days_7d_before', 'body_temp_count_7d_before',
-        'body_temp_days_7d_before', 'respiration_count_7d_before', 'respiration_days_7d_before',
-        'night_minutes_7d_before', 'night_rest_minutes_7d_before', 'nights_7d_before', 'observed_minutes_last_7d',
-        'observed_days_last_7d',
-    ] %}
-    cast(telemetry.{{ column }} as bigint) as {{ column }},
+    {%- for column, type in sums.items() %}
+    cast(telemetry.{{ column }} as {{ type }}) as {{ column }},
     {%- endfor %}
+    {%- for column in lows + highs %}
+    telemetry.{{ column }},
+    {%- endfor %}
+    cast(telemetry.steps_day_before as bigint) as steps_day_before,
+    cast(telemetry.steps_last_7d as bigint) as steps_last_7d,
     cast(telemetry.steps_square_last_7d as decimal(26, 0)) as steps_square_last_7d,
-    cast(telemetry.pulse_bpm_square_sum as decimal(22, 2)) as pulse_bpm_square_sum,
-    {%- for column in [
-        'pulse_bpm_sum', 'rest_pulse_bpm_sum', 'respiration_rpm_sum', 'night_respiration_rpm_sum',
-        'pulse_bpm_sum_7d_before', 'rest_pulse_bpm_sum_7d_before', 'respiration_rpm_sum_7d_before',
-    ] %}
-    cast(telemetry.{{ column }} as decimal(18, 1)) as {{ column }},
+    cast(telemetry.step_days_last_7d as bigint) as step_days_last_7d,
+    cast(telemetry.observed_minutes_last_7d as bigint) as observed_minutes_last_7d,
+    cast(telemetry.observed_days_last_7d as bigint) as observed_days_last_7d,
+    {%- for column in compared %}
+    cast(telemetry.{{ column }}_7d_before as {{ sums[column] }}) as {{ column }}_7d_before,
     {%- endfor %}
-    cast(telemetry.body_temp_c_sum as decimal(18, 2)) as body_temp_c_sum,
-    cast(telemetry.body_temp_c_sum_7d_before as decimal(18, 2)) as body_temp_c_sum_7d_before,
-    telemetry.pulse_bpm_min,
-    telemetry.pulse_bpm_max,
-    telemetry.body_temp_c_max,
-    telemetry.battery_min_pct,
+    {%- for name in measured_days %}
+    cast(telemetry.{{ name }}_7d_before as bigint) as {{ name }}_7d_before,
+    {%- endfor %}
     cast(batteries.battery_drop_pct_last_7d as decimal(8, 2)) as battery_drop_pct_last_7d,
     cast(batteries.battery_drop_days_last_7d as bigint) as battery_drop_days_last_7d,
     cast(weight_trends.weight_days_30d as bigint) as weight_days_30d,

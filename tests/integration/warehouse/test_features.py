@@ -26,6 +26,10 @@ T = datetime(2026, 6, 10)
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
 AS_OF = {"as_of_ts": "2026-06-12 00:00:00"}
 FEATURES = ("--select", "+ml_computed_features")
+TESTS_OF_ML = (
+    *("test", "--exclude-resource-type", "unit_test"),
+    *("--select", "ml_feature_catalogue", "ml_device_day_measures", "ml_pet_day_measures", "ml_computed_features"),
+)
 DAY_MINUTES, NIGHT_MINUTES = 1440, 360
 
 
@@ -183,7 +187,8 @@ def world():
 @pytest.fixture(scope="module")
 def warehouse(make_warehouse):
     built = make_warehouse(world())
-    built.build(*FEATURES, variables=AS_OF)
+    built.build(*FEATURES, variables=AS_OF, without=("unit_test", "test"))
+    assert built.invoke(*TESTS_OF_ML, variables=AS_OF).success
     return built
 
 
@@ -287,11 +292,15 @@ REX_ON_T = {
     "no_shows_365d": (1, None),
     # 11 June to 1 July
     "vaccine_due_in_days": (20, None),
-    # 11 June 2020 to 11 June 2026, two leap days (2020 is past its own)
+    # 11 June 2020 to 11 June 2026, with the leap day of 2024
     "age_years": ((6 * 365 + 1) / 365.25, None),
     # from noon of 1 June to the end of 10 June
     "days_on_platform": (9.5, None),
 }
+
+
+def near(pair):
+    return tuple(None if number is None else pytest.approx(number, rel=1e-9) for number in pair)
 
 
 def test_every_feature_of_a_day_worked_out_by_hand(features, current_features):
@@ -300,7 +309,7 @@ def test_every_feature_of_a_day_worked_out_by_hand(features, current_features):
     wrong = {
         name: (built[name], expected)
         for name, expected in REX_ON_T.items()
-        if built[name] != pytest.approx(expected, rel=1e-9)
+        if built[name] != near(expected)
     }
     assert wrong == {}
 
@@ -318,9 +327,9 @@ def test_a_day_without_data_is_null_with_its_coverage_and_never_zero(features):
         "days_on_platform": 2.5,
     }
     assert mia["steps_24h"] == (None, 0.0)
-    assert mia["steps_mean_7d"] == (0.0, pytest.approx(1 / 7))
+    assert mia["steps_mean_7d"] == near((0.0, 1 / 7))
     # One of eight days, and not the day itself
-    assert mia["steps_delta_7d"] == (None, pytest.approx(1 / 8))
+    assert mia["steps_delta_7d"] == near((None, 1 / 8))
     assert mia["visits_365d"] == (None, None)
 
 
@@ -339,23 +348,23 @@ def test_a_zero_is_one_that_was_observed(features):
 def test_too_little_coverage_is_null_where_the_definition_says_so(features):
     rex = features["rex", (T - DAY).date()]
     # Two of 360 minutes of the night: the count stands, the share is too thin.
-    assert rex["night_rest_minutes"] == (1.0, pytest.approx(2 / NIGHT_MINUTES))
-    assert rex["night_rest_ratio"] == (None, pytest.approx(2 / NIGHT_MINUTES))
+    assert rex["night_rest_minutes"] == near((1.0, 2 / NIGHT_MINUTES))
+    assert rex["night_rest_ratio"] == near((None, 2 / NIGHT_MINUTES))
     # Two nights before and this one are three of eight: half is asked for.
-    assert rex["night_rest_ratio_delta_7d"] == (None, pytest.approx(3 / 8))
+    assert rex["night_rest_ratio_delta_7d"] == near((None, 3 / 8))
 
 
 def test_a_collar_that_moves_counts_for_each_pet_to_the_event(features):
     bo, luna = features["bo", T.date()], features["luna", T.date()]
     # Bo: 7 at 11:59 and 1 at 12:00:10, against 50 the day before. The minute of the move is his.
-    assert bo["steps_24h"] == (8.0, pytest.approx(2 / DAY_MINUTES))
-    assert bo["steps_delta_24h"] == (pytest.approx(8 / 50 - 1), 1.0)
+    assert bo["steps_24h"] == near((8.0, 2 / DAY_MINUTES))
+    assert bo["steps_delta_24h"] == near((8 / 50 - 1, 1))
     # Luna: 2 at 12:00:40 and 9 at 12:01; the collar's past is not hers.
-    assert luna["steps_24h"] == (11.0, pytest.approx(1 / DAY_MINUTES))
-    assert luna["steps_mean_7d"] == (11.0, pytest.approx(1 / 7))
-    assert luna["steps_delta_24h"] == (None, pytest.approx(1 / 2))
+    assert luna["steps_24h"] == near((11.0, 1 / DAY_MINUTES))
+    assert luna["steps_mean_7d"] == near((11.0, 1 / 7))
+    assert luna["steps_delta_24h"] == near((None, 1 / 2))
     # 11 h 59 min 30 s
-    assert luna["days_on_platform"] == (pytest.approx((12 * 3600 - 30) / 86400), None)
+    assert luna["days_on_platform"] == near(((12 * 3600 - 30) / 86400, None))
 
 
 def test_late_events_count_from_the_midnight_at_which_they_were_known(features):
@@ -364,7 +373,7 @@ def test_late_events_count_from_the_midnight_at_which_they_were_known(features):
     assert features["rex", (T - DAY).date()]["steps_delta_24h"][0] == 1000 / 2000 - 1
     # What came after the end of T is in the windows of T + 1: 6218 + 1000 + 2300 + 1500.
     after = features["rex", (T + DAY).date()]
-    assert after["steps_mean_7d"] == (11018 / 4, pytest.approx(4 / 7))
+    assert after["steps_mean_7d"] == near((11018 / 4, 4 / 7))
     assert after["steps_24h"] == (None, 0.0)
 
 
@@ -402,7 +411,8 @@ def test_a_new_version_stands_beside_the_old_one(make_warehouse, warehouse, chan
 
     changed = grown.with_project(changed_project)
     # Nothing is dirty; the new version alone has every day computed.
-    changed.build(*FEATURES, variables={**AS_OF, "dirty_days": []})
+    changed.build(*FEATURES, variables={**AS_OF, "dirty_days": []}, without=("unit_test", "test"))
+    assert changed.invoke(*TESTS_OF_ML, variables=AS_OF).success
 
     by_version = "select {} from ml.computed_features where feature_name = 'steps_24h' and feature_version = '{}'"
     assert grown.rows(by_version.format(KEY, "v1") + " order by all") == before
@@ -417,7 +427,9 @@ def test_a_new_version_stands_beside_the_old_one(make_warehouse, warehouse, chan
     ]
 
     # A day that is built again keeps the old version too, and nothing is doubled.
-    changed.build(*FEATURES, variables={**AS_OF, "dirty_days": ["2026-06-10"]})
+    dirty = {**AS_OF, "dirty_days": ["2026-06-10"]}
+    changed.build(*FEATURES, variables=dirty, without=("unit_test", "test"))
+    assert changed.invoke(*TESTS_OF_ML, variables=dirty).success
     assert grown.rows(by_version.format(KEY, "v1") + " order by all") == before
     counts = "select feature_version, count(*) as n from ml.computed_features where feature_name = 'steps_24h' group by 1 order by 1"
     assert grown.rows(counts) == [{"feature_version": version, "n": len(before)} for version in ("v1", "v2")]

@@ -235,8 +235,9 @@ def test_consent_is_the_owners_current_one_at_training_time() -> None:
     assert build([feature("rex", 1)], owners=gone).excluded["no_consent"] == 1
 
 
-def test_days_of_which_the_collar_says_nothing_are_counted_out() -> None:
-    ages = [feature("rex", day, 4.0, "age_years") for day in (1, 2, 3)]
+@pytest.mark.parametrize("known_anyway", ["age_years", "steps_mean_7d"])
+def test_days_of_which_the_collar_says_nothing_are_counted_out(known_anyway: str) -> None:
+    ages = [feature("rex", day, 4.0, known_anyway) for day in (1, 2, 3)]
     dataset = build([*ages, feature("rex", 1, None), feature("rex", 2, 1.0)])
     assert dataset.features.end_ts.astype(object).tolist() == [START + 2 * DAY]
     assert dataset.excluded["not_observed"] == 2
