@@ -36,174 +36,241 @@ with events as (
     where {{ date_in_days('events.event_date', days) }}
 ),
 
+-- Which minute of its hour an event speaks for, as a bit: only what was known at
+-- the day's own end does. A minute that a cut divides belongs to the span in
+-- which it began, so that cuts do not count it twice.
+timed as (
+    select
+        device_id,
+        segment_from,
+        event_date,
+        known_date,
+        extract(hour from event_ts) as hour_of_day,
+        {{ is_night('event_ts') }} as is_night,
+        case when known_date = event_date and segment_from <= minute_ts then {{ minute_bit('event_ts') }} end as minute_bit,
+        step_count,
+        lick_count,
+        pulse_bpm,
+        body_temp_c,
+        respiration_rpm,
+        case when step_count = 0 then pulse_bpm end as rest_pulse_bpm,
+        case when step_count = 0 then respiration_rpm end as rest_respiration_rpm,
+        weight_kg,
+        battery_pct
+    from events
+),
+
+-- Minutes as the bits of an hour: sets of minutes without a row for each.
+hours as (
+    select
+        device_id,
+        segment_from,
+        event_date,
+        known_date,
+        hour_of_day,
+        is_night,
+        count(*) as event_count,
+        sum(step_count) as steps,
+        sum(lick_count) as licks,
+        sum(pulse_bpm) as pulse_bpm_sum,
+        sum(pulse_bpm * pulse_bpm) as pulse_bpm_square_sum,
+        count(pulse_bpm) as pulse_count,
+        min(pulse_bpm) as pulse_bpm_min,
+        max(pulse_bpm) as pulse_bpm_max,
+        sum(rest_pulse_bpm) as rest_pulse_bpm_sum,
+        count(rest_pulse_bpm) as rest_pulse_count,
+        sum(body_temp_c) as body_temp_c_sum,
+        count(body_temp_c) as body_temp_count,
+        max(body_temp_c) as body_temp_c_max,
+        sum(respiration_rpm) as respiration_rpm_sum,
+        count(respiration_rpm) as respiration_count,
+        sum(rest_respiration_rpm) as rest_respiration_rpm_sum,
+        count(rest_respiration_rpm) as rest_respiration_count,
+        sum(weight_kg) as weight_kg_sum,
+        count(weight_kg) as weight_count,
+        min(battery_pct) as battery_min_pct,
+        {{ bits_or('minute_bit') }} as observed_bits
+        {%- for name, condition in {
+            'worn': 'pulse_bpm is not null or body_temp_c is not null',
+            'step': 'step_count is not null',
+            'active': 'step_count > 0',
+            'lick': 'lick_count is not null',
+            'licking': 'lick_count > 0',
+            'lick_burst': 'lick_count >= ' ~ lick_burst_from(),
+            'pulse': 'pulse_bpm is not null',
+            'rest_pulse': 'rest_pulse_bpm is not null',
+            'body_temp': 'body_temp_c is not null',
+            'fever': 'body_temp_c >= ' ~ fever_from_c(),
+            'respiration': 'respiration_rpm is not null',
+            'rest_respiration': 'rest_respiration_rpm is not null',
+        }.items() %},
+        coalesce({{ bits_or('case when ' ~ condition ~ ' then minute_bit end') }}, 0) as {{ name }}_bits
+        {%- endfor %}
+    from timed
+    group by device_id, segment_from, event_date, known_date, hour_of_day, is_night
+),
+
 totals as (
     select
         device_id,
         segment_from,
         event_date,
         known_date,
-        count(*) as event_count,
-        sum(step_count) as steps,
-        sum(case when {{ is_night('event_ts') }} then step_count end) as night_steps,
-        sum(lick_count) as licks,
-        sum(case when {{ is_night('event_ts') }} then lick_count end) as night_licks,
-        sum(pulse_bpm) as pulse_bpm_sum,
-        sum(pulse_bpm * pulse_bpm) as pulse_bpm_square_sum,
-        count(pulse_bpm) as pulse_count,
-        min(pulse_bpm) as pulse_bpm_min,
-        max(pulse_bpm) as pulse_bpm_max,
-        sum(body_temp_c) as body_temp_c_sum,
-        count(body_temp_c) as body_temp_count,
-        max(body_temp_c) as body_temp_c_max,
-        sum(respiration_rpm) as respiration_rpm_sum,
-        count(respiration_rpm) as respiration_count,
-        sum(weight_kg) as weight_kg_sum,
-        count(weight_kg) as weight_count,
-        min(battery_pct) as battery_min_pct
-    from events
+        sum(event_count) as event_count,
+        sum(steps) as steps,
+        sum(case when is_night then steps end) as night_steps,
+        sum(licks) as licks,
+        sum(case when is_night then licks end) as night_licks,
+        sum(pulse_bpm_sum) as pulse_bpm_sum,
+        sum(pulse_bpm_square_sum) as pulse_bpm_square_sum,
+        sum(pulse_count) as pulse_count,
+        min(pulse_bpm_min) as pulse_bpm_min,
+        max(pulse_bpm_max) as pulse_bpm_max,
+        sum(rest_pulse_bpm_sum) as rest_pulse_bpm_sum,
+        sum(rest_pulse_count) as rest_pulse_count,
+        sum(body_temp_c_sum) as body_temp_c_sum,
+        sum(body_temp_count) as body_temp_count,
+        max(body_temp_c_max) as body_temp_c_max,
+        sum(respiration_rpm_sum) as respiration_rpm_sum,
+        sum(respiration_count) as respiration_count,
+        sum(case when is_night then rest_respiration_rpm_sum end) as night_respiration_rpm_sum,
+        sum(case when is_night then rest_respiration_count else 0 end) as night_respiration_count,
+        sum(weight_kg_sum) as weight_kg_sum,
+        sum(weight_count) as weight_count,
+        min(battery_min_pct) as battery_min_pct,
+        sum({{ bit_count('observed_bits') }}) as observed_minutes
+        {%- for name in [
+            'worn', 'step', 'active', 'lick', 'licking', 'lick_burst', 'pulse', 'rest_pulse', 'body_temp', 'fever',
+            'respiration',
+        ] %},
+        sum(case when observed_bits is not null then {{ bit_count(name ~ '_bits') }} end) as {{ name }}_minutes
+        {%- endfor %}
+        {%- for name, bits in {'step': 'step', 'lick': 'lick', 'respiration': 'rest_respiration'}.items() %},
+        sum(case when observed_bits is not null then case when is_night then {{ bit_count(bits ~ '_bits') }} else 0 end end)
+            as night_{{ name }}_minutes
+        {%- endfor %}
+    from hours
     group by device_id, segment_from, event_date, known_date
-),
-
--- Minutes of what was known at the day's own end. A minute that a cut divides
--- belongs to the span in which it began, so that cuts do not count it twice.
-minutes as (
-    select
-        device_id,
-        segment_from,
-        event_date,
-        minute_ts,
-        sum(step_count) as steps,
-        sum(lick_count) as licks,
-        sum(pulse_bpm) as pulse_bpm_sum,
-        count(pulse_bpm) as pulse_count,
-        max(body_temp_c) as body_temp_c_max,
-        sum(respiration_rpm) as respiration_rpm_sum,
-        count(respiration_rpm) as respiration_count
-    from events
-    where known_date = event_date and segment_from <= minute_ts
-    group by device_id, segment_from, event_date, minute_ts
 ),
 
 -- A minute of the night counts when the collar was worn (a pulse or a
 -- temperature) and counted steps: the proxy of sleep is that it counted none.
-marked_minutes as (
+night_hours as (
     select
         device_id,
         segment_from,
         event_date,
-        minute_ts,
-        steps,
-        licks,
-        pulse_bpm_sum,
-        pulse_count,
-        body_temp_c_max,
-        respiration_rpm_sum,
-        respiration_count,
-        pulse_count > 0 or body_temp_c_max is not null as is_worn,
-        {{ is_night('minute_ts') }} as is_night,
-        {{ is_night('minute_ts') }} and steps is not null and (pulse_count > 0 or body_temp_c_max is not null)
-            as is_night_minute
-    from minutes
+        hour_of_day,
+        {{ bits_and('worn_bits', 'step_bits') }} as night_bits,
+        {{ bits_and('worn_bits', 'step_bits') }} - {{ bits_and(bits_and('worn_bits', 'step_bits'), 'active_bits') }}
+            as rest_bits
+    from hours
+    where is_night and observed_bits is not null
 ),
 
-minute_totals as (
+night_rests as (
     select
         device_id,
         segment_from,
         event_date,
-        count(*) as observed_minutes,
-        sum(case when is_worn then 1 else 0 end) as worn_minutes,
-        count(steps) as step_minutes,
-        sum(case when steps = 0 then 1 else 0 end) as rest_minutes,
-        count(case when is_night then steps end) as night_step_minutes,
-        count(licks) as lick_minutes,
-        count(case when is_night then licks end) as night_lick_minutes,
-        sum(case when licks > 0 then 1 else 0 end) as licking_minutes,
-        sum(case when licks >= {{ lick_burst_from() }} then 1 else 0 end) as lick_burst_minutes,
-        count(pulse_bpm_sum) as pulse_minutes,
-        sum(case when steps = 0 then pulse_bpm_sum end) as rest_pulse_bpm_sum,
-        sum(case when steps = 0 then pulse_count else 0 end) as rest_pulse_count,
-        count(case when steps = 0 then pulse_bpm_sum end) as rest_pulse_minutes,
-        count(body_temp_c_max) as body_temp_minutes,
-        sum(case when body_temp_c_max >= {{ fever_from_c() }} then 1 else 0 end) as fever_minutes,
-        count(respiration_rpm_sum) as respiration_minutes,
-        sum(case when is_night_minute then 1 else 0 end) as night_minutes,
-        sum(case when is_night_minute and steps = 0 then 1 else 0 end) as night_rest_minutes,
-        sum(case when is_night_minute and steps = 0 then respiration_rpm_sum end) as night_respiration_rpm_sum,
-        sum(case when is_night_minute and steps = 0 then respiration_count else 0 end) as night_respiration_count,
-        count(case when is_night_minute and steps = 0 then respiration_rpm_sum end) as night_respiration_minutes
-    from marked_minutes
+        hour_of_day,
+        rest_bits,
+        {{ bit_count('night_bits') }} as night_minutes,
+        {{ bit_count('rest_bits') }} as rest_minutes,
+        coalesce(sum({{ bit_count('rest_bits') }}) over (
+            partition by device_id, segment_from, event_date
+            order by hour_of_day
+            rows between unbounded preceding and 1 preceding
+        ), 0) as rest_minutes_before
+    from night_hours
+),
+
+night_totals as (
+    select
+        device_id,
+        segment_from,
+        event_date,
+        sum(night_minutes) as night_minutes,
+        sum(rest_minutes) as night_rest_minutes
+    from night_rests
     group by device_id, segment_from, event_date
 ),
 
-night_minutes as (
-    select
+-- Minutes of the night with steps, and how much rest the night had before each.
+night_moves as (
+    select distinct
         device_id,
         segment_from,
         event_date,
-        steps,
-        extract(hour from minute_ts) * 60 + extract(minute from minute_ts) as minute_of_day
-    from marked_minutes
-    where is_night_minute
+        hour_of_day,
+        minute_bit
+    from timed
+    where is_night and step_count > 0 and minute_bit is not null
 ),
 
-night_sequence as (
+timed_moves as (
     select
-        device_id,
-        segment_from,
-        event_date,
-        minute_of_day,
-        steps = 0 as is_rest,
-        -- Whether the minute right before was one of rest.
-        coalesce(
-            lag(steps) over (
-                partition by device_id, segment_from, event_date
-                order by minute_of_day
-            ) = 0
-            and lag(minute_of_day) over (
-                partition by device_id, segment_from, event_date
-                order by minute_of_day
-            ) = minute_of_day - 1,
-            false
-        ) as follows_rest
-    from night_minutes
+        night_moves.device_id,
+        night_moves.segment_from,
+        night_moves.event_date,
+        night_moves.hour_of_day,
+        night_moves.minute_bit,
+        night_rests.rest_minutes_before
+        + {{ bit_count(bits_and('night_rests.rest_bits', '(night_moves.minute_bit - 1)')) }} as rest_minutes_before
+    from night_moves
+    inner join night_rests
+        on
+            night_moves.device_id = night_rests.device_id
+            and night_moves.segment_from = night_rests.segment_from
+            and night_moves.event_date = night_rests.event_date
+            and night_moves.hour_of_day = night_rests.hour_of_day
 ),
 
+-- A bout is the rest between two minutes with steps. Minutes without a report
+-- do not count in it and do not end it: messages get lost.
 night_bouts as (
     select
         device_id,
         segment_from,
         event_date,
-        is_rest,
-        follows_rest,
-        sum(case when is_rest and not follows_rest then 1 else 0 end) over (
+        rest_minutes_before,
+        rest_minutes_before - coalesce(lag(rest_minutes_before) over (
             partition by device_id, segment_from, event_date
-            order by minute_of_day
-            rows between unbounded preceding and current row
-        ) as bout_number
-    from night_sequence
+            order by hour_of_day, minute_bit
+        ), 0) as rest_minutes
+    from timed_moves
 ),
 
-bout_totals as (
+ended_bouts as (
     select
         device_id,
         segment_from,
         event_date,
-        sum(case when is_rest then 1 else 0 end) as rest_minutes,
-        sum(case when follows_rest and not is_rest then 1 else 0 end) as interruption_count
+        max(rest_minutes) as longest_rest_minutes,
+        max(rest_minutes_before) as rest_minutes_before_last,
+        sum(case when rest_minutes > 0 then 1 else 0 end) as interruption_count
     from night_bouts
-    group by device_id, segment_from, event_date, bout_number
+    group by device_id, segment_from, event_date
 ),
 
 nights as (
     select
-        device_id,
-        segment_from,
-        event_date,
-        max(rest_minutes) as night_longest_rest_minutes,
-        sum(interruption_count) as night_interruption_count
-    from bout_totals
-    group by device_id, segment_from, event_date
+        night_totals.device_id,
+        night_totals.segment_from,
+        night_totals.event_date,
+        night_totals.night_minutes,
+        night_totals.night_rest_minutes,
+        greatest(
+            coalesce(ended_bouts.longest_rest_minutes, 0),
+            night_totals.night_rest_minutes - coalesce(ended_bouts.rest_minutes_before_last, 0)
+        ) as night_longest_rest_minutes,
+        coalesce(ended_bouts.interruption_count, 0) as night_interruption_count
+    from night_totals
+    left join ended_bouts
+        on
+            night_totals.device_id = ended_bouts.device_id
+            and night_totals.segment_from = ended_bouts.segment_from
+            and night_totals.event_date = ended_bouts.event_date
 )
 
 select
@@ -221,44 +288,38 @@ select
     cast(totals.pulse_count as bigint) as pulse_count,
     totals.pulse_bpm_min,
     totals.pulse_bpm_max,
+    cast(totals.rest_pulse_bpm_sum as decimal(18, 1)) as rest_pulse_bpm_sum,
+    cast(totals.rest_pulse_count as bigint) as rest_pulse_count,
     cast(totals.body_temp_c_sum as decimal(18, 2)) as body_temp_c_sum,
     cast(totals.body_temp_count as bigint) as body_temp_count,
     totals.body_temp_c_max,
     cast(totals.respiration_rpm_sum as decimal(18, 1)) as respiration_rpm_sum,
     cast(totals.respiration_count as bigint) as respiration_count,
+    cast(totals.night_respiration_rpm_sum as decimal(18, 1)) as night_respiration_rpm_sum,
+    cast(totals.night_respiration_count as bigint) as night_respiration_count,
     cast(totals.weight_kg_sum as decimal(18, 3)) as weight_kg_sum,
     cast(totals.weight_count as bigint) as weight_count,
     totals.battery_min_pct,
-    cast(minute_totals.observed_minutes as integer) as observed_minutes,
-    cast(minute_totals.worn_minutes as integer) as worn_minutes,
-    cast(minute_totals.step_minutes as integer) as step_minutes,
-    cast(minute_totals.rest_minutes as integer) as rest_minutes,
-    cast(minute_totals.night_step_minutes as integer) as night_step_minutes,
-    cast(minute_totals.lick_minutes as integer) as lick_minutes,
-    cast(minute_totals.night_lick_minutes as integer) as night_lick_minutes,
-    cast(minute_totals.licking_minutes as integer) as licking_minutes,
-    cast(minute_totals.lick_burst_minutes as integer) as lick_burst_minutes,
-    cast(minute_totals.pulse_minutes as integer) as pulse_minutes,
-    cast(minute_totals.rest_pulse_bpm_sum as decimal(18, 1)) as rest_pulse_bpm_sum,
-    cast(minute_totals.rest_pulse_count as bigint) as rest_pulse_count,
-    cast(minute_totals.rest_pulse_minutes as integer) as rest_pulse_minutes,
-    cast(minute_totals.body_temp_minutes as integer) as body_temp_minutes,
-    cast(minute_totals.fever_minutes as integer) as fever_minutes,
-    cast(minute_totals.respiration_minutes as integer) as respiration_minutes,
-    cast(minute_totals.night_minutes as integer) as night_minutes,
-    cast(minute_totals.night_rest_minutes as integer) as night_rest_minutes,
+    cast(totals.observed_minutes as integer) as observed_minutes,
+    cast(totals.worn_minutes as integer) as worn_minutes,
+    cast(totals.step_minutes as integer) as step_minutes,
+    cast(totals.step_minutes - totals.active_minutes as integer) as rest_minutes,
+    cast(totals.lick_minutes as integer) as lick_minutes,
+    cast(totals.licking_minutes as integer) as licking_minutes,
+    cast(totals.lick_burst_minutes as integer) as lick_burst_minutes,
+    cast(totals.pulse_minutes as integer) as pulse_minutes,
+    cast(totals.rest_pulse_minutes as integer) as rest_pulse_minutes,
+    cast(totals.body_temp_minutes as integer) as body_temp_minutes,
+    cast(totals.fever_minutes as integer) as fever_minutes,
+    cast(totals.respiration_minutes as integer) as respiration_minutes,
+    cast(totals.night_step_minutes as integer) as night_step_minutes,
+    cast(totals.night_lick_minutes as integer) as night_lick_minutes,
+    cast(totals.night_respiration_minutes as integer) as night_respiration_minutes,
+    cast(nights.night_minutes as integer) as night_minutes,
+    cast(nights.night_rest_minutes as integer) as night_rest_minutes,
     cast(nights.night_longest_rest_minutes as integer) as night_longest_rest_minutes,
-    cast(nights.night_interruption_count as integer) as night_interruption_count,
-    cast(minute_totals.night_respiration_rpm_sum as decimal(18, 1)) as night_respiration_rpm_sum,
-    cast(minute_totals.night_respiration_count as bigint) as night_respiration_count,
-    cast(minute_totals.night_respiration_minutes as integer) as night_respiration_minutes
+    cast(nights.night_interruption_count as integer) as night_interruption_count
 from totals
-left join minute_totals
-    on
-        totals.device_id = minute_totals.device_id
-        and totals.segment_from = minute_totals.segment_from
-        and totals.event_date = minute_totals.event_date
-        and totals.known_date = totals.event_date
 left join nights
     on
         totals.device_id = nights.device_id
