@@ -8,7 +8,6 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-
 VISIT_RISK_FEATURES = (
     "steps_24h",
     "steps_delta_24h",

@@ -47,7 +47,9 @@ timed as (
         known_date,
         extract(hour from event_ts) as hour_of_day,
         {{ is_night('event_ts') }} as is_night,
-        case when known_date = event_date and segment_from <= minute_ts then {{ minute_bit('event_ts') }} end as minute_bit,
+        case
+            when known_date = event_date and segment_from <= minute_ts then {{ minute_bit('event_ts') }}
+        end as minute_bit,
         step_count,
         lick_count,
         pulse_bpm,
@@ -146,8 +148,12 @@ totals as (
         sum(case when observed_bits is not null then {{ bit_count(name ~ '_bits') }} end) as {{ name }}_minutes
         {%- endfor %}
         {%- for name, bits in {'step': 'step', 'lick': 'lick', 'respiration': 'rest_respiration'}.items() %},
-        sum(case when observed_bits is not null then case when is_night then {{ bit_count(bits ~ '_bits') }} else 0 end end)
-            as night_{{ name }}_minutes
+        sum(
+            case
+                when is_night and observed_bits is not null then {{ bit_count(bits ~ '_bits') }}
+                when observed_bits is not null then 0
+            end
+        ) as night_{{ name }}_minutes
         {%- endfor %}
     from hours
     group by device_id, segment_from, event_date, known_date

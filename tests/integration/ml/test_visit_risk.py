@@ -234,7 +234,9 @@ def test_a_model_is_trained_on_the_features_it_names_and_no_others(con) -> None:
     assert named.features.names == ("f0", "f1")
     everything = training_set(con)
     np.testing.assert_array_equal(named.features.values, everything.features.values[:, :2])
-    with pytest.raises(DatasetError, match=r"no rows of f8, steps; run dbt build, .* PETWELLNESS_ML_FEATURES"):
+    with pytest.raises(
+        DatasetError, match=r"no rows of f8, steps; run dbt build, .* PETWELLNESS_ML_FEATURES"
+    ):
         read_training_set(con, as_of=START + 14 * DAY, horizon_days=7, features=["steps", "f0", "f8"])
 
 

@@ -28,7 +28,13 @@ AS_OF = {"as_of_ts": "2026-06-12 00:00:00"}
 FEATURES = ("--select", "+ml_computed_features")
 TESTS_OF_ML = (
     *("test", "--exclude-resource-type", "unit_test"),
-    *("--select", "ml_feature_catalogue", "ml_device_day_measures", "ml_pet_day_measures", "ml_computed_features"),
+    *(
+        "--select",
+        "ml_feature_catalogue",
+        "ml_device_day_measures",
+        "ml_pet_day_measures",
+        "ml_computed_features",
+    ),
 )
 DAY_MINUTES, NIGHT_MINUTES = 1440, 360
 
@@ -53,7 +59,7 @@ def event(device_id, event_ts, arrival_ts=None, **measures):
 def rex_on_t():
     """300 minutes of night from 00:00 and 480 of day from 12:00, one event each."""
     for minute in range(300):
-        moving = minute in (60, 180, 181)
+        moving = minute in (50, 215, 216)
         yield event(
             "d1",
             T + minute * MINUTE,
@@ -103,7 +109,7 @@ def rex_before_t():
         )
     # Of T - 2, known on T.
     yield event("d1", T - 2 * DAY + 15 * 60 * MINUTE, T + 8 * 60 * MINUTE, step_count=300)
-    yield event("d1", T - 7 * DAY + DAY / 2, step_count=500, lick_count=40)
+    yield event("d1", T - 7 * DAY + DAY / 2, step_count=500, lick_count=40, battery_pct="80.00")
     yield event("d1", T - 8 * DAY + DAY / 2, step_count=99999, lick_count=99)
 
 
@@ -114,10 +120,15 @@ def others():
     # Collar d3 moves from Bo to Luna at 12:00:30 on T.
     noon = T + DAY / 2
     yield event("d3", noon - DAY, step_count=50)
+    yield event("d3", T + timedelta(hours=6) - MINUTE, step_count=3)
+    yield event("d3", T + timedelta(hours=6), step_count=4)
     yield event("d3", noon - MINUTE, step_count=7)
     yield event("d3", noon + timedelta(seconds=10), step_count=1)
     yield event("d3", noon + timedelta(seconds=40), step_count=2)
     yield event("d3", noon + MINUTE, step_count=9)
+    # The night after: rest, steps, two minutes of rest with a lost message between them.
+    for minute, steps in ((0, 0), (1, 5), (2, 0), (4, 0)):
+        yield event("d3", T + DAY + minute * MINUTE, step_count=steps, body_temp_c="38.00")
 
 
 def assignments():
@@ -144,7 +155,7 @@ def visits():
         # visit, when, known, status, unplanned, weight, vaccine due
         ("v1", T - DAY + 10 * 60 * MINUTE, None, "completed", True, "20.400", date(2026, 7, 1)),
         ("v2", datetime(2025, 12, 1, 9), None, "completed", False, None, date(2026, 6, 1)),
-        ("v3", T - 5 * DAY, None, "no_show", None, None, None),
+        ("v3", T - 5 * DAY, None, "no_show", None, "30.000", None),
         ("v4", T - 400 * DAY, None, "completed", True, None, None),
         ("v5", T + 5 * DAY, T - 3 * DAY, "scheduled", None, None, None),
         # Over by T, reported after it.
@@ -234,9 +245,9 @@ REX_ON_T = {
     "rest_minutes_24h": (717, OBSERVED),
     "night_rest_minutes": (297, NIGHT),
     "night_rest_ratio": (297 / 300, NIGHT),
-    # runs of 00:00-00:59 (60), 01:01-02:59 (119) and 03:02-04:59 (118)
-    "night_longest_rest_minutes": (119, NIGHT),
-    # steps after a minute of rest at 01:00 and 03:00; 03:01 follows a minute with steps
+    # between steps at 00:50, 03:35 and 03:36: 00:00-00:49 (50), 00:51-03:34 (164), 03:37-04:59 (83)
+    "night_longest_rest_minutes": (164, NIGHT),
+    # rest that ends with steps at 00:50 and 03:35; there is none between 03:35 and 03:36
     "night_interruption_rate": (2 * 60 / 297, NIGHT),
     # three nights of two minutes, one of each with steps
     "night_rest_ratio_delta_7d": (0.99 - 3 / 6, 4 / 8),
@@ -276,7 +287,7 @@ REX_ON_T = {
     # 20.0 on T - 3, 20.4 on T - 1: 0.2 a day
     "weight_trend_30d": (6.0, 2 / 30),
     "battery_min_24h": (40.5, OBSERVED),
-    # fell by 20 to T and by 5 to T - 2; rose to T - 1
+    # fell by 20 to T and by 5 to T - 2; rose to T - 1; T - 7 and T - 3 are not neighbours
     "battery_drain_7d": (12.5, 2 / 7),
     "wear_minutes_24h": (780, OBSERVED),
     "coverage_24h": (OBSERVED, OBSERVED),
@@ -307,9 +318,7 @@ def test_every_feature_of_a_day_worked_out_by_hand(features, current_features):
     built = features["rex", T.date()]
     assert set(built) == current_features == set(REX_ON_T)
     wrong = {
-        name: (built[name], expected)
-        for name, expected in REX_ON_T.items()
-        if built[name] != near(expected)
+        name: (built[name], expected) for name, expected in REX_ON_T.items() if built[name] != near(expected)
     }
     assert wrong == {}
 
@@ -356,15 +365,32 @@ def test_too_little_coverage_is_null_where_the_definition_says_so(features):
 
 def test_a_collar_that_moves_counts_for_each_pet_to_the_event(features):
     bo, luna = features["bo", T.date()], features["luna", T.date()]
-    # Bo: 7 at 11:59 and 1 at 12:00:10, against 50 the day before. The minute of the move is his.
-    assert bo["steps_24h"] == near((8.0, 2 / DAY_MINUTES))
-    assert bo["steps_delta_24h"] == near((8 / 50 - 1, 1))
+    # Bo: 3 at 05:59, 4 at 06:00, 7 at 11:59 and 1 at 12:00:10, against 50 the day before. The minute of
+    # the move is his.
+    assert bo["steps_24h"] == near((15.0, 4 / DAY_MINUTES))
+    assert bo["steps_delta_24h"] == near((15 / 50 - 1, 1))
+    assert bo["night_steps"] == near((3.0, 1 / NIGHT_MINUTES))
     # Luna: 2 at 12:00:40 and 9 at 12:01; the collar's past is not hers.
     assert luna["steps_24h"] == near((11.0, 1 / DAY_MINUTES))
     assert luna["steps_mean_7d"] == near((11.0, 1 / 7))
     assert luna["steps_delta_24h"] == near((None, 1 / 2))
     # 11 h 59 min 30 s
     assert luna["days_on_platform"] == near(((12 * 3600 - 30) / 86400, None))
+
+
+def test_a_lost_message_does_not_end_a_rest_and_the_last_rest_needs_no_end(warehouse):
+    night = "night_minutes, night_rest_minutes, night_longest_rest_minutes, night_interruption_count"
+    assert warehouse.rows(
+        f"select {night} from ml.pet_day_measures where pet_id = 'luna' and event_date = '2026-06-11'"
+    ) == [
+        {
+            "night_minutes": 4,
+            "night_rest_minutes": 3,
+            # 00:02 and 00:04, to the end of the night
+            "night_longest_rest_minutes": 2,
+            "night_interruption_count": 1,
+        }
+    ]
 
 
 def test_late_events_count_from_the_midnight_at_which_they_were_known(features):
@@ -391,7 +417,11 @@ def changed_project(dbt_project, tmp_path_factory):
     project = tmp_path_factory.mktemp("changed") / "dbt_project"
     shutil.copytree(dbt_project.project, project, ignore=shutil.ignore_patterns("target", "logs"))
     for path, old, new in (
-        ("seeds/ml/ml_feature_catalogue.csv", "steps_24h,Steps of the day,steps,1,,v1,current,data-science\n", None),
+        (
+            "seeds/ml/ml_feature_catalogue.csv",
+            "steps_24h,Steps of the day,steps,1,,v1,current,data-science\n",
+            None,
+        ),
         ("macros/features/definitions.sql", "'cast(steps as double)'", "'cast(2 * steps as double)'"),
     ):
         text = (project / path).read_text()
@@ -407,14 +437,18 @@ KEY = "pet_id, event_date, value, coverage, feature_id"
 def test_a_new_version_stands_beside_the_old_one(make_warehouse, warehouse, changed_project):
     grown = make_warehouse(world())
     grown.build(*FEATURES, variables=AS_OF, without=("unit_test", "test"))
-    before = grown.rows(f"select {KEY} from ml.computed_features where feature_name = 'steps_24h' order by all")
+    before = grown.rows(
+        f"select {KEY} from ml.computed_features where feature_name = 'steps_24h' order by all"
+    )
 
     changed = grown.with_project(changed_project)
     # Nothing is dirty; the new version alone has every day computed.
     changed.build(*FEATURES, variables={**AS_OF, "dirty_days": []}, without=("unit_test", "test"))
     assert changed.invoke(*TESTS_OF_ML, variables=AS_OF).success
 
-    by_version = "select {} from ml.computed_features where feature_name = 'steps_24h' and feature_version = '{}'"
+    by_version = (
+        "select {} from ml.computed_features where feature_name = 'steps_24h' and feature_version = '{}'"
+    )
     assert grown.rows(by_version.format(KEY, "v1") + " order by all") == before
     assert grown.rows(by_version.format("pet_id, event_date, value, coverage", "v2") + " order by all") == [
         {
@@ -462,10 +496,14 @@ def test_a_version_that_the_catalogue_does_not_know_is_found(warehouse):
     assert warehouse.invoke("test", *agree).success
     with warehouse.connect() as con:
         con.execute("create table kept as from ml.computed_features")
-        con.execute("insert into ml.computed_features select * replace ('v0' as feature_version) from kept limit 1")
+        con.execute(
+            "insert into ml.computed_features select * replace ('v0' as feature_version) from kept limit 1"
+        )
     assert not warehouse.invoke("test", *agree).success
     with warehouse.connect() as con:
-        con.execute("create or replace table ml.computed_features as from kept where feature_name <> 'steps_24h'")
+        con.execute(
+            "create or replace table ml.computed_features as from kept where feature_name <> 'steps_24h'"
+        )
     assert not warehouse.invoke("test", *agree).success
     with warehouse.connect() as con:
         con.execute("create or replace table ml.computed_features as from kept")
