@@ -93,8 +93,12 @@
         },
         {
             'name': 'day_lick_rate',
-            'value': ratio_of('(licks - coalesce(night_licks, 0)) * 60', 'lick_minutes - night_lick_minutes'),
-            'coverage': share_of_minutes('lick_minutes - night_lick_minutes', minutes_per_day() - minutes_per_night()),
+            'value': ratio_of(
+                '(licks - coalesce(night_licks, 0)) * 60', 'lick_minutes - coalesce(night_lick_minutes, 0)'
+            ),
+            'coverage': share_of_minutes(
+                'lick_minutes - coalesce(night_lick_minutes, 0)', minutes_per_day() - minutes_per_night()
+            ),
         },
         {
             'name': 'night_lick_rate',

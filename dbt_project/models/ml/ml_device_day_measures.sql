@@ -9,6 +9,26 @@
 ) }}
 -- depends_on: {{ ref('cur_day_inputs') }}, {{ ref('cur_applied_inputs') }}
 {% set days = model_days() %}
+{# What an event can say of its minute. #}
+{% set flags = {
+    'worn': 'pulse_bpm is not null or body_temp_c is not null',
+    'step': 'step_count is not null',
+    'active': 'step_count > 0',
+    'lick': 'lick_count is not null',
+    'licking': 'lick_count > 0',
+    'lick_burst': 'lick_count >= ' ~ lick_burst_from(),
+    'pulse': 'pulse_bpm is not null',
+    'rest_pulse': 'rest_pulse_bpm is not null',
+    'body_temp': 'body_temp_c is not null',
+    'fever': 'body_temp_c >= ' ~ fever_from_c(),
+    'respiration': 'respiration_rpm is not null',
+    'rest_respiration': 'rest_respiration_rpm is not null',
+} %}
+{% set night_counts = {
+    'night_step_minutes': 'step_bits',
+    'night_lick_minutes': 'lick_bits',
+    'night_respiration_minutes': 'rest_respiration_bits',
+} %}
 
 with events as (
     select
@@ -91,23 +111,10 @@ hours as (
         sum(weight_kg) as weight_kg_sum,
         count(weight_kg) as weight_count,
         min(battery_pct) as battery_min_pct,
-        {{ bits_or('minute_bit') }} as observed_bits
-        {%- for name, condition in {
-            'worn': 'pulse_bpm is not null or body_temp_c is not null',
-            'step': 'step_count is not null',
-            'active': 'step_count > 0',
-            'lick': 'lick_count is not null',
-            'licking': 'lick_count > 0',
-            'lick_burst': 'lick_count >= ' ~ lick_burst_from(),
-            'pulse': 'pulse_bpm is not null',
-            'rest_pulse': 'rest_pulse_bpm is not null',
-            'body_temp': 'body_temp_c is not null',
-            'fever': 'body_temp_c >= ' ~ fever_from_c(),
-            'respiration': 'respiration_rpm is not null',
-            'rest_respiration': 'rest_respiration_rpm is not null',
-        }.items() %},
-        coalesce({{ bits_or('case when ' ~ condition ~ ' then minute_bit end') }}, 0) as {{ name }}_bits
+        {%- for name, condition in flags.items() %}
+        coalesce({{ bits_or('case when ' ~ condition ~ ' then minute_bit end') }}, 0) as {{ name }}_bits,
         {%- endfor %}
+        {{ bits_or('minute_bit') }} as observed_bits
     from timed
     group by device_id, segment_from, event_date, known_date, hour_of_day, is_night
 ),
@@ -140,21 +147,13 @@ totals as (
         sum(weight_kg_sum) as weight_kg_sum,
         sum(weight_count) as weight_count,
         min(battery_min_pct) as battery_min_pct,
+        {%- for name in flags %}
+        sum(case when observed_bits is not null then {{ bit_count(name ~ '_bits') }} end) as {{ name }}_minutes,
+        {%- endfor %}
+        {%- for name, bits in night_counts.items() %}
+        sum(case when is_night and observed_bits is not null then {{ bit_count(bits) }} end) as {{ name }},
+        {%- endfor %}
         sum({{ bit_count('observed_bits') }}) as observed_minutes
-        {%- for name in [
-            'worn', 'step', 'active', 'lick', 'licking', 'lick_burst', 'pulse', 'rest_pulse', 'body_temp', 'fever',
-            'respiration',
-        ] %},
-        sum(case when observed_bits is not null then {{ bit_count(name ~ '_bits') }} end) as {{ name }}_minutes
-        {%- endfor %}
-        {%- for name, bits in {'step': 'step', 'lick': 'lick', 'respiration': 'rest_respiration'}.items() %},
-        sum(
-            case
-                when is_night and observed_bits is not null then {{ bit_count(bits ~ '_bits') }}
-                when observed_bits is not null then 0
-            end
-        ) as night_{{ name }}_minutes
-        {%- endfor %}
     from hours
     group by device_id, segment_from, event_date, known_date
 ),

@@ -141,16 +141,16 @@ device_windows as (
         known_segments.event_date,
         known_segments.pet_id,
         known_segments.device_id,
+        {%- for column in of_windows %}
+        sum(measures.{{ column }}) as {{ column }},
+        {%- endfor %}
+        {%- for column in lows %}
+        min(measures.{{ column }}) as {{ column }},
+        {%- endfor %}
+        {%- for column in highs %}
+        max(measures.{{ column }}) as {{ column }},
+        {%- endfor %}
         {{ days_between('measures.event_date', 'known_segments.event_date') }} as days_ago
-        {%- for column in of_windows %},
-        sum(measures.{{ column }}) as {{ column }}
-        {%- endfor %}
-        {%- for column in lows %},
-        min(measures.{{ column }}) as {{ column }}
-        {%- endfor %}
-        {%- for column in highs %},
-        max(measures.{{ column }}) as {{ column }}
-        {%- endfor %}
     from known_segments
     inner join {{ ref('ml_device_day_measures') }} as measures
         on
@@ -210,16 +210,16 @@ windows as (
     select
         event_date,
         pet_id,
+        {%- for column in of_windows %}
+        sum({{ column }}) as {{ column }},
+        {%- endfor %}
+        {%- for column in lows %}
+        min({{ column }}) as {{ column }},
+        {%- endfor %}
+        {%- for column in highs %}
+        max({{ column }}) as {{ column }},
+        {%- endfor %}
         days_ago
-        {%- for column in of_windows %},
-        sum({{ column }}) as {{ column }}
-        {%- endfor %}
-        {%- for column in lows %},
-        min({{ column }}) as {{ column }}
-        {%- endfor %}
-        {%- for column in highs %},
-        max({{ column }}) as {{ column }}
-        {%- endfor %}
     from device_windows
     group by event_date, pet_id, days_ago
 ),
@@ -227,10 +227,16 @@ windows as (
 telemetry as (
     select
         event_date,
-        pet_id
-        {%- for column in sums.keys() | list + lows + highs %},
-        max(case when days_ago = 0 then {{ column }} end) as {{ column }}
-        {%- endfor %},
+        pet_id,
+        {%- for column in sums.keys() | list + lows + highs %}
+        max(case when days_ago = 0 then {{ column }} end) as {{ column }},
+        {%- endfor %}
+        {%- for column in compared %}
+        sum(case when days_ago between 1 and 7 then {{ column }} end) as {{ column }}_7d_before,
+        {%- endfor %}
+        {%- for name, column in measured_days.items() %}
+        count(case when days_ago between 1 and 7 then {{ column }} end) as {{ name }}_7d_before,
+        {%- endfor %}
         sum(case when days_ago = 1 then steps end) as steps_day_before,
         sum(case when days_ago <= 6 then steps end) as steps_last_7d,
         count(case when days_ago <= 6 then steps end) as step_days_last_7d,
@@ -238,12 +244,6 @@ telemetry as (
             as steps_square_last_7d,
         count(case when days_ago <= 6 then event_count end) as observed_days_last_7d,
         sum(case when days_ago <= 6 then observed_minutes end) as observed_minutes_last_7d
-        {%- for column in compared %},
-        sum(case when days_ago between 1 and 7 then {{ column }} end) as {{ column }}_7d_before
-        {%- endfor %}
-        {%- for name, column in measured_days.items() %},
-        count(case when days_ago between 1 and 7 then {{ column }} end) as {{ name }}_7d_before
-        {%- endfor %}
     from windows
     group by event_date, pet_id
 ),
