@@ -431,64 +431,79 @@ def changed_project(dbt_project, tmp_path_factory):
     return type(dbt_project)(project.parent, project)
 
 
-KEY = "pet_id, event_date, value, coverage, feature_id"
+def copy_of(warehouse, make_warehouse, project):
+    copied = make_warehouse({}).with_project(project)
+    shutil.copyfile(warehouse.path, copied.path)
+    return copied
 
 
-def test_a_new_version_stands_beside_the_old_one(make_warehouse, warehouse, changed_project):
-    grown = make_warehouse(world())
-    grown.build(*FEATURES, variables=AS_OF, without=("unit_test", "test"))
-    before = grown.rows(
-        f"select {KEY} from ml.computed_features where feature_name = 'steps_24h' order by all"
+def steps_24h(warehouse, version):
+    return warehouse.rows(
+        "select pet_id, event_date, value, coverage from ml.computed_features"
+        f" where feature_name = 'steps_24h' and feature_version = '{version}' order by all"
     )
 
-    changed = grown.with_project(changed_project)
-    # Nothing is dirty; the new version alone has every day computed.
-    changed.build(*FEATURES, variables={**AS_OF, "dirty_days": []}, without=("unit_test", "test"))
-    assert changed.invoke(*TESTS_OF_ML, variables=AS_OF).success
 
-    by_version = (
-        "select {} from ml.computed_features where feature_name = 'steps_24h' and feature_version = '{}'"
-    )
-    assert grown.rows(by_version.format(KEY, "v1") + " order by all") == before
-    assert grown.rows(by_version.format("pet_id, event_date, value, coverage", "v2") + " order by all") == [
-        {
-            "pet_id": row["pet_id"],
-            "event_date": row["event_date"],
-            "value": None if row["value"] is None else 2 * row["value"],
-            "coverage": row["coverage"],
-        }
-        for row in before
-    ]
+CHANGED = ("--select", "ml_feature_catalogue", "ml_computed_features")
 
-    # A day that is built again keeps the old version too, and nothing is doubled.
-    dirty = {**AS_OF, "dirty_days": ["2026-06-10"]}
-    changed.build(*FEATURES, variables=dirty, without=("unit_test", "test"))
-    assert changed.invoke(*TESTS_OF_ML, variables=dirty).success
-    assert grown.rows(by_version.format(KEY, "v1") + " order by all") == before
-    counts = "select feature_version, count(*) as n from ml.computed_features where feature_name = 'steps_24h' group by 1 order by 1"
-    assert grown.rows(counts) == [{"feature_version": version, "n": len(before)} for version in ("v1", "v2")]
 
-    # A rebuild has the current versions alone; those are the same.
-    rebuilt = make_warehouse(world()).with_project(changed_project)
-    rebuilt.build(*FEATURES, variables=AS_OF, without=("unit_test", "test"))
-    with grown.connect() as con_a, rebuilt.connect() as con_b:
+@pytest.fixture(scope="module")
+def two_versions(make_warehouse, warehouse, changed_project):
+    """The warehouse after a run of the changed project for which no day was dirty."""
+    copied = copy_of(warehouse, make_warehouse, changed_project)
+    copied.build(*CHANGED, variables={**AS_OF, "dirty_days": []}, without=("unit_test", "test"))
+    assert copied.invoke(*TESTS_OF_ML, variables=AS_OF).success
+    return copied
+
+
+def test_a_new_version_of_every_day_stands_beside_the_old_one(warehouse, two_versions):
+    before = steps_24h(warehouse, "v1")
+    assert len(before) == 17
+    assert steps_24h(two_versions, "v1") == before
+    twice = [{**row, "value": None if row["value"] is None else 2 * row["value"]} for row in before]
+    assert steps_24h(two_versions, "v2") == twice
+
+
+def test_a_day_built_again_keeps_the_old_version_and_doubles_none(
+    make_warehouse, warehouse, two_versions, changed_project
+):
+    again = copy_of(two_versions, make_warehouse, changed_project)
+    again.build(*CHANGED, variables={**AS_OF, "dirty_days": ["2026-06-10"]}, without=("unit_test", "test"))
+    with two_versions.connect() as con_a, again.connect() as con_b:
+        assert (
+            compare_tables(con_a, "ml.computed_features", con_b, "ml.computed_features", ["feature_id"]) == []
+        )
+
+
+def test_current_versions_equal_a_rebuild(make_warehouse, warehouse, two_versions, changed_project):
+    rebuilt = copy_of(warehouse, make_warehouse, changed_project)
+    rebuilt.build("--full-refresh", *CHANGED, variables=AS_OF, without=("unit_test", "test"))
+    with two_versions.connect() as con_a, rebuilt.connect() as con_b:
         con_a.execute(
-            "create table current_features as select * from ml.computed_features"
+            "create or replace table current_features as select * from ml.computed_features"
             " where (feature_name, feature_version) in"
             " (select feature_name, feature_version from ml.feature_catalogue where status = 'current')"
         )
         assert compare_tables(con_a, "current_features", con_b, "ml.computed_features", ["feature_id"]) == []
 
-        matrix = pivot_features(read_features(con_a, end_ts=[T + DAY], names=["steps_24h", "licks_24h"]))
-        assert matrix.versions == {"licks_24h": "v1", "steps_24h": "v2"}
-        assert dict(zip(matrix.pet_ids, matrix.values[:, 1], strict=True))["rex"] == 2 * 1218
 
-        # Erasure: what cannot be computed again goes, of the pet and of the days.
-        assert forget_superseded_features(con_a, ["rex"], [T.date()]) == sum(
-            row["pet_id"] == "rex" or row["event_date"] == T.date() for row in before
-        )
-        left = con_a.execute(by_version.format("distinct pet_id", "v1") + " order by all").fetchall()
-        assert left == [("bo",), ("luna",), ("mia",)]
+def test_models_are_given_the_newest_version(two_versions):
+    with two_versions.connect() as con:
+        matrix = pivot_features(read_features(con, end_ts=[T + DAY], names=["steps_24h", "licks_24h"]))
+    assert matrix.versions == {"licks_24h": "v1", "steps_24h": "v2"}
+    assert dict(zip(matrix.pet_ids, matrix.values[:, 1], strict=True))["rex"] == 2 * 1218
+
+
+def test_erasure_takes_the_old_versions_of_its_pets_and_days(make_warehouse, two_versions, changed_project):
+    erased = copy_of(two_versions, make_warehouse, changed_project)
+    kept = [
+        row for row in steps_24h(erased, "v1") if row["pet_id"] != "rex" and row["event_date"] != T.date()
+    ]
+    with erased.connect() as con:
+        assert forget_superseded_features(con, ["rex"], [T.date()]) == 17 - len(kept)
+    assert steps_24h(erased, "v1") == kept
+    assert steps_24h(erased, "v2") == steps_24h(two_versions, "v2")
+    assert {row["pet_id"] for row in kept} == {"bo", "luna", "mia"}
 
 
 def test_a_version_that_the_catalogue_does_not_know_is_found(warehouse):
