@@ -138,12 +138,12 @@ def pivot_features(table: pa.Table, versions: Mapping[str, str] | None = None) -
 
     `versions` asks for exactly these features at these versions, as a trained model does. Without it
     every feature is taken at its newest version; other versions are ignored.
-    Raises FeatureVersionError when an asked-for feature is there, but only at another version, and
+    Raises FeatureVersionError when an asked-for feature is there on a day, but only at another version, and
     DatasetError when one (pet_id, end_ts, feature_name, feature_version) has two rows.
     """
     names = _objects(table, "feature_name")
     row_versions = _objects(table, "feature_version")
-    present = sorted(set(zip(names, row_versions, strict=True)))
+    present = table.group_by(["feature_name", "feature_version", "end_ts"]).aggregate([]).to_pylist()
     if versions is None:
         chosen = _newest_versions(present)
     else:
@@ -239,9 +239,10 @@ def build_training_set(
     )
 
 
-def _newest_versions(present: Sequence[tuple[str, str]]) -> dict[str, str]:
+def _newest_versions(present: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     newest: dict[str, str] = {}
-    for name, version in present:
+    for row in sorted(present, key=lambda row: str(row["feature_name"])):
+        name, version = row["feature_name"], row["feature_version"]
         if name not in newest or _version_order(version) > _version_order(newest[name]):
             newest[name] = version
     return newest
@@ -253,15 +254,18 @@ def _version_order(version: str) -> tuple[tuple[int, ...], str]:
     return tuple(int(number) for number in numbers), version
 
 
-def _refuse_other_versions(asked: Mapping[str, str], present: Sequence[tuple[str, str]]) -> None:
-    there: dict[str, set[str]] = {}
-    for name, version in present:
-        there.setdefault(name, set()).add(version)
-    for name, version in asked.items():
-        if name in there and version not in there[name]:
+def _refuse_other_versions(asked: Mapping[str, str], present: Sequence[Mapping[str, Any]]) -> None:
+    """Day by day: old days keep superseded versions, days built since a change have the new one alone."""
+    there: dict[tuple[str, datetime], set[str]] = {}
+    for row in present:
+        if row["feature_name"] in asked:
+            there.setdefault((row["feature_name"], row["end_ts"]), set()).add(row["feature_version"])
+    for (name, end_ts), versions in sorted(there.items()):
+        if asked[name] not in versions:
             raise FeatureVersionError(
-                f"feature '{name}' is at version {', '.join(sorted(there[name]))} in ml.computed_features, "
-                f"but the model was trained on version {version}; train again"
+                f"feature '{name}' is at version {', '.join(sorted(versions))} in ml.computed_features on "
+                f"the day that ends at {end_ts:%Y-%m-%d %H:%M}, but the model was trained on version "
+                f"{asked[name]}; train again"
             )
 
 
