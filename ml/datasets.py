@@ -11,9 +11,9 @@ and days without a report are not days without a visit. Nothing that arrived aft
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,8 +34,31 @@ DAY_US = 86_400_000_000
 
 CHANGE_ORDER = ("changed_at", "arrival_ts", "stream_id", "kafka_partition", "kafka_offset")
 
-RECORD_FEATURES = frozenset({"age_years", "days_since_last_visit", "unplanned_visits_365d"})
+RECORD_FEATURES = frozenset(
+    {
+        "age_years",
+        "days_on_platform",
+        "days_since_last_visit",
+        "no_shows_365d",
+        "unplanned_visits_365d",
+        "vaccine_due_in_days",
+        "visits_365d",
+    }
+)
 """Features known without a collar. A day that has only these says nothing about that day."""
+
+TRAILING_FEATURES = frozenset(
+    {
+        "battery_drain_7d",
+        "coverage_7d",
+        "silent_days_7d",
+        "steps_cv_7d",
+        "steps_mean_7d",
+        "weight_latest_30d",
+        "weight_trend_30d",
+    }
+)
+"""Features that earlier days can fill: nor do these say anything about the day itself."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +81,10 @@ class FeatureMatrix:
         return FeatureMatrix(self.pet_ids[keep], self.end_ts[keep], self.values[keep], self.versions)
 
     def is_observed(self) -> NDArray[np.bool_]:
-        """Rows with a value in at least one feature besides RECORD_FEATURES."""
-        windowed = [column for column, name in enumerate(self.names) if name not in RECORD_FEATURES]
-        return np.asarray(~np.isnan(self.values[:, windowed]).all(axis=1), dtype=np.bool_)
+        """Rows with a value in at least one feature besides RECORD_FEATURES and TRAILING_FEATURES."""
+        elsewhere = RECORD_FEATURES | TRAILING_FEATURES
+        of_the_day = [column for column, name in enumerate(self.names) if name not in elsewhere]
+        return np.asarray(~np.isnan(self.values[:, of_the_day]).all(axis=1), dtype=np.bool_)
 
     def content_hash(self) -> str:
         """First 16 hex digits of a SHA-256 over keys and values, to six significant digits.
@@ -114,12 +138,12 @@ def pivot_features(table: pa.Table, versions: Mapping[str, str] | None = None) -
 
     `versions` asks for exactly these features at these versions, as a trained model does. Without it
     every feature is taken at its newest version; other versions are ignored.
-    Raises FeatureVersionError when an asked-for feature is there, but only at another version, and
+    Raises FeatureVersionError when an asked-for feature is there on a day, but only at another version, and
     DatasetError when one (pet_id, end_ts, feature_name, feature_version) has two rows.
     """
     names = _objects(table, "feature_name")
     row_versions = _objects(table, "feature_version")
-    present = sorted(set(zip(names, row_versions, strict=True)))
+    present = table.group_by(["feature_name", "feature_version", "end_ts"]).aggregate([]).to_pylist()
     if versions is None:
         chosen = _newest_versions(present)
     else:
@@ -215,9 +239,10 @@ def build_training_set(
     )
 
 
-def _newest_versions(present: Sequence[tuple[str, str]]) -> dict[str, str]:
+def _newest_versions(present: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     newest: dict[str, str] = {}
-    for name, version in present:
+    for row in sorted(present, key=lambda row: str(row["feature_name"])):
+        name, version = row["feature_name"], row["feature_version"]
         if name not in newest or _version_order(version) > _version_order(newest[name]):
             newest[name] = version
     return newest
@@ -229,15 +254,18 @@ def _version_order(version: str) -> tuple[tuple[int, ...], str]:
     return tuple(int(number) for number in numbers), version
 
 
-def _refuse_other_versions(asked: Mapping[str, str], present: Sequence[tuple[str, str]]) -> None:
-    there: dict[str, set[str]] = {}
-    for name, version in present:
-        there.setdefault(name, set()).add(version)
-    for name, version in asked.items():
-        if name in there and version not in there[name]:
+def _refuse_other_versions(asked: Mapping[str, str], present: Sequence[Mapping[str, Any]]) -> None:
+    """Day by day: old days keep superseded versions, days built since a change have the new one alone."""
+    there: dict[tuple[str, datetime], set[str]] = {}
+    for row in present:
+        if row["feature_name"] in asked:
+            there.setdefault((row["feature_name"], row["end_ts"]), set()).add(row["feature_version"])
+    for (name, end_ts), versions in sorted(there.items()):
+        if asked[name] not in versions:
             raise FeatureVersionError(
-                f"feature '{name}' is at version {', '.join(sorted(there[name]))} in ml.computed_features, "
-                f"but the model was trained on version {version}; train again"
+                f"feature '{name}' is at version {', '.join(sorted(versions))} in ml.computed_features on "
+                f"the day that ends at {end_ts:%Y-%m-%d %H:%M}, but the model was trained on version "
+                f"{asked[name]}; train again"
             )
 
 
@@ -338,16 +366,30 @@ def _floats(table: pa.Table, column: str) -> Floats:
     return table[column].cast(pa.float64()).to_numpy().astype(np.float64)
 
 
-def read_training_set(con: "duckdb.DuckDBPyConnection", *, as_of: datetime, horizon_days: int) -> TrainingSet:
-    """`build_training_set` over the warehouse behind `con`.
+def read_training_set(
+    con: "duckdb.DuckDBPyConnection",
+    *,
+    as_of: datetime,
+    horizon_days: int,
+    features: Sequence[str] | None = None,
+) -> TrainingSet:
+    """`build_training_set` over the warehouse behind `con`, of these features (None: of all there are).
 
-    Raises DatasetError when a table or column is missing.
+    Raises DatasetError when a table or column is missing, or a feature of which no pet has a row.
     """
+    table = read_features(con, until=as_of, names=features)
+    if features is not None and table.num_rows > 0:
+        missing = sorted(set(features) - set(_objects(table, "feature_name")))
+        if missing:
+            raise DatasetError(
+                f"ml.computed_features has no rows of {', '.join(missing)}; run dbt build, or take them out "
+                "of PETWELLNESS_ML_FEATURES"
+            )
     newest = (
         "select max(extracted_at) as at from raw.extracts where feed = 'clinic_visits' and extracted_at <= ?"
     )
     return build_training_set(
-        read_features(con, until=as_of),
+        table,
         _read_changes(con, "clinic_visits", "visit_id, pet_id, visit_ts, status, is_unplanned", as_of),
         _read_changes(con, "pets", "pet_id, owner_id", as_of),
         _read_changes(con, "owners", "owner_id, cast(consent_flags as varchar) as consent_flags", as_of),
@@ -358,14 +400,51 @@ def read_training_set(con: "duckdb.DuckDBPyConnection", *, as_of: datetime, hori
 
 
 def read_features(
-    con: "duckdb.DuckDBPyConnection", *, until: datetime | None = None, end_ts: Sequence[datetime] = ()
+    con: "duckdb.DuckDBPyConnection",
+    *,
+    until: datetime | None = None,
+    end_ts: Sequence[datetime] = (),
+    names: Iterable[str] | None = None,
 ) -> pa.Table:
-    """Long feature rows up to `until`, or of exactly the days that end at the moments `end_ts`."""
+    """Long feature rows up to `until`, or of exactly the days that end at the moments `end_ts`.
+
+    `names` limits them to these features; all versions of each are read.
+    """
     columns = "pet_id, feature_name, end_ts, cast(value as double) as value, feature_version"
+    parameters: list[Any] = []
     if until is not None:
-        return _select(con, f"select {columns} from ml.computed_features where end_ts <= ?", [until])
-    ends = ", ".join(f"timestamp '{moment:%Y-%m-%d %H:%M:%S}'" for moment in end_ts) or "null"
-    return _select(con, f"select {columns} from ml.computed_features where end_ts in ({ends})", [])
+        days = "end_ts <= ?"
+        parameters.append(until)
+    else:
+        ends = ", ".join(f"timestamp '{moment:%Y-%m-%d %H:%M:%S}'" for moment in end_ts) or "null"
+        days = f"end_ts in ({ends})"
+    of_names = ""
+    if names is not None:
+        of_names = "and feature_name = any(?)"
+        parameters.append(sorted(names))
+    return _select(con, f"select {columns} from ml.computed_features where {days} {of_names}", parameters)
+
+
+def forget_superseded_features(
+    con: "duckdb.DuckDBPyConnection", pet_ids: Sequence[str], days: Sequence[date]
+) -> int:
+    """Delete rows of superseded versions, of some pets and of some days; returns how many.
+
+    For erasure: rows of current versions are computed again without what was erased, these would keep it.
+    """
+    with con.cursor() as cursor:
+        exists = cursor.execute(
+            "select 1 from information_schema.tables where table_schema = 'ml' and table_name = 'computed_features'"
+        ).fetchone()
+        if exists is None:
+            return 0
+        gone = cursor.execute(
+            "delete from ml.computed_features where (pet_id = any(?) or event_date = any(?))"
+            " and (feature_name, feature_version) not in"
+            " (select feature_name, feature_version from ml.feature_catalogue where status = 'current')",
+            [list(pet_ids), list(days)],
+        ).fetchone()
+    return int(gone[0]) if gone else 0
 
 
 def _read_changes(con: "duckdb.DuckDBPyConnection", feed: str, columns: str, as_of: datetime) -> pa.Table:

@@ -58,7 +58,7 @@ def score_days(con: "duckdb.DuckDBPyConnection", champion: Champion, days: Seque
     was trained on, DatasetError when `ml.computed_features` is missing.
     """
     wanted = sorted(set(days))
-    features = read_features(con, end_ts=[day_end(day) for day in wanted])
+    features = read_features(con, end_ts=[day_end(day) for day in wanted], names=champion.feature_versions)
     return score_features(features, champion, wanted)
 
 

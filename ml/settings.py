@@ -8,6 +8,28 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+VISIT_RISK_FEATURES = (
+    "steps_24h",
+    "steps_delta_24h",
+    "steps_mean_7d",
+    "steps_delta_7d",
+    "licks_24h",
+    "lick_rate_24h",
+    "licks_delta_7d",
+    "pulse_mean_24h",
+    "pulse_delta_7d",
+    "body_temp_mean_24h",
+    "rest_minutes_24h",
+    "night_steps",
+    "battery_min_24h",
+    "wear_minutes_24h",
+    "coverage_24h",
+    "days_since_last_visit",
+    "unplanned_visits_365d",
+    "weight_trend_30d",
+    "age_years",
+)
+
 
 class MlSettings(BaseSettings):
     """How the visit risk model is trained, judged and stored."""
@@ -21,6 +43,10 @@ class MlSettings(BaseSettings):
     """An MLflow tracking server or database; empty means the local registry in `registry_folder`."""
 
     model_name: str = Field(default="visit-risk-7d", min_length=1)
+
+    features: tuple[str, ...] = Field(default=VISIT_RISK_FEATURES, min_length=1)
+    """What the model is trained on, at the newest version of each. A list and not whatever the warehouse
+    holds: a new feature is a choice of the model's, and hundreds of rows do not carry fifty columns."""
 
     horizon_days: int = Field(default=7, ge=1)
     """The label looks at visits in (end_ts, end_ts + horizon_days]."""

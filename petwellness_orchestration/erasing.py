@@ -112,12 +112,16 @@ def _rewrite(settings: PlatformSettings, say: Say, dry_run: bool) -> bool:
 
 
 def forget_redacted_scores(con: duckdb.DuckDBPyConnection, store: ObjectStore, report: LoadReport) -> int:
-    """Delete the scores of erased pets and of days whose features change with a redaction."""
+    """Delete the scores of erased pets and of days whose features change with a redaction, and what is
+    kept of superseded features there; returns how many scores."""
     from ingestion.lake.redactions import load_redactions
+    from ml.datasets import forget_superseded_features
     from ml.scoring import forget_scores
 
     days = {day + timedelta(days=later) for day in report.removed_dates for later in range(SCORE_WINDOW_DAYS)}
-    return forget_scores(con, sorted(load_redactions(store).pet_ids), sorted(days))
+    pet_ids = sorted(load_redactions(store).pet_ids)
+    forget_superseded_features(con, pet_ids, sorted(days))
+    return forget_scores(con, pet_ids, sorted(days))
 
 
 def scores_to_republish(con: duckdb.DuckDBPyConnection, folder: Path) -> list[PublishedTable]:

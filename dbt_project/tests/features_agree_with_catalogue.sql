@@ -1,28 +1,27 @@
 {{ config(meta={'dagster': {'ref': {'name': 'ml_computed_features'}}}) }}
--- Features in the table and in the catalogue are the same set, by name and
--- version; an empty table (no tracked pet) agrees with any catalogue.
+-- What was built has every current feature of the catalogue, and no row is of a
+-- version that the catalogue does not know. No rows (no tracked pet) agree with
+-- any catalogue. Returns the features that do not agree.
 with present as (
     select distinct
         feature_name,
         feature_version
     from {{ ref('ml_computed_features') }}
-),
-
-differences as (
-    select
-        coalesce(present.feature_name, catalogue.feature_name) as feature_name,
-        present.feature_version as present_version,
-        catalogue.feature_version as catalogue_version
-    from present
-    full outer join {{ ref('ml_feature_catalogue') }} as catalogue
-        on present.feature_name = catalogue.feature_name and present.feature_version = catalogue.feature_version
+    where {{ date_in_days('event_date', var('dirty_days')) }}
 )
 
 select
-    feature_name,
-    present_version,
-    catalogue_version
-from differences
+    coalesce(present.feature_name, catalogue.feature_name) as feature_name,
+    present.feature_version as present_version,
+    catalogue.feature_version as catalogue_version,
+    catalogue.status
+from present
+full outer join {{ ref('ml_feature_catalogue') }} as catalogue
+    on present.feature_name = catalogue.feature_name and present.feature_version = catalogue.feature_version
 where
-    (present_version is null or catalogue_version is null)
-    and exists (select 1 from present)
+    exists (select 1 from present as built)
+    and (
+        catalogue.feature_version is null
+        or catalogue.status not in ('current', 'superseded')
+        or (catalogue.status = 'current' and present.feature_version is null)
+    )

@@ -72,8 +72,34 @@
 {# Whole days from the first date to the second. #}
 {% macro days_between(earlier, later) %}{{ return("datediff('day', " ~ earlier ~ ", " ~ later ~ ")") }}{% endmacro %}
 
+{# Sets of the minutes of an hour as the bits 0 to 59 of an integer. #}
+{% macro minute_bit(timestamp) %}{{ return(adapter.dispatch('minute_bit', 'petwellness')(timestamp)) }}{% endmacro %}
+{% macro duckdb__minute_bit(timestamp) %}{{ return("(cast(1 as bigint) << cast(extract(minute from " ~ timestamp ~ ") as integer))") }}{% endmacro %}
+{% macro snowflake__minute_bit(timestamp) %}{{ return("bitshiftleft(1, extract(minute from " ~ timestamp ~ "))") }}{% endmacro %}
+
+{# Union of sets, an aggregate; null of none. #}
+{% macro bits_or(expression) %}{{ return(adapter.dispatch('bits_or', 'petwellness')(expression)) }}{% endmacro %}
+{% macro duckdb__bits_or(expression) %}{{ return("bit_or(" ~ expression ~ ")") }}{% endmacro %}
+{% macro snowflake__bits_or(expression) %}{{ return("bitor_agg(" ~ expression ~ ")") }}{% endmacro %}
+
+{# Intersection of two sets. #}
+{% macro bits_and(first, second) %}{{ return(adapter.dispatch('bits_and', 'petwellness')(first, second)) }}{% endmacro %}
+{% macro duckdb__bits_and(first, second) %}{{ return("(" ~ first ~ " & " ~ second ~ ")") }}{% endmacro %}
+{% macro snowflake__bits_and(first, second) %}{{ return("bitand(" ~ first ~ ", " ~ second ~ ")") }}{% endmacro %}
+
+{# Size of a set. Snowflake counts no bits: its hexadecimal digits are counted by how many bits each has. #}
+{% macro bit_count(expression) %}{{ return(adapter.dispatch('bit_count', 'petwellness')(expression)) }}{% endmacro %}
+{% macro duckdb__bit_count(expression) %}{{ return("bit_count(" ~ expression ~ ")") }}{% endmacro %}
+{% macro snowflake__bit_count(expression) -%}
+    {%- set digits = "to_char(" ~ expression ~ ", 'XXXXXXXXXXXXXXX')" -%}
+    {{ return(
+        "(regexp_count(" ~ digits ~ ", '[1248]') + 2 * regexp_count(" ~ digits ~ ", '[3569AC]')"
+        ~ " + 3 * regexp_count(" ~ digits ~ ", '[7BDE]') + 4 * regexp_count(" ~ digits ~ ", 'F'))"
+    ) }}
+{%- endmacro %}
+
 {# How many different minutes of an hour the rows of a group fall into that meet `condition`. A bit for each
    minute costs one integer a group; counting distinct values costs a table. #}
-{% macro distinct_minutes(expression, condition='true') %}{{ return(adapter.dispatch('distinct_minutes', 'petwellness')(expression, condition)) }}{% endmacro %}
-{% macro duckdb__distinct_minutes(expression, condition) %}{{ return("bit_count(bit_or(case when " ~ condition ~ " then cast(1 as bigint) << cast(extract(minute from " ~ expression ~ ") as bigint) else 0 end))") }}{% endmacro %}
-{% macro snowflake__distinct_minutes(expression, condition) %}{{ return("count(distinct case when " ~ condition ~ " then extract(minute from " ~ expression ~ ") end)") }}{% endmacro %}
+{% macro distinct_minutes(expression, condition='true') -%}
+    {{ return(bit_count(bits_or("case when " ~ condition ~ " then " ~ minute_bit(expression) ~ " else 0 end"))) }}
+{%- endmacro %}

@@ -69,12 +69,17 @@
 {# Days this run rebuilds of the model at hand: none means all of them. They
    are the dirty days and, for each kind of record input named in
    meta.inputs, the days whose fingerprint in cur.day_inputs is not the one
-   the model was last built from; each widened by meta.window_days and meta.days_after. #}
+   the model was last built from; each widened by meta.window_days and
+   meta.days_after. A model with versioned rows is built for all days when a
+   current version is new. #}
 {% macro model_days() -%}
     {%- if not execute or not is_incremental() or var('dirty_days') is none -%}
         {{ return(none) }}
     {%- endif -%}
     {%- set meta = config.get('meta') or {} -%}
+    {%- if meta.get('versioned_by') and lacks_current_versions(meta['versioned_by']) -%}
+        {{ return(none) }}
+    {%- endif -%}
     {%- set days = var('dirty_days') | map('string') | list -%}
     {%- if meta.get('inputs') -%}
         {%- set changed = run_query(changed_inputs_sql(meta['inputs'])) -%}
@@ -129,10 +134,36 @@
 {%- endmacro %}
 
 {# Incremental strategy replace_days: delete the literal dates, insert what the
-   model selected for them. #}
+   model selected for them. Of a model with versioned rows only those of current
+   versions are deleted: the others could not be computed again. #}
 {% macro get_incremental_replace_days_sql(arg_dict) -%}
     {%- set columns = arg_dict['dest_columns'] | map(attribute='quoted') | join(', ') -%}
-    delete from {{ arg_dict['target_relation'] }} where {{ date_in_days('event_date', model_days()) }};
+    {%- set versioned_by = (config.get('meta') or {}).get('versioned_by') -%}
+    delete from {{ arg_dict['target_relation'] }}
+    where
+        {{ date_in_days('event_date', model_days()) }}
+        {%- if versioned_by %}
+        and (feature_name, feature_version) in (
+            select feature_name, feature_version from {{ ref(versioned_by) }} where status = 'current'
+        )
+        {%- endif %};
     insert into {{ arg_dict['target_relation'] }} ({{ columns }})
     select {{ columns }} from {{ arg_dict['temp_relation'] }}
+{%- endmacro %}
+
+{# Whether the last day of the model at hand has no row of a feature version
+   that is current in `catalogue`: its definition is new, and no day has it. #}
+{% macro lacks_current_versions(catalogue) -%}
+    {%- set missing -%}
+        select count(*)
+        from {{ ref(catalogue) }} as catalogue
+        left join (
+            select distinct feature_name, feature_version
+            from {{ this }}
+            where event_date = (select max(event_date) from {{ this }})
+        ) as built
+            on catalogue.feature_name = built.feature_name and catalogue.feature_version = built.feature_version
+        where catalogue.status = 'current' and built.feature_name is null
+    {%- endset -%}
+    {{ return(run_query(missing).columns[0].values()[0] > 0) }}
 {%- endmacro %}

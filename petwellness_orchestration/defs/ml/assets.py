@@ -60,7 +60,9 @@ def visit_risk_model(platform: PlatformResource) -> Iterator[Any]:
         if as_of is None:
             yield from _not_applicable("raw is empty: nothing has been loaded yet")
             return
-        dataset = read_training_set(con, as_of=as_of, horizon_days=settings.horizon_days)
+        dataset = read_training_set(
+            con, as_of=as_of, horizon_days=settings.horizon_days, features=settings.features
+        )
         snapshot = DataSnapshot.of(load_history_rows(con))
     result = train(dataset, settings)
     if isinstance(result, NotApplicable):

@@ -229,6 +229,17 @@ def test_training_twice_gives_the_same_to_the_last_bit(con, candidate: TrainingR
     np.testing.assert_array_equal(again.model.predict_risk(values), candidate.model.predict_risk(values))
 
 
+def test_a_model_is_trained_on_the_features_it_names_and_no_others(con) -> None:
+    named = read_training_set(con, as_of=START + 14 * DAY, horizon_days=7, features=["f1", "f0"])
+    assert named.features.names == ("f0", "f1")
+    everything = training_set(con)
+    np.testing.assert_array_equal(named.features.values, everything.features.values[:, :2])
+    with pytest.raises(
+        DatasetError, match=r"no rows of f8, steps; run dbt build, .* PETWELLNESS_ML_FEATURES"
+    ):
+        read_training_set(con, as_of=START + 14 * DAY, horizon_days=7, features=["steps", "f0", "f8"])
+
+
 def test_a_half_read_result_of_the_caller_does_not_matter(con, candidate: TrainingResult) -> None:
     with con.cursor() as busy:
         busy.execute("select * from range(10)").fetchone()

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,9 @@ _load_seeded_raw()
 class DbtProject:
     """Runs dbt on one database file at a time, with a manifest parsed once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, project: Path = DBT_PROJECT) -> None:
         self.folder = folder
+        self.project = project
         self._manifest: Any = None
 
     def invoke(self, database: Path, *args: str, variables: Mapping[str, Any] | None = None) -> Any:
@@ -96,7 +98,7 @@ class DbtProject:
 
         command = [
             *args,
-            *("--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT)),
+            *("--project-dir", str(self.project), "--profiles-dir", str(self.project)),
             *("--target-path", str(self.folder / "target"), "--log-path", str(self.folder / "logs")),
             *("--target", "embedded", "--quiet"),
         ]
@@ -157,6 +159,12 @@ class Warehouse:
             " (select load_seq from raw.load_history union all select load_seq from raw.redactions)"
         ).fetchall()
         return int(load_seq)
+
+    def with_project(self, dbt: DbtProject) -> "Warehouse":
+        """The same file under another dbt project."""
+        other = copy(self)
+        other._dbt = dbt
+        return other
 
     def invoke(self, *args: str, variables: Mapping[str, Any] | None = None) -> Any:
         return self._dbt.invoke(self.path, *args, variables=variables)

@@ -135,6 +135,12 @@ def test_pivot_for_a_model_refuses_another_version_and_accepts_absence() -> None
     rows = table(FEATURE, [feature("rex", 1, version="2")])
     with pytest.raises(FeatureVersionError, match=r"'steps' is at version 2 .* trained on version 1"):
         pivot_features(rows, {"steps": "1"})
+    # An old day keeps the version that the model knows; a day built since has the new one alone.
+    mixed = table(FEATURE, [feature("rex", 1, version="1"), feature("rex", 2, version="2")])
+    with pytest.raises(FeatureVersionError, match=r"version 2 .* ends at 2026-06-03 00:00, .* version 1"):
+        pivot_features(mixed, {"steps": "1"})
+    beside = table(FEATURE, [feature("rex", 1, 3.0, version="1"), feature("rex", 1, 5.0, version="2")])
+    assert pivot_features(beside, {"steps": "1"}).values.tolist() == [[3.0]]
     matrix = pivot_features(rows, {"steps": "2", "licks": "1"})
     assert matrix.names == ("licks", "steps")
     np.testing.assert_array_equal(matrix.values, [[np.nan, 1.0]])
@@ -235,8 +241,9 @@ def test_consent_is_the_owners_current_one_at_training_time() -> None:
     assert build([feature("rex", 1)], owners=gone).excluded["no_consent"] == 1
 
 
-def test_days_of_which_the_collar_says_nothing_are_counted_out() -> None:
-    ages = [feature("rex", day, 4.0, "age_years") for day in (1, 2, 3)]
+@pytest.mark.parametrize("known_anyway", ["age_years", "steps_mean_7d"])
+def test_days_of_which_the_collar_says_nothing_are_counted_out(known_anyway: str) -> None:
+    ages = [feature("rex", day, 4.0, known_anyway) for day in (1, 2, 3)]
     dataset = build([*ages, feature("rex", 1, None), feature("rex", 2, 1.0)])
     assert dataset.features.end_ts.astype(object).tolist() == [START + 2 * DAY]
     assert dataset.excluded["not_observed"] == 2

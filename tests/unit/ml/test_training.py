@@ -118,6 +118,8 @@ def test_params_tell_settings_and_code_apart() -> None:
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PETWELLNESS_ML_MARGIN", "0.2")
     monkeypatch.setenv("PETWELLNESS_ML_REGISTRY_FOLDER", "elsewhere")
+    monkeypatch.setenv("PETWELLNESS_ML_FEATURES", '["steps_24h", "age_years"]')
     settings = MlSettings()
+    assert settings.features == ("steps_24h", "age_years")
     assert settings.margin == 0.2
     assert str(settings.registry_folder) == "elsewhere"
