@@ -63,12 +63,15 @@ def saved_sql(name: str, as_of: datetime) -> str:
 
     Raises DbtFailedError when it does not compile.
     """
+    import io
     import tempfile
+    from contextlib import redirect_stdout
     from pathlib import Path
 
     from petwellness_orchestration.defs.warehouse.dbt_run import DbtFailedError, run_dbt
 
-    with tempfile.TemporaryDirectory(prefix="petwellness-query-") as folder:
+    # dbt prints what it compiles, where the answer is to be alone.
+    with tempfile.TemporaryDirectory(prefix="petwellness-query-") as folder, redirect_stdout(io.StringIO()):
         run = run_dbt(
             load_settings(),
             ["compile", "--select", name],

@@ -12,7 +12,7 @@ from seeded_raw import DAY, FIRST_DAY, record
 
 from ingestion.contracts.columns import TELEMETRY_SCHEMA
 
-LATEST = FIRST_DAY + 13 * DAY
+LATEST = FIRST_DAY + 9 * DAY
 SHOWN = ("raised_at", "closed_at", "close_reason", "condition_from_ts", "observed_value", "baseline_value")
 
 
@@ -205,29 +205,29 @@ def batteries(tell: Story) -> None:
 
 
 def habits(tell: Story) -> None:
-    """Eight days of the same steps and licks in every minute, then a change."""
+    """Four days of the same steps and licks in every minute, then a change."""
 
     def habit(
         pet_id: str, first: dict[str, Any], then: dict[str, Any], until: datetime, later: bool = True
     ) -> None:
         tell.pet(pet_id, cadence=None)
-        tell.events(pet_id, day(0), day(8), **first)
-        tell.events(pet_id, day(8), until, **then)
+        tell.events(pet_id, day(0), day(4), **first)
+        tell.events(pet_id, day(4), until, **then)
         if later:
-            tell.events(pet_id, until, day(10), **first)
+            tell.events(pet_id, until, day(6), **first)
 
-    habit("lazy", {"step_count": 1}, {"step_count": 0}, day(8, "20:00"))
-    habit("a little lazy", {"step_count": 100}, {"step_count": 46}, day(10), later=False)
-    habit("licking", {"lick_count": 1}, {"lick_count": 3}, day(10), later=False)
-    habit("licking a little", {"lick_count": 10}, {"lick_count": 17}, day(10), later=False)
+    habit("lazy", {"step_count": 1}, {"step_count": 0}, day(4, "20:00"))
+    habit("a little lazy", {"step_count": 100}, {"step_count": 46}, day(6), later=False)
+    habit("licking", {"lick_count": 1}, {"lick_count": 3}, day(6), later=False)
+    habit("licking a little", {"lick_count": 10}, {"lick_count": 17}, day(6), later=False)
     worn = {"body_temp_c": 38.5}
-    habit("collar on the table", {"step_count": 1, **worn}, {"step_count": 0}, day(10), later=False)
+    habit("collar on the table", {"step_count": 1, **worn}, {"step_count": 0}, day(6), later=False)
     tell.pet("silent, not lazy")
-    tell.events("silent, not lazy", day(0), day(8), step_count=1)
-    tell.events("silent, not lazy", day(8, "20:00"), LATEST, step_count=1)
+    tell.events("silent, not lazy", day(0), day(4), step_count=1)
+    tell.events("silent, not lazy", day(4, "20:00"), LATEST, step_count=1)
     tell.pet("too short a past", cadence=None)
-    tell.events("too short a past", day(6), day(8), step_count=1)
-    tell.events("too short a past", day(8), day(10), step_count=0)
+    tell.events("too short a past", day(2), day(4), step_count=1)
+    tell.events("too short a past", day(4), day(6), step_count=0)
 
 
 def vaccinations(tell: Story) -> None:
@@ -242,7 +242,7 @@ def vaccinations(tell: Story) -> None:
     ]
     for pet_id in pets:
         tell.add("pets", pet_id, FIRST_DAY - DAY, owner_id="o1", name=pet_id)
-        due = day(12) if pet_id == "due today" else day(4)
+        due = day(8) if pet_id == "due today" else day(4)
         tell.visit(f"first of {pet_id}", pet_id, day(1, "09:00"), next_vaccine_due=due.date())
     in_a_year = day(370).date()
     tell.visit("v1", "due", day(7, "10:00"), arrival_ts=day(7, "12:00"), next_vaccine_due=in_a_year)
@@ -253,7 +253,7 @@ def vaccinations(tell: Story) -> None:
     )
     tell.visit("v4", "missed visit", day(6, "10:00"), status="no_show", next_vaccine_due=in_a_year)
     tell.add("clinic_visits", "first of visit deleted", day(8), op="delete")
-    tell.add("pets", "gone", day(9), op="delete")
+    tell.add("pets", "gone", day(8, "12:00"), op="delete")
 
 
 @pytest.fixture(scope="module")
@@ -366,10 +366,10 @@ def test_low_battery_is_raised_at_15_and_closed_at_25_percent(alerts):
 def test_sudden_inactivity_against_the_pets_own_week(alerts):
     # After k hours without a step the window has (24 - k) * 60 steps in 1440 minutes against 1 a minute: at
     # most 45 % from k = 14 on, the fourth hour is k = 17, which ends at 17:00; 7 * 60 steps in 24 hours are 17.5.
-    # Steps again from 20:00. Hour 24 + j has 5 + j hours with steps in its window and 167 - j of 168 in its
-    # baseline; (5 + j) / 24 >= 0.65 * (167 - j) / 168 first holds for j = 10; the fourth is j = 13: day 9, 13:00.
+    # Steps again from 20:00. Hour 24 + j has 5 + j hours with steps in its window and 96 of 97 + j in its
+    # baseline; (5 + j) / 24 >= 0.65 * 96 / (97 + j) first holds for j = 10; the fourth is j = 13: day 5, 13:00.
     assert of(alerts, "lazy", "sudden_inactivity") == [
-        (day(8, "17:15"), day(9, "14:15"), "cleared", day(8, "13:00"), 17.5, 60.0)
+        (day(4, "17:15"), day(5, "14:15"), "cleared", day(4, "13:00"), 17.5, 60.0)
     ]
     # 46 % of the steps are more than 45.
     assert of(alerts, "a little lazy", "sudden_inactivity") == []
@@ -377,7 +377,7 @@ def test_sudden_inactivity_against_the_pets_own_week(alerts):
 
 def test_silence_is_a_dropout_and_a_collar_on_the_table_nothing(alerts):
     assert of(alerts, "silent, not lazy", "collar_dropout") == [
-        (day(8, "06:15"), day(8, "21:15"), "cleared", day(8, "00:00"), 0.0, None)
+        (day(4, "06:15"), day(4, "21:15"), "cleared", day(4, "00:00"), 0.0, None)
     ]
     lazy = {alert["pet_id"] for alert in alerts if alert["rule"] == "sudden_inactivity"}
     assert lazy == {"lazy"}
@@ -385,10 +385,10 @@ def test_silence_is_a_dropout_and_a_collar_on_the_table_nothing(alerts):
 
 def test_excessive_licking_against_the_pets_own_week(alerts):
     # After k hours of three licks a minute 1 + 2k / 24 of the baseline: 180 % from k = 10 on, the fourth is k = 13:
-    # 11 * 60 + 13 * 180 licks in 24 hours are 125 an hour. The data ends with day 9; in its last hour 28 hours of
-    # three a minute are in the baseline of 168, so the window is 3 / (1 + 2 * 24 / 168) of it and still too much.
+    # 11 * 60 + 13 * 180 licks in 24 hours are 125 an hour. The data ends with day 5; in its last hour the baseline
+    # has 24 hours of three a minute in 120, so the window is 3 / (1 + 2 * 24 / 120) = 214 % of it, still too much.
     assert of(alerts, "licking", "excessive_licking") == [
-        (day(8, "13:15"), day(11, "00:15"), "no_data", day(8, "09:00"), 125.0, 60.0)
+        (day(4, "13:15"), day(7, "00:15"), "no_data", day(4, "09:00"), 125.0, 60.0)
     ]
     assert of(alerts, "licking a little", "excessive_licking") == []
 
@@ -402,7 +402,7 @@ def test_a_vaccination_is_overdue_the_day_after_it_was_due_until_a_visit_is_know
     ]
     assert of(alerts, "missed visit", "overdue_vaccine") == [(day(5), None, None, day(4), 1.0, None)]
     assert of(alerts, "visit deleted", "overdue_vaccine") == [(day(5), day(8), "cleared", day(4), 1.0, None)]
-    assert of(alerts, "gone", "overdue_vaccine") == [(day(5), day(9), "cleared", day(4), 1.0, None)]
+    assert of(alerts, "gone", "overdue_vaccine") == [(day(5), day(8, "12:00"), "cleared", day(4), 1.0, None)]
 
 
 def test_an_alert_says_whom_it_concerns_as_known_then(alerts):
