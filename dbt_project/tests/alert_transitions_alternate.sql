@@ -7,7 +7,7 @@ with numbered as (
         rule,
         transition,
         transition_at,
-        row_number() over (partition by pet_id, rule order by transition_at) as position
+        row_number() over (partition by pet_id, rule order by transition_at) as turn_number
     from {{ ref('anl_wellness_transitions') }}
 )
 
@@ -17,4 +17,4 @@ select
     transition,
     transition_at
 from numbered
-where transition <> case when position % 2 = 1 then 'raised' else 'closed' end
+where transition <> case when turn_number % 2 = 1 then 'raised' else 'closed' end

@@ -85,13 +85,12 @@ coverage as (
         judged_at,
         device_id,
         pet_id,
-        assigned_from,
-        assigned_to,
         case
             when assigned_from > hour_ts then false
             when assigned_to is null then assigned_from = latest_from
             else assigned_to >= hour_end_ts
-        end as is_all_hour
+        end as is_all_hour,
+        assigned_from > hour_ts or (assigned_to > hour_ts and assigned_to < hour_end_ts) as is_part_of_hour
     from claims
 ),
 
@@ -108,7 +107,7 @@ worn as (
     group by event_date, hour_ts, hour_end_ts, judged_at, device_id
     having
         count(distinct case when is_all_hour then pet_id end) = 1
-        and max(case when not is_all_hour and greatest(assigned_from, coalesce(assigned_to, assigned_from)) > hour_ts then 1 else 0 end) = 0
+        and max(case when is_part_of_hour then 1 else 0 end) = 0
 ),
 
 collars as (

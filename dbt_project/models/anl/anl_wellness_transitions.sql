@@ -48,7 +48,7 @@ hours as (
 amounts as (
     select
         {{ of_hour }},
-        'sudden_inactivity' as rule,
+        'sudden_inactivity' as rule,  -- noqa: RF04
         observed_minutes,
         worn_minutes,
         total_steps as amount
@@ -57,7 +57,7 @@ amounts as (
     union all
     select
         {{ of_hour }},
-        'excessive_licking' as rule,
+        'excessive_licking' as rule,  -- noqa: RF04
         observed_minutes,
         worn_minutes,
         total_licks as amount
@@ -69,17 +69,43 @@ windows as (
     select
         {{ of_hour }},
         rule,
-        {%- for column in ['amount', 'observed_minutes', 'worn_minutes'] %}
-        sum({{ column }}) over (
+        sum(amount) over (
             partition by pet_id, rule order by hour_no range between {{ window_last }} preceding and current row
-        ) as window_{{ column }},
-        sum({{ column }}) over (
+        ) as window_amount,
+        sum(amount) over (
             partition by pet_id, rule
             order by hour_no range between {{ baseline_first }} preceding and {{ window_hours() }} preceding
-        ) as baseline_{{ column }}
-        {%- if not loop.last %},{% endif %}
-        {%- endfor %}
+        ) as baseline_amount,
+        sum(observed_minutes) over (
+            partition by pet_id, rule order by hour_no range between {{ window_last }} preceding and current row
+        ) as window_observed_minutes,
+        sum(observed_minutes) over (
+            partition by pet_id, rule
+            order by hour_no range between {{ baseline_first }} preceding and {{ window_hours() }} preceding
+        ) as baseline_observed_minutes,
+        sum(worn_minutes) over (
+            partition by pet_id, rule order by hour_no range between {{ window_last }} preceding and current row
+        ) as window_worn_minutes,
+        sum(worn_minutes) over (
+            partition by pet_id, rule
+            order by hour_no range between {{ baseline_first }} preceding and {{ window_hours() }} preceding
+        ) as baseline_worn_minutes
     from amounts
+),
+
+sensed as (
+    select
+        {{ of_hour }},
+        rule,
+        window_amount,
+        baseline_amount,
+        window_observed_minutes,
+        baseline_observed_minutes,
+        window_worn_minutes,
+        baseline_worn_minutes,
+        window_worn_minutes + baseline_worn_minutes > 0 as has_contact_sensor
+    from windows
+    where {{ date_in_days('event_date', signal_days) }}
 ),
 
 -- A collar with a contact sensor is judged by the minutes it was worn, so that one on a table is not a lazy pet.
@@ -87,18 +113,13 @@ minutes as (
     select
         {{ of_hour }},
         rule,
-        cast(window_amount as decimal(12, 0)) as amount,
+        cast(window_amount as decimal(12, 0)) as window_amount,
         cast(baseline_amount as decimal(12, 0)) as baseline_amount,
-        cast(
-            case when window_worn_minutes + baseline_worn_minutes > 0 then window_worn_minutes else window_observed_minutes end
-            as decimal(6, 0)
-        ) as minutes,
-        cast(
-            case when window_worn_minutes + baseline_worn_minutes > 0 then baseline_worn_minutes else baseline_observed_minutes end
-            as decimal(6, 0)
-        ) as baseline_minutes
-    from windows
-    where {{ date_in_days('event_date', signal_days) }}
+        cast(case when has_contact_sensor then window_worn_minutes else window_observed_minutes end as decimal(6, 0))
+            as window_minutes,
+        cast(case when has_contact_sensor then baseline_worn_minutes else baseline_observed_minutes end as decimal(6, 0))
+            as baseline_minutes
+    from sensed
 ),
 
 -- Amount per minute against the baseline's, in percent, multiplied out: no division, no rounding.
@@ -110,9 +131,9 @@ compared as (
         minutes.judged_at,
         minutes.rule,
         rules.rule_version,
-        minutes.amount * minutes.baseline_minutes * 100 as share,
-        minutes.baseline_amount * minutes.minutes as whole,
-        {{ ratio_of('minutes.amount * 60', 'minutes.minutes') }} as observed_value,
+        minutes.window_amount * minutes.baseline_minutes * 100 as observed,
+        minutes.baseline_amount * minutes.window_minutes as reference,
+        {{ ratio_of('minutes.window_amount * 60', 'minutes.window_minutes') }} as observed_value,
         {{ ratio_of('minutes.baseline_amount * 60', 'minutes.baseline_minutes') }} as baseline_value
     from minutes
     inner join rules
@@ -122,7 +143,7 @@ compared as (
             and (rules.valid_to is null or rules.valid_to > minutes.judged_at)
     where
         minutes.baseline_amount > 0
-        and minutes.minutes >= rules.min_window_minutes
+        and minutes.window_minutes >= rules.min_window_minutes
         and minutes.baseline_minutes >= rules.min_baseline_minutes
 ),
 
@@ -132,7 +153,7 @@ measured as (
         hour_no,
         hour_ts,
         judged_at,
-        'fever' as rule,
+        'fever' as rule,  -- noqa: RF04
         body_temp_c_sum as measure,
         body_temp_count as measurements
     from hours
@@ -143,7 +164,7 @@ measured as (
         hour_no,
         hour_ts,
         judged_at,
-        'low_battery' as rule,
+        'low_battery' as rule,  -- noqa: RF04
         battery_min_pct as measure,
         1 as measurements
     from hours
@@ -154,14 +175,14 @@ measured as (
         hour_no,
         hour_ts,
         judged_at,
-        'collar_dropout' as rule,
+        'collar_dropout' as rule,  -- noqa: RF04
         event_count as measure,
         1 as measurements
     from hours
     where (is_expected or event_count > 0) and {{ date_in_days('event_date', signal_days) }}
 ),
 
--- share and whole so that share against threshold * whole decides, as above.
+-- What decides is `observed` against threshold * `reference`.
 judged as (
     select
         pet_id,
@@ -170,8 +191,8 @@ judged as (
         judged_at,
         rule,
         rule_version,
-        share,
-        whole,
+        observed,
+        reference,
         observed_value,
         baseline_value
     from compared
@@ -183,8 +204,8 @@ judged as (
         measured.judged_at,
         measured.rule,
         rules.rule_version,
-        cast(measured.measure as decimal(18, 2)) as share,
-        cast(measured.measurements as decimal(18, 0)) as whole,
+        cast(measured.measure as decimal(18, 2)) as observed,
+        cast(measured.measurements as decimal(18, 0)) as reference,
         {{ ratio_of('measured.measure', 'measured.measurements') }} as observed_value,
         cast(null as double) as baseline_value
     from measured
@@ -211,10 +232,13 @@ flavoured as (
         judged.observed_value,
         judged.baseline_value,
         case
-            when rules.clear_threshold > rules.threshold and judged.share <= rules.threshold * judged.whole then 'bad'
-            when rules.clear_threshold > rules.threshold and judged.share >= rules.clear_threshold * judged.whole then 'clear'
-            when rules.clear_threshold < rules.threshold and judged.share >= rules.threshold * judged.whole then 'bad'
-            when rules.clear_threshold < rules.threshold and judged.share <= rules.clear_threshold * judged.whole then 'clear'
+            when rules.clear_threshold > rules.threshold
+                then case
+                    when judged.observed <= rules.threshold * judged.reference then 'bad'
+                    when judged.observed >= rules.clear_threshold * judged.reference then 'clear'
+                end
+            when judged.observed >= rules.threshold * judged.reference then 'bad'
+            when judged.observed <= rules.clear_threshold * judged.reference then 'clear'
         end as flavour
     from judged
     inner join rules on judged.rule = rules.rule and judged.rule_version = rules.rule_version
