@@ -12,14 +12,11 @@ PUBLISHED_META = "published"
 
 
 def published_tables(manifest: Mapping[str, Any]) -> list[PublishedTable]:
-    """The models of the readers' schemas, without those that say `published: false` and without
-    personal columns, in name order."""
+    """The tables of the readers' schemas that are published, without personal columns, in name order."""
     models = [
         props
         for props in manifest["nodes"].values()
-        if props["resource_type"] == "model"
-        and props["schema"] in PUBLISHED_SCHEMAS
-        and props["config"]["meta"].get(PUBLISHED_META, True)
+        if props["schema"] in PUBLISHED_SCHEMAS and is_published(props)
     ]
     tables = [
         PublishedTable(
@@ -31,6 +28,12 @@ def published_tables(manifest: Mapping[str, Any]) -> list[PublishedTable]:
         for props in models
     ]
     return sorted(tables, key=lambda table: table.full_name)
+
+
+def is_published(props: Mapping[str, Any]) -> bool:
+    """Whether readers get a node's table: a model unless it says `published: false`, a seed if it says so."""
+    kind = props["resource_type"]
+    return kind in ("model", "seed") and bool(props["config"]["meta"].get(PUBLISHED_META, kind == "model"))
 
 
 def is_pii(column: Mapping[str, Any]) -> bool:

@@ -234,11 +234,20 @@ def query(
     ] = None,
     output: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
     limit: Annotated[int, typer.Option(help="Most rows to show as a table.")] = 50,
+    saved: Annotated[
+        str | None, typer.Option(help="A saved analysis instead of SQL: its name in dbt_project/analyses.")
+    ] = None,
+    as_of: Annotated[
+        datetime | None,
+        typer.Option(
+            help="The present (UTC) of the saved analysis; by default the newest published event's receipt."
+        ),
+    ] = None,
 ) -> None:
     """Ask the published copy, also while a run writes."""
     from petwellness_orchestration.cli.query import run_query
 
-    run_query(sql, output, limit)
+    run_query(sql, output, limit, saved, as_of)
 
 
 @app.command()

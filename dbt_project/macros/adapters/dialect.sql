@@ -103,3 +103,15 @@
 {% macro distinct_minutes(expression, condition='true') -%}
     {{ return(bit_count(bits_or("case when " ~ condition ~ " then " ~ minute_bit(expression) ~ " else 0 end"))) }}
 {%- endmacro %}
+
+{# Whole hours that begin between two times. #}
+{% macro hours_between(earlier, later) %}{{ return("datediff('hour', " ~ earlier ~ ", " ~ later ~ ")") }}{% endmacro %}
+
+{# A time plus whole hours or minutes, which may be a column. #}
+{% macro hours_after(expression, hours) %}{{ return(adapter.dispatch('hours_after', 'petwellness')(expression, hours)) }}{% endmacro %}
+{% macro duckdb__hours_after(expression, hours) %}{{ return("(" ~ expression ~ " + to_hours(" ~ hours ~ "))") }}{% endmacro %}
+{% macro snowflake__hours_after(expression, hours) %}{{ return("dateadd(hour, " ~ hours ~ ", " ~ expression ~ ")") }}{% endmacro %}
+
+{% macro minutes_after(expression, minutes) %}{{ return(adapter.dispatch('minutes_after', 'petwellness')(expression, minutes)) }}{% endmacro %}
+{% macro duckdb__minutes_after(expression, minutes) %}{{ return("(" ~ expression ~ " + to_minutes(" ~ minutes ~ "))") }}{% endmacro %}
+{% macro snowflake__minutes_after(expression, minutes) %}{{ return("dateadd(minute, " ~ minutes ~ ", " ~ expression ~ ")") }}{% endmacro %}

@@ -29,6 +29,17 @@
     {{ return(ranges) }}
 {%- endmacro %}
 
+{# Pure: `days` and the `count` days before each; none stays none. #}
+{% macro with_days_before(days, count) -%}
+    {%- if days is none -%}{{ return(none) }}{%- endif -%}
+    {%- set shifted = [] -%}
+    {%- for day in days -%}
+        {%- set first = modules.datetime.datetime.strptime(day | string, '%Y-%m-%d') - modules.datetime.timedelta(days=count) -%}
+        {%- do shifted.append(first.strftime('%Y-%m-%d')) -%}
+    {%- endfor -%}
+    {{ return(expand_days(shifted, count + 1)) }}
+{%- endmacro %}
+
 {# Predicate: a date column lies in `days` (none: every day, []: no day). #}
 {% macro date_in_days(column, days) -%}
     {%- if days is none -%}true
@@ -70,7 +81,8 @@
    are the dirty days and, for each kind of record input named in
    meta.inputs, the days whose fingerprint in cur.day_inputs is not the one
    the model was last built from; each widened by meta.window_days and
-   meta.days_after. A model with versioned rows is built for all days when a
+   meta.days_after. With meta.silent_days also the days that can change without
+   any telemetry. A model with versioned rows is built for all days when a
    current version is new. #}
 {% macro model_days() -%}
     {%- if not execute or not is_incremental() or var('dirty_days') is none -%}
@@ -85,7 +97,12 @@
         {%- set changed = run_query(changed_inputs_sql(meta['inputs'])) -%}
         {%- set days = days + changed.columns[0].values() | map('string') | list -%}
     {%- endif -%}
-    {{ return(expand_days(days, meta.get('window_days', 1), meta.get('days_after', 0))) }}
+    {%- set days = expand_days(days, meta.get('window_days', 1), meta.get('days_after', 0)) -%}
+    {%- if meta.get('silent_days') -%}
+        {%- set waiting = run_query(silent_days_sql()) -%}
+        {%- set days = days + waiting.columns[0].values() | map('string') | list -%}
+    {%- endif -%}
+    {{ return(expand_days(days, 1)) }}
 {%- endmacro %}
 
 {# Predicate: a day later than the last that the model at hand holds; false when all days are built anyway. #}
@@ -101,6 +118,30 @@
     {%- if var('as_of_ts') is none -%}true
     {%- else -%}{{ midnight_after(column) }} <= timestamp '{{ var("as_of_ts") }}'
     {%- endif -%}
+{%- endmacro %}
+
+{# The event dates with telemetry and the `silent` ones after each. #}
+{% macro days_with_silent_sql(silent) -%}
+    select event_date from {{ ref('cur_day_inputs') }}
+    {%- for step in range(1, silent + 1) %}
+    union
+    select cast({{ midnight_after('event_date', step) }} as date) from {{ ref('cur_day_inputs') }}
+    {%- endfor %}
+{%- endmacro %}
+
+{# Days whose hours are judged as the present moves on: those since the present
+   of the model's last build, and those without telemetry, which have no
+   fingerprint. One more than is judged, because an alert may expire on it. #}
+{% macro silent_days_sql() -%}
+    select {{ iso_date('event_date') }} as event_date
+    from ({{ days_with_silent_sql(silent_days() + 1) }}) as judged_days
+    where
+        event_date not in (select event_date from {{ ref('cur_day_inputs') }})
+        or event_date >= (
+            select coalesce(max(event_date), date '0001-01-01')
+            from {{ ref('cur_applied_inputs') }}
+            where model_name = '{{ this.schema }}.{{ this.identifier }}' and input_kind = 'present'
+        )
 {%- endmacro %}
 
 {% macro changed_inputs_sql(kinds) -%}
@@ -131,6 +172,12 @@
     select '{{ this.schema }}.{{ this.identifier }}', input_kind, event_date, fingerprint
     from {{ ref('cur_day_inputs') }}
     where input_kind in ('{{ kinds | join("', '") }}')
+    {%- if (config.get('meta') or {}).get('silent_days') %}
+    union all
+    select '{{ this.schema }}.{{ this.identifier }}', 'present', cast(moment as date), cast({{ epoch_us('moment') }} as varchar)
+    from (select {{ data_present() }} as moment) as present
+    where moment is not null
+    {%- endif %}
 {%- endmacro %}
 
 {# Incremental strategy replace_days: delete the literal dates, insert what the

@@ -50,6 +50,10 @@ cuts as (
     from {{ ref('cur_assignment_cuts') }}
 ),
 
+rules as (
+    {{ alert_rules() }}
+),
+
 fingerprints as (
     {{ clipped_fingerprint('intervals', ref('cur_device_pet_intervals'), [
         ['device_id', 'text'],
@@ -93,6 +97,23 @@ fingerprints as (
     ]) | indent(4) }}
     union all
     {{ known_fingerprint('known_records', ['device_assignments', 'pets', 'clinic_visits']) | indent(4) }}
+    union all
+    {{ known_fingerprint('known_collars', ['device_assignments', 'devices', 'pets']) | indent(4) }}
+    union all
+    {{ overlapping_fingerprint('alert_rules', 'rules', [
+        ['rule', 'text'],
+        ['rule_version', 'text'],
+        ['valid_from', 'timestamp'],
+        ['severity', 'text'],
+        ['unit', 'text'],
+        ['threshold', 'number'],
+        ['clear_threshold', 'number'],
+        ['min_window_minutes', 'number'],
+        ['min_baseline_minutes', 'number'],
+        ['raise_after_hours', 'number'],
+        ['clear_after_hours', 'number'],
+        ['expire_after_hours', 'number'],
+    ]) | indent(4) }}
 )
 
 select

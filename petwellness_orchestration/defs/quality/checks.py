@@ -1,5 +1,6 @@
 """Checks beyond dbt tests: value ranges, heartbeat, and counts across layers."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import dagster as dg
@@ -12,6 +13,7 @@ TELEMETRY_EVENTS = dg.AssetKey(["anl", "telemetry_events"])
 HEARTBEAT_BY_DEVICE = dg.AssetKey(["anl", "device_daily_heartbeat"])
 HEARTBEAT_BY_CLINIC = dg.AssetKey(["anl", "clinic_daily_heartbeat"])
 DOCUMENTS_TO_REVIEW = dg.AssetKey(["anl", "documents_to_review"])
+WELLNESS_ALERTS = dg.AssetKey(["anl", "wellness_alerts"])
 
 # Rows named in a check's metadata; the query there finds the rest.
 EXAMPLES = 10
@@ -127,6 +129,57 @@ def reviews_keep_up(platform: PlatformResource) -> dg.AssetCheckResult:
             "waiting_by_clinic": dg.MetadataValue.json(by_clinic),
             "oldest": str(oldest) if oldest else "none",
         },
+    )
+
+
+@dg.asset_check(
+    asset=WELLNESS_ALERTS,
+    pool=names.WAREHOUSE_POOL,
+    description="No critical wellness alert is open; the metadata counts the open ones by severity and rule.",
+)
+def no_critical_alert_is_open(platform: PlatformResource) -> dg.AssetCheckResult:
+    """Pets in need are news for the clinics and a warning here; the run goes on."""
+    with platform.warehouse() as con:
+        by_rule = con.execute(
+            "select severity, rule, count(*), min(raised_at) from anl.wellness_alerts where is_open"
+            " group by severity, rule order by severity, rule"
+        ).fetchall()
+        critical = con.execute(
+            "select pet_id, rule, raised_at, coalesce(clinic_id, 'no clinic') from anl.wellness_alerts"
+            " where is_open and severity = 'critical' order by raised_at, pet_id limit ?",
+            [EXAMPLES],
+        ).fetchall()
+    open_by_severity = {
+        severity: sum(count for of, _, count, _ in by_rule if of == severity)
+        for severity in ("critical", "warning", "info")
+    }
+    return dg.AssetCheckResult(
+        passed=open_by_severity["critical"] == 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "reason": f"{open_by_severity['critical']} critical alerts are open",
+            **{f"open, {severity}": count for severity, count in open_by_severity.items()},
+            "by rule": dg.MetadataValue.md(_alerts_table(by_rule)),
+            "first critical": dg.MetadataValue.json(
+                [
+                    f"{pet} {rule} since {raised:%Y-%m-%d %H:%M}, {clinic}"
+                    for pet, rule, raised, clinic in critical
+                ]
+            ),
+        },
+    )
+
+
+def _alerts_table(rows: Sequence[tuple[str, str, int, datetime]]) -> str:
+    lines = ["| severity | rule | open | oldest since |", "|---|---|---|---|"]
+    return "\n".join(
+        [
+            *lines,
+            *(
+                f"| {severity} | {rule} | {count} | {oldest:%Y-%m-%d %H:%M} |"
+                for severity, rule, count, oldest in rows
+            ),
+        ]
     )
 
 

@@ -138,7 +138,7 @@ def _span(days: tuple[date, ...]) -> str:
     deps=[
         TRANSLATOR.get_asset_key(props)
         for props in read_manifest()["nodes"].values()
-        if props["resource_type"] == "model" and props["schema"] in ("cur", "anl", "ml")
+        if props["resource_type"] in ("model", "seed") and props["schema"] in ("cur", "anl", "ml")
     ],
     group_name="published",
     kinds={"parquet", "duckdb"},

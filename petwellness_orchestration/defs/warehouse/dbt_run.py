@@ -50,8 +50,9 @@ def run_dbt(
     variables: Mapping[str, Any],
     target_path: Path,
     progress: Callable[[str], None] = lambda _: None,
+    target: str | None = None,
 ) -> DbtRun:
-    """Run `dbt <command>` on the platform's warehouse with a target path of its own.
+    """Run `dbt <command>` on the platform's warehouse (or another `target`) with a target path of its own.
 
     The warehouse file must not be open in this process; it is closed again on return. A second
     call, from another thread, waits for the first.
@@ -73,7 +74,7 @@ def run_dbt(
         *command,
         "--project-dir", str(DBT_PROJECT_DIR),
         "--profiles-dir", str(DBT_PROJECT_DIR),
-        "--target", settings.environment.dbt_target,
+        "--target", target or settings.environment.dbt_target,
         "--target-path", str(target_path),
         "--log-path", str(target_path),
         "--vars", json.dumps(dict(variables)),

@@ -30,7 +30,7 @@ def is_current() -> bool:
 
 def project_files() -> list[Path]:
     """Every source file of the dbt project."""
-    folders = ("models", "macros", "seeds", "tests")
+    folders = ("models", "macros", "seeds", "tests", "analyses")
     files = [path for folder in folders for path in (DBT_PROJECT_DIR / folder).rglob("*") if path.is_file()]
     return [*files, DBT_PROJECT_DIR / "dbt_project.yml", DBT_PROJECT_DIR / "profiles.yml"]
 

@@ -225,6 +225,41 @@ def test_sql_that_fails_or_writes_is_one_line(published_home: Path, sql: str, wo
     assert words.lower() in line.lower()
 
 
+@pytest.fixture
+def published_telemetry(tmp_path: Path) -> Path:
+    """Two events of one pet, a day apart."""
+    con = duckdb.connect()
+    con.execute("create schema anl")
+    con.execute(
+        "create table anl.telemetry_events as select 'p1' as pet_id, event_ts, event_ts::date as event_date,"
+        " event_ts + interval 5 second as arrival_ts, steps as step_count from (values"
+        " (timestamp '2026-06-03 06:00', 40::bigint), (timestamp '2026-06-04 06:00', 90)) as events (event_ts, steps)"
+    )
+    columns = ("pet_id", "event_ts", "event_date", "arrival_ts", "step_count")
+    publish(con, tmp_path / "published", [PublishedTable("anl", "telemetry_events", columns, "event_date")])
+    con.close()
+    return tmp_path
+
+
+def test_a_saved_analysis_runs_on_the_published_copy_as_of_its_newest_event(
+    published_telemetry: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from petwellness_orchestration.cli.query import run_query
+
+    monkeypatch.setenv("PETWELLNESS_HOME", str(published_telemetry))
+    run_query(None, "json", 50, saved="activity_delta_24h")
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    # Five seconds after the second event: 90 steps in the last 24 hours, 40 in the 24 hours before.
+    assert [(row["pet_id"], row["steps_24h"], row["activity_delta_24h"]) for row in rows] == [
+        ("p1", 90, 1.25)
+    ]
+
+
+def test_a_saved_analysis_that_is_not_there_lists_those_that_are(published_home: Path) -> None:
+    line = fails_with_one_line("query", "--saved", "rates", PETWELLNESS_HOME=str(published_home))
+    assert "activity_delta_24h, no_show_rate_90d, pet_overview" in line
+
+
 def test_an_unknown_format_lists_the_known(published_home: Path) -> None:
     line = fails_with_one_line("query", SQL, "--format", "xml", PETWELLNESS_HOME=str(published_home))
     assert "table, csv, json" in line

@@ -98,11 +98,14 @@ def test_personal_columns_and_internal_schemas_are_not_published() -> None:
         "b": model("anl", "events", {"event_id": {}, "email": {"config": {"meta": {"pii": True}}}}, "daily"),
         "c": model("stg", "owners", {"owner_id": {}}),
         "d": {**model("anl", "seed", {"x": {}}), "resource_type": "seed"},
+        "f": {**model("anl", "rules", {"rule": {}}, published=True), "resource_type": "seed"},
+        "g": model("anl", "steps_between", {"x": {}}, published=False),
         "e": model("ml", "features", {"pet_id": {}}, "daily", day_column="end_ts"),
     }
     found = {t.full_name: (t.columns, t.day_column) for t in published_tables({"nodes": nodes})}
     assert found == {
         "anl.events": (("event_id",), "event_date"),
+        "anl.rules": (("rule",), None),
         "cur.owners": (("owner_id",), None),
         "ml.features": (("pet_id",), "end_ts"),
     }

@@ -1,0 +1,229 @@
+{% set extracts = source('raw', 'extracts') %}
+
+with rules as (
+    {{ alert_rules() | indent(4) }}
+),
+
+known_visits as (
+    {{ known_history('clinic_visits', ref('stg_clinic_visits'), extracts,
+        ['pet_id', 'clinic_id', 'visit_ts', 'status', 'next_vaccine_due']) | indent(4) }}
+),
+
+completed_visits as (
+    select
+        pet_id,
+        clinic_id,
+        visit_id,
+        visit_ts,
+        next_vaccine_due,
+        known_from,
+        known_to
+    from known_visits
+    where coalesce(status, 'completed') = 'completed' and pet_id is not null
+),
+
+known_pets as (
+    {{ known_history('pets', ref('stg_pets'), extracts, ['owner_id'],
+        'pet_id in (select transitions.pet_id from ' ~ ref('anl_wellness_transitions') ~ ' as transitions)'
+        ~ ' or pet_id in (select completed_visits.pet_id from completed_visits)') | indent(4) }}
+),
+
+turns as (
+    select
+        pet_id,
+        rule,
+        rule_version,
+        transition,
+        transition_at,
+        condition_from_ts,
+        observed_value,
+        baseline_value,
+        lead(transition_at) over (partition by pet_id, rule order by transition_at) as closed_at,
+        lead(close_reason) over (partition by pet_id, rule order by transition_at) as close_reason
+    from {{ ref('anl_wellness_transitions') }}
+),
+
+-- What completed visits say of the next vaccination, while it was known; late from `late_from` on.
+vaccine_rule as (
+    select
+        rule_version,
+        cast(threshold as integer) as days_late
+    from rules
+    where rule = 'overdue_vaccine' and {{ data_present() }} >= valid_from
+    qualify row_number() over (order by valid_from desc) = 1
+),
+
+statements as (
+    select
+        visits.pet_id,
+        visits.next_vaccine_due,
+        {{ midnight_after('visits.next_vaccine_due', 'vaccine_rule.days_late') }} as late_from,
+        visits.known_from,
+        visits.known_to
+    from completed_visits as visits
+    cross join vaccine_rule
+    where visits.next_vaccine_due is not null
+),
+
+-- Every moment at which a pet may become late or cease to be.
+moments as (
+    select
+        pet_id,
+        known_from as moment
+    from statements
+    union
+    select
+        pet_id,
+        known_to as moment
+    from statements
+    union
+    select
+        pet_id,
+        late_from as moment
+    from statements
+    union
+    select
+        pet_id,
+        known_from as moment
+    from known_pets
+    where pet_id in (select statements.pet_id from statements)
+    union
+    select
+        pet_id,
+        known_to as moment
+    from known_pets
+    where pet_id in (select statements.pet_id from statements)
+),
+
+due_dates as (
+    select
+        moments.pet_id,
+        moments.moment,
+        max(statements.next_vaccine_due) as next_vaccine_due,
+        max(statements.late_from) as late_from,
+        max(pets.pet_id) is not null as is_pet_known
+    from moments
+    left join statements
+        on moments.pet_id = statements.pet_id and {{ known_at('statements', 'moments.moment') }}
+    left join known_pets as pets on moments.pet_id = pets.pet_id and {{ known_at('pets', 'moments.moment') }}
+    where moments.moment <= {{ data_present() }}
+    group by moments.pet_id, moments.moment
+),
+
+lateness as (
+    select
+        pet_id,
+        moment,
+        next_vaccine_due,
+        coalesce(is_pet_known and moment >= late_from, false) as is_late
+    from due_dates
+),
+
+lateness_turns as (
+    select
+        pet_id,
+        moment,
+        next_vaccine_due,
+        is_late
+    from lateness
+    qualify is_late <> lag(is_late, 1, false) over (partition by pet_id order by moment)
+),
+
+vaccine_alerts as (
+    select
+        turns.pet_id,
+        'overdue_vaccine' as rule,  -- noqa: RF04
+        vaccine_rule.rule_version,
+        turns.moment as raised_at,
+        turns.closed_at,
+        case when turns.closed_at is not null then 'cleared' end as close_reason,
+        cast(turns.next_vaccine_due as timestamp) as condition_from_ts,
+        cast({{ days_between('turns.next_vaccine_due', 'cast(turns.moment as date)') }} as double) as observed_value,
+        cast(null as double) as baseline_value
+    from (
+        select
+            pet_id,
+            moment,
+            next_vaccine_due,
+            is_late,
+            lead(moment) over (partition by pet_id order by moment) as closed_at
+        from lateness_turns
+    ) as turns
+    cross join vaccine_rule
+    where turns.is_late
+),
+
+alerts as (
+    select
+        pet_id,
+        rule,
+        rule_version,
+        transition_at as raised_at,
+        closed_at,
+        close_reason,
+        condition_from_ts,
+        observed_value,
+        baseline_value
+    from turns
+    where transition = 'raised'
+    union all
+    select
+        pet_id,
+        rule,
+        rule_version,
+        raised_at,
+        closed_at,
+        close_reason,
+        condition_from_ts,
+        observed_value,
+        baseline_value
+    from vaccine_alerts
+),
+
+-- Who had to know, as it was known then: the owner, and the clinic of the last visit.
+last_visits as (
+    select
+        alerts.pet_id,
+        alerts.rule,
+        alerts.raised_at,
+        visits.clinic_id
+    from alerts
+    inner join completed_visits as visits
+        on
+            alerts.pet_id = visits.pet_id
+            and alerts.raised_at >= visits.visit_ts
+            and {{ known_at('visits', 'alerts.raised_at') }}
+    qualify
+        row_number() over (
+            partition by alerts.pet_id, alerts.rule, alerts.raised_at
+            order by visits.visit_ts desc, visits.visit_id desc
+        ) = 1
+)
+
+select
+    {{ typed_md5([['alerts.pet_id', 'text'], ['alerts.rule', 'text'], ['alerts.raised_at', 'timestamp']]) | indent(4) }}
+        as alert_id,
+    alerts.pet_id,
+    pets.owner_id,
+    last_visits.clinic_id,
+    alerts.rule,
+    rules.severity,
+    alerts.raised_at,
+    alerts.closed_at,
+    alerts.closed_at is null as is_open,
+    alerts.close_reason,
+    alerts.condition_from_ts,
+    alerts.observed_value,
+    rules.threshold,
+    rules.unit,
+    rules.window_hours,
+    alerts.baseline_value,
+    alerts.rule_version
+from alerts
+inner join rules on alerts.rule = rules.rule and alerts.rule_version = rules.rule_version
+left join known_pets as pets on alerts.pet_id = pets.pet_id and {{ known_at('pets', 'alerts.raised_at') }}
+left join last_visits
+    on
+        alerts.pet_id = last_visits.pet_id
+        and alerts.rule = last_visits.rule
+        and alerts.raised_at = last_visits.raised_at
