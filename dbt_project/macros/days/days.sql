@@ -57,7 +57,11 @@
    meta.inputs, the days whose fingerprint in cur.day_inputs is not the one
    the model was last built from; each widened by meta.window_days. #}
 {% macro model_days() -%}
-    {%- if not execute or not is_incremental() or var('dirty_days') is none -%}
+    {%- if not execute -%}
+        {{ return(none) }}
+    {%- endif -%}
+    {%- if not is_incremental() or var('dirty_days') is none -%}
+        {%- do refuse_cold_days(none) -%}
         {{ return(none) }}
     {%- endif -%}
     {%- set meta = config.get('meta') or {} -%}
@@ -66,7 +70,9 @@
         {%- set changed = run_query(changed_inputs_sql(meta['inputs'])) -%}
         {%- set days = days + changed.columns[0].values() | map('string') | list -%}
     {%- endif -%}
-    {{ return(expand_days(days, meta.get('window_days', 1))) }}
+    {%- set days = expand_days(days, meta.get('window_days', 1)) -%}
+    {%- do refuse_cold_days(days) -%}
+    {{ return(days) }}
 {%- endmacro %}
 
 {# Predicate: a day later than the last that the model at hand holds; false when all days are built anyway. #}

@@ -43,10 +43,19 @@ REDACTED_RANGES_SCHEMA = pa.schema(
         ("max_arrival_ts", pa.timestamp("us")),
     ]
 )
+COLD_DAYS_SCHEMA = pa.schema(
+    [
+        ("table_name", pa.string()),
+        ("event_date", pa.date32()),
+        ("row_count", pa.int64()),
+        ("fingerprint", pa.string()),
+    ]
+)
 RAW_SCHEMAS = {
     "telemetry_events": TELEMETRY_SCHEMA,
     "extracts": EXTRACTS_SCHEMA,
     "redacted_ranges": REDACTED_RANGES_SCHEMA,
+    "cold_days": COLD_DAYS_SCHEMA,
     **{feed: record_schema(feed) for feed in RECORD_FEEDS},
 }
 
