@@ -423,8 +423,7 @@ def _store_file(
 
 
 def _bytes_per_row(con: duckdb.DuckDBPyConnection, table: str) -> float:
-    """A table's blocks over its rows; rows in the file only, not those in its write-ahead log."""
-    con.execute("checkpoint")
+    """A table's blocks in the file over its rows."""
     (blocks,) = con.execute(
         f"select count(distinct block_id) from pragma_storage_info('{table}') where block_id >= 0"
     ).fetchall()[0]

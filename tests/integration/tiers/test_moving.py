@@ -127,6 +127,7 @@ def files(store: ObjectStore) -> list[str]:
 
 
 def test_days_past_their_limit_move_and_nothing_else(con: Warehouse, store: LocalStore, move: Any) -> None:
+    con.execute("checkpoint")
     due = due_days(con, TABLES, AS_OF)
     assert [(one.table.name, one.day) for one in due] == [
         *(("telemetry_events", day) for day in DUE_EVENTS),
