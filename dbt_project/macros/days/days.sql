@@ -57,22 +57,16 @@
    meta.inputs, the days whose fingerprint in cur.day_inputs is not the one
    the model was last built from; each widened by meta.window_days. #}
 {% macro model_days() -%}
-    {%- if not execute -%}
-        {{ return(none) }}
-    {%- endif -%}
-    {%- if not is_incremental() or var('dirty_days') is none -%}
-        {%- do refuse_cold_days(none) -%}
+    {%- if not execute or not is_incremental() or var('dirty_days') is none -%}
         {{ return(none) }}
     {%- endif -%}
     {%- set meta = config.get('meta') or {} -%}
-    {%- set days = var('dirty_days') | map('string') | list -%}
+    {%- set days = var('dirty_days') | map('string') | list + missed_days(model.unique_id) -%}
     {%- if meta.get('inputs') -%}
         {%- set changed = run_query(changed_inputs_sql(meta['inputs'])) -%}
         {%- set days = days + changed.columns[0].values() | map('string') | list -%}
     {%- endif -%}
-    {%- set days = expand_days(days, meta.get('window_days', 1)) -%}
-    {%- do refuse_cold_days(days) -%}
-    {{ return(days) }}
+    {{ return(expand_days(days, meta.get('window_days', 1))) }}
 {%- endmacro %}
 
 {# Predicate: a day later than the last that the model at hand holds; false when all days are built anyway. #}
@@ -90,7 +84,7 @@
     {%- endif -%}
 {%- endmacro %}
 
-{% macro changed_inputs_sql(kinds) -%}
+{% macro changed_inputs_sql(kinds, model_name=none) -%}
     select distinct {{ iso_date("coalesce(present.event_date, applied.event_date)") }} as event_date
     from (
         select input_kind, event_date, fingerprint
@@ -100,7 +94,7 @@
     full outer join (
         select input_kind, event_date, fingerprint
         from {{ ref('cur_applied_inputs') }}
-        where model_name = '{{ this.schema }}.{{ this.identifier }}' and input_kind in ('{{ kinds | join("', '") }}')
+        where model_name = '{{ model_name or this.schema ~ '.' ~ this.identifier }}' and input_kind in ('{{ kinds | join("', '") }}')
     ) as applied
         on present.input_kind = applied.input_kind and present.event_date = applied.event_date
     where present.fingerprint is distinct from applied.fingerprint

@@ -125,6 +125,20 @@ def test_a_table_is_not_built_from_days_that_are_elsewhere(tiered):
     assert tiered.rows("select * from anl.daily_activity order by all") == before
 
 
+def test_a_day_that_only_a_reader_builds_comes_back_for_it(straight, tiered, store, tmp_path):
+    """As when an input changes that the summary has and the events have not."""
+    with tiered.connect() as con:
+        con.execute(
+            "delete from cur.applied_inputs where model_name = 'anl.daily_activity' and event_date = '2026-06-04'"
+        )
+        con.execute("delete from anl.daily_activity where event_date = '2026-06-04'")
+    tiered.build(variables=variables([], END), without=("unit_test", "test"))
+    assert date(2026, 6, 4) not in cold_dates(tiered)
+    assert len(cold_dates(tiered)) == 6
+    assert differences(straight, tiered, store) == []
+    assert move(tiered, store, END, tmp_path).reused_days == 1
+
+
 def test_a_rebuild_of_everything_brings_all_days_back_and_they_move_again_as_they_are(
     straight, tiered, store, tmp_path
 ):
