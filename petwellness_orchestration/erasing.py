@@ -65,11 +65,13 @@ def take_consent_snapshot(settings: PlatformSettings, store: ObjectStore, say: S
 def purge_everything(
     settings: PlatformSettings, store: ObjectStore, say: Say, dry_run: bool = False
 ) -> dict[str, Any]:
-    """Delete originals of what the ledger covers, old dead letters, published files out of force and what
-    the warehouse file still holds in unused blocks; with `dry_run` only count. The asset's metadata."""
+    """Delete originals of what the ledger covers, old dead letters, files of cold storage whose day has come
+    back without redacted rows, published files out of force and what the warehouse file still holds in
+    unused blocks; with `dry_run` only count. The asset's metadata."""
     from ingestion.erasure.purge import purge
     from ingestion.lake.landing import list_manifests, utc_now
     from ingestion.lake.redactions import load_redactions
+    from petwellness_orchestration.retaining import withdraw_outdated
 
     report = purge(
         store, list_manifests(store), utc_now(), settings.retention.rejects_days, dry_run, progress=say
@@ -81,6 +83,7 @@ def purge_everything(
         "deleted_objects": report.deleted_objects,
         "expired_rejects": report.expired_rejects,
         "audits": report.audits,
+        "cold_files_removed": withdraw_outdated(settings, store, say, dry_run),
         "published_files_retired": _retire_published(settings, load_redactions(store), dry_run),
         "warehouse_rewritten": _rewrite(settings, say, dry_run),
     }
@@ -155,12 +158,18 @@ def places(
 ) -> list[Leftover]:
     """Where rows of these entries are: objects of the lake, tables, published files. With `now`, what
     landed so recently that its own time is not up does not count."""
-    from ingestion.erasure.leftovers import lake_leftovers, published_leftovers, warehouse_leftovers
+    from ingestion.erasure.leftovers import (
+        cold_leftovers,
+        lake_leftovers,
+        published_leftovers,
+        warehouse_leftovers,
+    )
     from ingestion.lake.landing import list_manifests
     from ingestion.lake.replacements import load_replacements
     from ingestion.loading.duckdb_raw import open_warehouse
 
     found = lake_leftovers(store, list_manifests(store), redactions, load_replacements(store), now)
+    found += cold_leftovers(store, redactions)
     if settings.state.warehouse_path.exists():
         with open_warehouse(settings.state.warehouse_path) as con:
             found += warehouse_leftovers(con, redactions)

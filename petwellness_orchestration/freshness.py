@@ -12,9 +12,10 @@ from petwellness_orchestration.settings import OperationsSettings
 READY_BY_CRON = "0 8 * * *"
 NIGHTLY_WINDOW = timedelta(hours=5)
 
-# By group: groups of the nightly run share its deadline, landing has to keep up within the day.
+# By group: groups of the nightly run share its deadline, what lies in the lake has to keep up within the day.
 NIGHTLY_GROUPS = frozenset({"raw", "stg", "cur", "anl", "ml", "published"})
-LANDING_WINDOW = timedelta(hours=25)
+DAILY_GROUPS = frozenset({"landing", "cold"})
+DAILY_WINDOW = timedelta(hours=25)
 
 
 def policy_for(group: str | None) -> dg.FreshnessPolicy | None:
@@ -25,8 +26,8 @@ def policy_for(group: str | None) -> dg.FreshnessPolicy | None:
             lower_bound_delta=NIGHTLY_WINDOW,
             timezone=OperationsSettings().timezone,
         )
-    if group == "landing":
-        return dg.FreshnessPolicy.time_window(fail_window=LANDING_WINDOW)
+    if group in DAILY_GROUPS:
+        return dg.FreshnessPolicy.time_window(fail_window=DAILY_WINDOW)
     return None
 
 

@@ -14,7 +14,7 @@ DATA_OWNER = "team:data-platform"
 CLINICAL_OWNER = "team:clinical-data-science"
 
 # Every asset is in one of these, which tests hold the graph and the freshness map to.
-GROUPS = ("source", "landing", "raw", "stg", "cur", "anl", "ml", "published")
+GROUPS = ("source", "landing", "raw", "stg", "cur", "anl", "ml", "published", "cold")
 
 COLLAR_EVENTS = dg.AssetKey(["source", "collar_events"])
 CLINIC_RECORDS = dg.AssetKey(["source", "clinic_records"])
@@ -30,6 +30,10 @@ VISIT_RISK_CHAMPION = dg.AssetKey(["ml", "visit_risk_champion"])
 VISIT_RISK_SCORES = dg.AssetKey(["anl", "visit_risk_scores"])
 PUBLISHED_TABLES = dg.AssetKey(["published", "warehouse_tables"])
 PUBLISHED_SCORES = dg.AssetKey(["published", "visit_risk_scores"])
+
+
+def cold_key(schema: str, table: str) -> dg.AssetKey:
+    return dg.AssetKey(["cold", schema, table])
 
 
 def landing_key(feed: str) -> dg.AssetKey:

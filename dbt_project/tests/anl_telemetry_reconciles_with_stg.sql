@@ -1,6 +1,6 @@
 {{ config(meta={'dagster': {'ref': {'name': 'anl_telemetry_events'}}}) }}
 -- anl has exactly the events of stg: the join to assignments neither adds nor
--- drops one. Returns the days that differ.
+-- drops one. Days in cold storage count as they were moved. Returns the days that differ.
 {% set days = var('dirty_days') %}
 with counts as (
     select
@@ -18,6 +18,13 @@ with counts as (
     from {{ ref('anl_telemetry_events') }}
     where {{ date_in_days('event_date', days) }}
     group by event_date
+    union all
+    select
+        event_date,
+        0 as staged_rows,
+        row_count as analytic_rows
+    from {{ source('raw', 'cold_days') }}
+    where table_name = 'anl.telemetry_events' and {{ date_in_days('event_date', days) }}
 )
 
 select

@@ -116,7 +116,7 @@ def warehouse_leftovers(con: duckdb.DuckDBPyConnection, redactions: Redactions) 
     """Tables that hold rows of these entries, and daily sums that count events which are gone."""
     if not redactions:
         return []
-    _register(con, redactions)
+    register_covered(con, redactions)
     found = []
     columns_of: dict[str, list[str]] = {}
     for schema, table, column in con.execute(
@@ -126,16 +126,15 @@ def warehouse_leftovers(con: duckdb.DuckDBPyConnection, redactions: Redactions) 
     ).fetchall():
         columns_of.setdefault(f"{schema}.{table}", []).append(column)
     for name, columns in columns_of.items():
-        covered = _covered(name.split(".")[1], columns, redactions)
-        if covered:
-            rows = _count(con, f"select count(*) from {name} as kept where {covered}")
-            if rows:
-                found.append(Leftover(name.split(".")[0], name, rows))
+        rows = covered_rows(con, name, name.split(".")[1], columns, redactions)
+        if rows:
+            found.append(Leftover(name.split(".")[0], name, rows))
     return found + _stale_sums(con, columns_of)
 
 
 def _stale_sums(con: duckdb.DuckDBPyConnection, columns_of: dict[str, list[str]]) -> list[Leftover]:
-    """Daily tables by device or pet whose number of events is not that of the events there are."""
+    """Daily tables by device or pet whose number of events is not that of the events there are; of days
+    whose events are in cold storage, by day."""
     found = []
     for key, events in (("device_id", "stg.telemetry_events"), ("pet_id", "anl.telemetry_events")):
         if events not in columns_of:
@@ -146,11 +145,23 @@ def _stale_sums(con: duckdb.DuckDBPyConnection, columns_of: dict[str, list[str]]
             rows = _count(
                 con,
                 f"""
-                with sums as (
-                    select {key}, event_date, sum(event_count) as event_count from {name} group by all
+                with cold as (select event_date, row_count from raw.cold_days where table_name = '{events}'),
+
+                sums as (
+                    select
+                        if(cold.event_date is null, {key}, '') as {key},
+                        daily.event_date,
+                        sum(daily.event_count) as event_count
+                    from {name} as daily
+                    left join cold on daily.event_date = cold.event_date
+                    group by all
                 ),
 
-                counts as (select {key}, event_date, count(*) as event_count from {events} group by all)
+                counts as (
+                    select {key}, event_date, count(*) as event_count from {events} group by all
+                    union all
+                    select '' as {key}, event_date, row_count as event_count from cold
+                )
 
                 select count(*)
                 from sums
@@ -178,7 +189,7 @@ def published_leftovers(folder: Path, redactions: Redactions) -> list[Leftover]:
     found = []
     con = duckdb.connect()
     try:
-        _register(con, redactions)
+        register_covered(con, redactions)
         for table in sorted((folder / "tables").iterdir()):
             for path in sorted(table.rglob("*.parquet")):
                 place = str(path.relative_to(folder))
@@ -186,17 +197,47 @@ def published_leftovers(folder: Path, redactions: Redactions) -> list[Leftover]:
                     rows = _count(con, f"select count(*) from read_parquet({_quoted(path)})")
                     found.append(Leftover("published", place, rows, "rows of a version out of force"))
                     continue
-                described = con.execute(f"describe select * from read_parquet({_quoted(path)})").fetchall()
-                covered = _covered(table.name.split(".")[-1], [row[0] for row in described], redactions)
-                if covered:
-                    rows = _count(
-                        con, f"select count(*) from read_parquet({_quoted(path)}) as kept where {covered}"
-                    )
-                    if rows:
-                        found.append(Leftover("published", place, rows))
+                rows = _covered_in_file(con, str(path), table.name.split(".")[-1], redactions)
+                if rows:
+                    found.append(Leftover("published", place, rows))
     finally:
         con.close()
     return found
+
+
+def cold_leftovers(store: ObjectStore, redactions: Redactions) -> list[Leftover]:
+    """Files in cold storage, named by a statement or not, that hold rows of these entries."""
+    from ingestion.lake.sql import connect
+
+    if not redactions:
+        return []
+    found = []
+    with connect(store) as con:
+        register_covered(con, redactions)
+        for info in store.list(layout.COLD):
+            table, _ = layout.cold_of(info.key)
+            rows = _covered_in_file(con, store.uri(info.key), table.split(".")[-1], redactions)
+            if rows:
+                found.append(Leftover("cold", info.key, rows))
+    return found
+
+
+def _covered_in_file(con: duckdb.DuckDBPyConnection, path: str, table: str, redactions: Redactions) -> int:
+    relation = f"read_parquet({_quoted(path)}, hive_partitioning = false)"
+    columns = [row[0] for row in con.execute(f"describe select * from {relation}").fetchall()]
+    return covered_rows(con, relation, table, columns, redactions)
+
+
+def covered_rows(
+    con: duckdb.DuckDBPyConnection,
+    relation: str,
+    table: str,
+    columns: Sequence[str],
+    redactions: Redactions,
+) -> int:
+    """How many rows of a relation, shaped as `table`, the entries cover; `register_covered` comes first."""
+    covered = _covered(table, columns, redactions)
+    return _count(con, f"select count(*) from {relation} as kept where {covered}") if covered else 0
 
 
 def _covered(table: str, columns: Sequence[str], redactions: Redactions) -> str:
@@ -228,7 +269,8 @@ def _values(redactions: Redactions) -> dict[str, tuple[str | None, frozenset[str
     return {column: found for column, found in values.items() if found[1]}
 
 
-def _register(con: duckdb.DuckDBPyConnection, redactions: Redactions) -> None:
+def register_covered(con: duckdb.DuckDBPyConnection, redactions: Redactions) -> None:
+    """Put what the entries cover where `covered_rows` looks: temporary tables of this connection."""
     import pyarrow as pa
 
     values = pa.Table.from_pylist(
@@ -259,5 +301,5 @@ def _count(con: duckdb.DuckDBPyConnection, sql: str) -> int:
     return int(row[0]) if row else 0
 
 
-def _quoted(path: Path) -> str:
+def _quoted(path: Path | str) -> str:
     return "'" + str(path).replace("'", "''") + "'"

@@ -22,7 +22,8 @@ REDACTIONS = "_redactions/"
 REDACTION_AUDIT = "_redactions/audit/"
 REPLACEMENTS = "_replacements/"
 REDACTED = "redacted/"
-COMPACTED = "compacted/"
+COLD = "cold/"
+COLD_DAYS = "_cold/"
 
 # Replays of a stream's rejects are a stream of their own, named after it.
 REPLAYS = "rejects."
@@ -40,6 +41,8 @@ _WRITTEN = "%Y%m%dT%H%M%S"
 _COMPACTED = re.compile(r"compacted/[^/]+/date=(\d{4}-\d{2}-\d{2})/(\d{8}T\d{6})-[0-9a-f]+-\d{5}\.parquet")
 _REJECT_OBJECT = re.compile(r"_rejects/[^/]+/([^/+]+)\+(\d+)\+(\d+)\+[0-9a-f]{16}\.parquet")
 _REPLACEMENT = re.compile(r"_replacements/([^/]+)/(\d{5,})/(\d{20})/(\d{6})\.json")
+_COLD_DAY = re.compile(r"_cold/([^/]+)/(\d{4}-\d{2}-\d{2})/(\d{6})\.json")
+_COLD_OBJECT = re.compile(r"cold/([^/]+)/date=(\d{4}-\d{2}-\d{2})/\d{6}\+\d{5}\+[0-9a-f]{16}\.parquet")
 _REDACTED_OBJECT = re.compile(r"redacted/[^/]+/([^/+]+)\+(\d+)\+(\d+)\+\d+\+(\d{6})\+[0-9a-f]{16}\.parquet")
 
 
@@ -160,6 +163,32 @@ def redacted_of(key: str) -> tuple[RangeKey, int]:
 def audit_key(stream_id: str, partition: int, start: int, number: int) -> str:
     """Key of the record that the objects of a range's `number`-th redaction were deleted."""
     return f"{REDACTION_AUDIT}{_name('stream_id', stream_id)}+{partition}+{start}+{number:06}.json"
+
+
+def cold_key(table: str, day: date, n: int, position: int, sha256: str) -> str:
+    """Key of a file of a table's day in cold storage: its statement's number, its place, its content's hash."""
+    return f"{COLD}{_name('table', table)}/date={day.isoformat()}/{n:06}+{position:05}+{sha256[:16]}.parquet"
+
+
+def cold_of(key: str) -> tuple[str, date]:
+    """Table and day of a file in cold storage. Raises LayoutError for any other key."""
+    match = _COLD_OBJECT.fullmatch(key)
+    if not match:
+        raise LayoutError(f"'{key}' names no file in cold storage")
+    return match[1], date.fromisoformat(match[2])
+
+
+def cold_day_key(table: str, day: date, n: int) -> str:
+    """Key of the n-th statement, counted from 1, of what cold storage holds of a table's day."""
+    return f"{COLD_DAYS}{_name('table', table)}/{day.isoformat()}/{n:06}.json"
+
+
+def cold_day_of(key: str) -> tuple[str, date, int]:
+    """Table, day and number of a statement's key. Raises LayoutError for any other key."""
+    match = _COLD_DAY.fullmatch(key)
+    if not match:
+        raise LayoutError(f"'{key}' names no statement of cold storage")
+    return match[1], date.fromisoformat(match[2]), int(match[3])
 
 
 def consent_key(snapshot_id: str) -> str:

@@ -60,6 +60,10 @@ def layer_steps(con: duckdb.DuckDBPyConnection) -> list[LayerStep]:
         " where feed = 'telemetry_events'"
     ).fetchone() or (0,)
     anl = _count(con, "anl.telemetry_events")
+    (cold,) = con.execute(
+        "select coalesce(sum(row_count), 0)::bigint from raw.cold_days"
+        " where table_name = 'anl.telemetry_events'"
+    ).fetchone() or (0,)
     return [
         LayerStep(
             "broker to lake",
@@ -69,7 +73,7 @@ def layer_steps(con: duckdb.DuckDBPyConnection) -> list[LayerStep]:
         ),
         LayerStep("lake to raw", rows, raw, {"redacted": redacted}),
         LayerStep("raw to stg", raw, stg, {"duplicates": repeats}),
-        LayerStep("stg to anl", stg, anl, {}),
+        LayerStep("stg to anl", stg, anl, {"in cold storage": cold}),
     ]
 
 

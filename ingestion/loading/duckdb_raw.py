@@ -7,6 +7,7 @@ transaction. Rows that the redaction ledger covers are neither loaded nor kept:
 have been applied. `raw.build_marks` remembers up to which load the warehouse was
 built, so that days left dirty by a run that died are taken up by the next one;
 models of records keep marks of their own there, under `schema.table`.
+`raw.cold_days` and `raw.kept_days` are the retention tiers' own (`ingestion.tiers`).
 Transformations do not live here.
 """
 
@@ -142,6 +143,14 @@ def create_raw_tables(con: duckdb.DuckDBPyConnection) -> None:
         " event_dates date[] not null, load_seq bigint not null, applied_at timestamp not null)"
     )
     statements.append(
+        "create table if not exists raw.cold_days (table_name varchar not null, event_date date not null,"
+        " row_count bigint not null, fingerprint varchar not null)"
+    )
+    statements.append(
+        "create table if not exists raw.kept_days (table_name varchar not null, event_date date not null,"
+        " kept_until date not null)"
+    )
+    statements.append(
         "create table if not exists raw.build_marks (mark varchar not null, load_seq bigint not null)"
     )
     for statement in statements:
@@ -190,7 +199,7 @@ def load_pending(
             first_by_range.setdefault(manifest.range_key, manifest)
     pending = sorted(first_by_range.values(), key=lambda m: (m.feed, m.range_key))
     redactions = load_redactions(store)
-    unapplied = redactions.only(set(redactions.ids) - _applied_redactions(con))
+    unapplied = redactions.only(set(redactions.ids) - applied_redactions(con))
     load_seq = latest_load_seq(con) + 1
     started_at = utc_now()
     if not pending and not unapplied:
@@ -224,7 +233,8 @@ def manifest_event_dates(manifest: Manifest) -> list[date]:
     return sorted(date.fromisoformat(day) for day in manifest.rows_by_event_date)
 
 
-def _applied_redactions(con: duckdb.DuckDBPyConnection) -> set[str]:
+def applied_redactions(con: duckdb.DuckDBPyConnection) -> set[str]:
+    """Ids of the ledger's entries that raw honours."""
     return {row[0] for row in con.execute("select redaction_id from raw.redactions").fetchall()}
 
 

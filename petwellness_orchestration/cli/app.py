@@ -228,6 +228,36 @@ def clean(
 
 
 @app.command()
+def retain(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is due.")] = False,
+) -> None:
+    """Move days past their table's retention limit from the warehouse to cold storage."""
+    from petwellness_orchestration.cli.retention import retain_days
+
+    raise typer.Exit(retain_days(dry_run))
+
+
+@app.command()
+def restore(
+    day: Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"], help="Event day (UTC).")],
+    table: Annotated[
+        str | None, typer.Option(help="Table, such as anl.telemetry_events; without it every one.")
+    ] = None,
+    keep_days: Annotated[
+        int, typer.Option(min=1, max=3650, help="Days of the data's present for which it then stays.")
+    ] = 7,
+    release: Annotated[
+        bool, typer.Option("--release", help="Instead let the next `retain` move the day again.")
+    ] = False,
+) -> None:
+    """Bring an event day back from cold storage into the warehouse."""
+    from petwellness_orchestration.cli.retention import release_day, restore_day
+
+    chosen = day.date()
+    raise typer.Exit(release_day(chosen, table) if release else restore_day(chosen, table, keep_days))
+
+
+@app.command()
 def query(
     sql: Annotated[
         str | None, typer.Argument(help="SQL; without it the published tables are listed.")

@@ -99,6 +99,7 @@ def purge_originals(dry_run: bool) -> int:
         ("cleared_payloads", "payloads of dead letters cleared"),
         ("deleted_objects", "originals deleted"),
         ("expired_rejects", "files of dead letters past their retention deleted"),
+        ("cold_files_removed", "files of days that came back from cold storage changed, deleted"),
         ("published_files_retired", "published files out of force deleted"),
     ):
         print(f"{thousands(done[name]):>12}  {label}")

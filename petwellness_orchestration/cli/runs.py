@@ -25,6 +25,7 @@ EVERYTHING = "everything"
 REFRESH = "refresh"
 ROLL_UP = "roll_up"
 COMPACT = "compact"
+RETAIN = "retain"
 
 
 @dataclass(frozen=True)

@@ -216,7 +216,15 @@ def test_automation_is_off_unless_it_is_switched_on(definitions: dg.Definitions)
         one.name: one.default_status.value for one in (*repository.schedule_defs, *repository.sensor_defs)
     }
     assert statuses == dict.fromkeys(
-        ("nightly", "nightly_compaction", "hourly_roll_up", "landing_sensor", "failure_alert"), "STOPPED"
+        (
+            "nightly",
+            "nightly_compaction",
+            "nightly_retention",
+            "hourly_roll_up",
+            "landing_sensor",
+            "failure_alert",
+        ),
+        "STOPPED",
     )
 
 

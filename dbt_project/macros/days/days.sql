@@ -92,7 +92,7 @@
     {%- if meta.get('versioned_by') and lacks_current_versions(meta['versioned_by']) -%}
         {{ return(none) }}
     {%- endif -%}
-    {%- set days = var('dirty_days') | map('string') | list -%}
+    {%- set days = var('dirty_days') | map('string') | list + missed_days(model.unique_id) -%}
     {%- if meta.get('inputs') -%}
         {%- set changed = run_query(changed_inputs_sql(meta['inputs'])) -%}
         {%- set days = days + changed.columns[0].values() | map('string') | list -%}
@@ -144,7 +144,7 @@
         )
 {%- endmacro %}
 
-{% macro changed_inputs_sql(kinds) -%}
+{% macro changed_inputs_sql(kinds, model_name=none) -%}
     select distinct {{ iso_date("coalesce(present.event_date, applied.event_date)") }} as event_date
     from (
         select input_kind, event_date, fingerprint
@@ -154,7 +154,7 @@
     full outer join (
         select input_kind, event_date, fingerprint
         from {{ ref('cur_applied_inputs') }}
-        where model_name = '{{ this.schema }}.{{ this.identifier }}' and input_kind in ('{{ kinds | join("', '") }}')
+        where model_name = '{{ model_name or this.schema ~ '.' ~ this.identifier }}' and input_kind in ('{{ kinds | join("', '") }}')
     ) as applied
         on present.input_kind = applied.input_kind and present.event_date = applied.event_date
     where present.fingerprint is distinct from applied.fingerprint

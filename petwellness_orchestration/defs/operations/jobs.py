@@ -20,6 +20,7 @@ LANDING_INTERVAL_S = 30
 # A quarter past, when claims of the hour before are closed; days when the nightly run is through the lake.
 ROLL_UP_CRON = "15 * * * *"
 COMPACTION_CRON = "30 4 * * *"
+RETENTION_CRON = "30 5 * * *"
 
 # A run starts up for seconds before it counts as started. One that was never
 # launched stays NOT_STARTED forever and must not hold up the rest.
@@ -34,9 +35,12 @@ _UNDER_WAY = [
 _COMPACTION = dg.AssetSelection.assets(names.TELEMETRY_COMPACTED)
 _COMPACTION_AND_CHECKS = _COMPACTION | dg.AssetSelection.checks_for_assets(names.TELEMETRY_COMPACTED)
 
+# Days leave the warehouse by their own job only.
+_RETENTION = dg.AssetSelection.groups("cold")
+
 everything = dg.define_asset_job(
     "everything",
-    selection=dg.AssetSelection.all(include_sources=False) - _COMPACTION_AND_CHECKS,
+    selection=dg.AssetSelection.all(include_sources=False) - _COMPACTION_AND_CHECKS - _RETENTION,
     partitions_def=EVENT_DAYS,
     tags=DIRTY_TAGS,
     description="The whole graph once: land, load, build, check, train, score, publish. All dirty days in one run.",
@@ -65,6 +69,15 @@ compact = dg.define_asset_job(
     selection=_COMPACTION_AND_CHECKS,
     partitions_def=ARRIVAL_DAYS,
     description="One arrival day into few ordered files, then the proof that they hold what landed.",
+)
+
+
+retain = dg.define_asset_job(
+    "retain",
+    selection=_RETENTION,
+    partitions_def=EVENT_DAYS,
+    tags=DIRTY_TAGS,
+    description="Days past their table's limit to cold storage, proved before they are deleted. All due days in one run.",
 )
 
 
@@ -100,6 +113,19 @@ def nightly_compaction(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequ
         dg.RunRequest(run_key=f"compact-{w.day}-{now:%Y-%m-%d}", partition_key=w.day.isoformat())
         for w in found
     ]
+
+
+@dg.schedule(
+    job=retain,
+    cron_schedule=RETENTION_CRON,
+    execution_timezone=_OPERATIONS.timezone,
+    default_status=_SCHEDULE_STATUS,
+    description="Every night after the nightly run: days past their table's limit.",
+)
+def nightly_retention(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """One run for every day that is due by then."""
+    day = latest_ended_day(context.scheduled_execution_time.timestamp())
+    return dg.RunRequest(run_key=f"retain-{day}", partition_key=day)
 
 
 @dg.schedule(

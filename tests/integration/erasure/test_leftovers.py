@@ -153,6 +153,8 @@ def test_sums_that_count_events_which_are_gone_are_found(erased: Town, tmp_path:
     path = tmp_path / "w.duckdb"
     warehouse(
         path,
+        "create schema raw",
+        "create table raw.cold_days (table_name varchar, event_date date, row_count bigint)",
         "create schema stg",
         "create schema ml",
         "create table stg.telemetry_events as"

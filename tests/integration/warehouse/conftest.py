@@ -57,6 +57,14 @@ LOAD_HISTORY_SCHEMA = pa.schema(
 )
 REDACTIONS_SCHEMA = pa.schema([("redaction_id", pa.string()), ("load_seq", pa.int64())])
 BUILD_MARKS_SCHEMA = pa.schema([("mark", pa.string()), ("load_seq", pa.int64())])
+COLD_DAYS_SCHEMA = pa.schema(
+    [
+        ("table_name", pa.string()),
+        ("event_date", pa.date32()),
+        ("row_count", pa.int64()),
+        ("fingerprint", pa.string()),
+    ]
+)
 RAW_SCHEMAS = {
     "telemetry_events": TELEMETRY_SCHEMA,
     "extracts": EXTRACTS_SCHEMA,
@@ -64,6 +72,7 @@ RAW_SCHEMAS = {
     "load_history": LOAD_HISTORY_SCHEMA,
     "redactions": REDACTIONS_SCHEMA,
     "build_marks": BUILD_MARKS_SCHEMA,
+    "cold_days": COLD_DAYS_SCHEMA,
     **{feed: record_schema(feed) for feed in RECORD_FEEDS},
 }
 

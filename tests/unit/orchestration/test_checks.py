@@ -146,6 +146,17 @@ def test_layers_that_add_up_pass(holding: Holding) -> None:
     assert metadata["raw to stg"] == {"before": 7, "after": 5, "duplicates": 2, "unexplained": 0}
 
 
+def test_events_in_cold_storage_are_accounted_for(holding: Holding) -> None:
+    moved = [
+        "create table raw.cold_days (table_name varchar, event_date date, row_count bigint, fingerprint varchar)",
+        "insert into raw.cold_days values ('anl.telemetry_events', date '2026-06-01', 3, 'f'),"
+        " ('anl.telemetry_summary_hourly', date '2026-06-01', 100, 'f')",
+    ]
+    result, metadata = evaluated(checks.layers_add_up, holding(*layers(7, 5, 2, 2), *moved))
+    assert result.passed
+    assert metadata["stg to anl"] == {"before": 5, "after": 2, "in cold storage": 3, "unexplained": 0}
+
+
 @pytest.mark.parametrize(
     ("counts", "step", "unexplained"),
     [
