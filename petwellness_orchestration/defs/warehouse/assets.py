@@ -32,9 +32,11 @@ FAILURES_SHOWN = 5
 def warehouse(context: dg.AssetExecutionContext, platform: PlatformResource) -> Iterator[Any]:
     """Build the selected models for the days this run is about, then test them."""
     from ingestion.loading import duckdb_raw
+    from ingestion.privacy.salt import put_salt, salt_of
 
     settings = platform.settings()
     with platform.warehouse() as con:
+        put_salt(con, salt_of(settings.state))
         load_seq = duckdb_raw.latest_load_seq(con)
         mark = duckdb_raw.build_mark(con, duckdb_raw.WAREHOUSE_MARK)
         dirty = duckdb_raw.dirty_days(con, mark)
