@@ -14,11 +14,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class StateSettings(BaseSettings):
-    """The state folder of one platform instance (`PETWELLNESS_HOME`)."""
+    """The state folder of one platform instance (`PETWELLNESS_HOME`, `PETWELLNESS_SALT`)."""
 
     model_config = SettingsConfigDict(env_prefix="PETWELLNESS_", frozen=True)
 
     home: Path = Field(default=Path(".petwellness"), description="Folder of all local state.")
+    salt: SecretStr | None = Field(
+        default=None, description="Salt of hashed identifiers; without it one is made and kept in `home`."
+    )
 
     @field_validator("home")
     @classmethod

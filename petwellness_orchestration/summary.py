@@ -26,6 +26,7 @@ BOOKKEEPING = frozenset(
         "raw.lake_files",
         "raw.redacted_ranges",
         "raw.redactions",
+        "raw.hash_salt",
         "cur.applied_inputs",
         "cur.day_inputs",
         "cur.record_days",

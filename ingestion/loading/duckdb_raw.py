@@ -153,6 +153,8 @@ def create_raw_tables(con: duckdb.DuckDBPyConnection) -> None:
     statements.append(
         "create table if not exists raw.build_marks (mark varchar not null, load_seq bigint not null)"
     )
+    # At most one row (ingestion.privacy.salt).
+    statements.append("create table if not exists raw.hash_salt (salt varchar not null)")
     for statement in statements:
         con.execute(statement)
     _add_new_columns(con)

@@ -320,3 +320,11 @@ def purge(
     from petwellness_orchestration.cli.erasure import purge_originals
 
     raise typer.Exit(purge_originals(dry_run))
+
+
+@app.command()
+def privacy() -> None:
+    """Look for names, addresses, phones, e-mail and the salt where they may not be; exit code 1 when found."""
+    from petwellness_orchestration.cli.privacy import look_for_personal_data
+
+    raise typer.Exit(look_for_personal_data())

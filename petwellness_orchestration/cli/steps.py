@@ -57,6 +57,10 @@ def forget_builds(settings: PlatformSettings) -> None:
 
 def rebuild_warehouse(confirmed: bool) -> int:
     """Drop the warehouse file and build it again from the lake; without `confirmed` only say so."""
+    import duckdb
+
+    from ingestion.observability.history import carry_over
+
     settings = load_settings()
     path = settings.state.warehouse_path
     if not path.exists():
@@ -69,8 +73,21 @@ def rebuild_warehouse(confirmed: bool) -> int:
         )
         say("nothing was changed; add --yes to do it")
         return 0
-    path.unlink()
-    say(f"deleted {path} ({size})")
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    try:
+        kept = f"kept the history of {carry_over(path, fresh)} builds"
+    except duckdb.Error as error:
+        # A rebuild is also the way out of a broken file.
+        fresh.unlink(missing_ok=True)
+        kept = f"its history of builds could not be read ({str(error).splitlines()[0]})"
+    # A write-ahead log that was left belongs to the file that goes.
+    path.with_name(f"{path.name}.wal").unlink(missing_ok=True)
+    if fresh.exists():
+        fresh.replace(path)
+    else:
+        path.unlink()
+    say(f"deleted {path} ({size}); {kept}")
     return finish(run_job(settings, REFRESH))
 
 

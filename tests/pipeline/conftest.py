@@ -18,6 +18,8 @@ SMALL_FLEET = {
     "PETWELLNESS_FLEET_COLLARS": "12",
     "PETWELLNESS_FLEET_HOUSEHOLDS": "14",
     "PETWELLNESS_FLEET_CLINICS": "2",
+    # One salt for all, so that the hashes of two state folders can be compared.
+    "PETWELLNESS_SALT": "salt of the tests",
 }
 DEMO_TIMEOUT_S = 240
 

@@ -235,6 +235,31 @@ def nothing_redacted_is_left(platform: PlatformResource) -> dg.AssetCheckResult:
     )
 
 
+@dg.asset_check(
+    asset=names.PUBLISHED_TABLES,
+    name="no_personal_data",
+    blocking=True,
+    pool=names.WAREHOUSE_POOL,
+    description="No name, address, phone number, e-mail address, chip or salt in anl, ml, what is published, logs or"
+    " Dagster's metadata.",
+)
+def no_personal_data(platform: PlatformResource) -> dg.AssetCheckResult:
+    """Looks at what is new since the last time nothing was found; `petwellness privacy` looks at everything."""
+    from petwellness_orchestration.privacy import find_personal_data
+
+    report = find_personal_data(platform.settings(), full=False)
+    return dg.AssetCheckResult(
+        passed=not report.findings,
+        metadata={
+            "people_known": report.owners_known,
+            "log_files": report.files,
+            "databases": report.databases,
+            "reason": f"{len(report.findings)} places hold personal data",
+            "first_places": dg.MetadataValue.json([str(one) for one in report.findings[:EXAMPLES]]),
+        },
+    )
+
+
 def not_applicable(reason: str) -> dg.AssetCheckResult:
     """Neither passed nor failed: the metadata says so and why; summaries count it apart."""
     return dg.AssetCheckResult(passed=True, metadata={"status": "not applicable", "reason": reason})

@@ -13,7 +13,14 @@ from petwellness_orchestration import names
 from petwellness_orchestration.defs.warehouse.dbt_run import DbtFailedError, run_dbt
 from petwellness_orchestration.defs.warehouse.manifest import read_manifest
 from petwellness_orchestration.defs.warehouse.partitions import days_to_build
-from petwellness_orchestration.defs.warehouse.translator import WarehouseTranslator, is_daily, table_name
+from petwellness_orchestration.defs.warehouse.translator import WarehouseTranslator
+from petwellness_orchestration.observing import (
+    TableCount,
+    build_of,
+    count_tables,
+    days_to_judge,
+    keep_history,
+)
 from petwellness_orchestration.resources import PlatformResource
 
 TRANSLATOR = WarehouseTranslator()
@@ -31,25 +38,41 @@ FAILURES_SHOWN = 5
 )
 def warehouse(context: dg.AssetExecutionContext, platform: PlatformResource) -> Iterator[Any]:
     """Build the selected models for the days this run is about, then test them."""
+    from ingestion.lake.landing import utc_now
     from ingestion.loading import duckdb_raw
+    from ingestion.privacy.salt import put_salt, salt_of
 
     settings = platform.settings()
     with platform.warehouse() as con:
+        put_salt(con, salt_of(settings.state))
         load_seq = duckdb_raw.latest_load_seq(con)
         mark = duckdb_raw.build_mark(con, duckdb_raw.WAREHOUSE_MARK)
         dirty = duckdb_raw.dirty_days(con, mark)
         as_of_ts = duckdb_raw.data_time(con)
     days = days_to_build(context.run.tags, context.partition_keys, dirty)
+    started_at = utc_now()
     context.log.info(f"building {len(days)} event days: {_span(days)}")
     run = run_dbt(
         settings,
         ["build", "--exclude-resource-type", "unit_test", *_selection(context)],
         dbt_variables(days, as_of_ts),
-        _target_path(settings.state.home, context.run_id),
+        target_path(settings.state.home, context.run_id),
         progress=context.log.info,
     )
     with platform.warehouse() as con:
-        yield from _asset_events(context, run.events, con, days)
+        counts = count_tables(con, run, read_manifest(), {*days, *days_to_judge(as_of_ts)})
+        build = build_of(
+            run,
+            read_manifest(),
+            counts,
+            context.run_id,
+            started_at,
+            days,
+            is_full=mark == 0,
+            as_of_ts=as_of_ts,
+        )
+        keep_history(con, build, context.log.error)
+        yield from _asset_events(context, run.events, counts, days)
         if not run.succeeded:
             shown = "; ".join(run.failures[:FAILURES_SHOWN])
             raise DbtFailedError(f"dbt build failed: {run.error or ''} {shown}".strip())
@@ -81,25 +104,24 @@ def _selection(context: dg.AssetExecutionContext) -> list[str]:
 def _asset_events(
     context: dg.AssetExecutionContext,
     events: Sequence[Mapping[str, Any]],
-    con: Any,
+    counts: Mapping[str, TableCount],
     days: tuple[date, ...],
 ) -> Iterator[Any]:
     """dbt's result events as Dagster's, with row counts, and one materialization per extra day."""
     manifest = read_manifest()
     for event in events:
         message = DbtCoreCliEventMessage(raw_event=dict(event), event_history_metadata={})
-        props = manifest["nodes"].get(event["data"]["node_info"]["unique_id"], {})
-        if props.get("resource_type") not in ("model", "seed") or props["config"]["materialized"] == "view":
-            yield from message.to_default_asset_events(manifest, TRANSLATOR, context)
-            continue
+        unique_id = event["data"]["node_info"]["unique_id"]
+        count = counts.get(unique_id)
         for asset_event in message.to_default_asset_events(manifest, TRANSLATOR, context):
-            if isinstance(asset_event, dg.Output):
-                rows = _row_count(con, props)
-                yield asset_event.with_metadata({**asset_event.metadata, "dagster/row_count": rows})
+            if count is not None and isinstance(asset_event, dg.Output):
+                metadata = {**asset_event.metadata, "dagster/row_count": count.rows}
+                yield asset_event.with_metadata(metadata)
             else:
                 yield asset_event
-        if is_daily(props) and event["data"]["node_info"]["node_status"] == "success":
-            _log_days(context, TRANSLATOR.get_asset_key(props), _rows_by_day(con, props, days))
+        if count is not None and count.by_day is not None:
+            rows_by_day = {day: count.by_day[day] for day in days if count.by_day.get(day)}
+            _log_days(context, TRANSLATOR.get_asset_key(manifest["nodes"][unique_id]), rows_by_day)
 
 
 def _log_days(context: dg.AssetExecutionContext, key: dg.AssetKey, rows_by_day: Mapping[date, int]) -> None:
@@ -111,21 +133,8 @@ def _log_days(context: dg.AssetExecutionContext, key: dg.AssetKey, rows_by_day: 
             )
 
 
-def _row_count(con: Any, props: Mapping[str, Any]) -> int:
-    return int(con.execute(f'select count(*) from "{props["schema"]}"."{table_name(props)}"').fetchone()[0])
-
-
-def _rows_by_day(con: Any, props: Mapping[str, Any], days: tuple[date, ...]) -> dict[date, int]:
-    column = props["config"]["meta"].get("day_column", "event_date")
-    rows = con.execute(
-        f'select {column}::date, count(*) from "{props["schema"]}"."{table_name(props)}"'
-        f" where {column}::date = any(?) group by all order by 1",
-        [list(days)],
-    ).fetchall()
-    return dict(rows)
-
-
-def _target_path(home: Path, run_id: str) -> Path:
+def target_path(home: Path, run_id: str) -> Path:
+    """Where the dbt invocation of a run leaves its logs and artifacts."""
     return home / "dbt" / run_id
 
 

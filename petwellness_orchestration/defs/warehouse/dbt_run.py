@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,24 @@ class DbtFailedError(RuntimeError):
     """dbt did not finish: the message names the failed nodes and the first error."""
 
 
+@dataclass(frozen=True)
+class NodeRun:
+    """What became of one node: dbt's status, when it started (naive UTC; None: it did not), seconds, and for
+    a test the rows that failed."""
+
+    unique_id: str
+    status: str
+    started_at: datetime | None
+    duration_s: float
+    failures: int | None
+
+
 @dataclass
 class DbtRun:
-    """What one invocation reported: result events as dbt's own dictionaries, failed nodes, an error."""
+    """What one invocation reported: result events as dbt's own dictionaries, its nodes, the failed ones, an error."""
 
     events: list[dict[str, Any]] = field(default_factory=list)
+    nodes: list[NodeRun] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     error: str | None = None
 
@@ -85,6 +99,7 @@ def run_dbt(
     if result.exception is not None:
         run.error = str(result.exception)
     for node in getattr(result.result, "results", None) or []:
+        run.nodes.append(_node_run(node))
         if node.status in ("error", "fail", "runtime error"):
             run.failures.append(f"{node.node.name}: {(node.message or '').strip()}")
     return run
@@ -105,6 +120,17 @@ def dbt_environment(settings: PlatformSettings) -> Iterator[None]:
             del os.environ["PETWELLNESS_DUCKDB_PATH"]
         else:
             os.environ["PETWELLNESS_DUCKDB_PATH"] = before
+
+
+def _node_run(result: Any) -> NodeRun:
+    starts = [timing.started_at for timing in result.timing if timing.started_at is not None]
+    return NodeRun(
+        unique_id=result.node.unique_id,
+        status=str(result.status),
+        started_at=min(starts).replace(tzinfo=None) if starts else None,
+        duration_s=result.execution_time,
+        failures=getattr(result, "failures", None),
+    )
 
 
 def short_line(message: str) -> str:

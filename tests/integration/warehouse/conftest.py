@@ -134,6 +134,7 @@ class Warehouse:
         self._dbt = dbt
         with self.connect() as con:
             con.execute("create schema raw")
+            con.execute("create table raw.hash_salt as select 'salt of the tests' as salt")
             for name, schema in RAW_SCHEMAS.items():
                 con.register("empty_rows", schema.empty_table())
                 con.execute(f"create table raw.{name} as from empty_rows")

@@ -1,0 +1,274 @@
+"""Where to look for personal data: tables, published files, log files, Dagster's storage.
+
+A finding names the place, the kind and how often, with a masked example: never
+the value, so that a report is no leak itself. Nothing here changes what it reads.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ingestion.privacy.detection import Detector, Known, masked
+
+if TYPE_CHECKING:
+    import duckdb
+
+# The schemas that hold no direct identifiers.
+OPEN_SCHEMAS = ("anl", "ml", "ops")
+
+# Most values of a table are ids and numbers: a string of letters, digits, colons and hyphens
+# holds nothing that the rules know, except words joined by a hyphen and runs of nine digits;
+# hexadecimal digests and UUIDs not even these.
+_WORTH_A_LOOK = "[^0-9A-Za-z:-]|[A-Za-z]{3}-[A-Za-z]{3}|[0-9]{9}"
+_DIGEST = "[0-9a-f-]{16,}"
+_TEXT_TYPES = ("VARCHAR", "JSON")
+_ROWS_AT_ONCE = 10_000
+_CHARACTERS_AT_ONCE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Personal data of one kind in one place (`anl.pets.note`, `dbt/1/dbt.log:12`): how often, in what form."""
+
+    place: str
+    kind: str
+    count: int
+    example: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.count} x {self.kind}, like {self.example}"
+
+
+def known_people(con: duckdb.DuckDBPyConnection, salts: Iterable[str] = ()) -> Known:
+    """What the warehouse knows of people and pets, every version of it, which must appear nowhere else."""
+
+    def values(table: str, column: str) -> tuple[str, ...]:
+        rows = con.execute(
+            f"select distinct {column} from {table} where {column} is not null order by 1"
+        ).fetchall()
+        return tuple(str(row[0]) for row in rows)
+
+    present = {
+        f"{schema}.{table}"
+        for schema, table in con.execute(
+            "select table_schema, table_name from information_schema.tables"
+            " where table_catalog = current_database()"
+        ).fetchall()
+    }
+    owners, pets = "cur.owners" in present, "cur.pets" in present
+    return Known(
+        names=values("cur.owners", "name") if owners else (),
+        phones=values("cur.owners", "contact_phone") if owners else (),
+        addresses=values("cur.owners", "address") if owners else (),
+        microchips=values("cur.pets", "microchip_id") if pets else (),
+        salts=tuple(salts),
+    )
+
+
+def table_findings(
+    con: duckdb.DuckDBPyConnection, detector: Detector, except_columns: Mapping[str, Iterable[str]] = {}
+) -> list[Finding]:
+    """Every text column of every table of the open schemas; `except_columns` (table to columns) were
+    looked at elsewhere."""
+    columns_of: dict[str, list[str]] = {}
+    for schema, table, column in con.execute(
+        "select table_schema, table_name, column_name from information_schema.columns"
+        " where table_catalog = current_database() and list_contains(?, table_schema)"
+        " and list_contains(?, data_type) order by table_schema, table_name, ordinal_position",
+        [list(OPEN_SCHEMAS), list(_TEXT_TYPES)],
+    ).fetchall():
+        if column not in except_columns.get(f"{schema}.{table}", ()):
+            columns_of.setdefault(f"{schema}.{table}", []).append(column)
+    return [
+        finding
+        for table, columns in columns_of.items()
+        for finding in _column_findings(con, detector, table, table, columns)
+    ]
+
+
+def published_findings(folder: Path, detector: Detector, after_version: int = 0) -> list[Finding]:
+    """Every text column of the published files in force that a version later than `after_version` wrote.
+
+    Files are immutable, so one that was found clean stays so for as long as the
+    people known are the same.
+    """
+    import duckdb
+
+    from ingestion.loading.publish import files_in_force
+
+    by_table: dict[str, list[Path]] = {}
+    for path in sorted(files_in_force(folder)):
+        _, table, version, *_ = path.relative_to(folder).parts
+        if int(version[1:]) > after_version:
+            by_table.setdefault(table, []).append(path)
+    found: list[Finding] = []
+    con = duckdb.connect()
+    try:
+        for table, paths in by_table.items():
+            listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
+            relation = f"read_parquet([{listed}], hive_partitioning = false)"
+            columns = [
+                name
+                for name, kind, *_ in con.execute(f"describe select * from {relation}").fetchall()
+                if kind in _TEXT_TYPES
+            ]
+            found += _column_findings(con, detector, relation, f"published {table}", columns)
+    finally:
+        con.close()
+    return found
+
+
+def published_columns(folder: Path) -> dict[str, set[str]]:
+    """Table to columns of the published copy in force."""
+    import pyarrow.parquet as pq
+
+    from ingestion.loading.publish import files_in_force
+
+    first: dict[str, Path] = {}
+    for path in sorted(files_in_force(folder)):
+        first.setdefault(path.relative_to(folder).parts[1], path)
+    return {table: set(pq.read_schema(path).names) for table, path in first.items()}
+
+
+def _column_findings(
+    con: duckdb.DuckDBPyConnection, detector: Detector, relation: str, place: str, columns: Iterable[str]
+) -> Iterator[Finding]:
+    singles, salts = sorted(detector.single_names), detector.salts
+    for column in columns:
+        text = f'cast("{column}" as varchar)'
+        worth_a_look = [
+            f"regexp_matches({text}, ?) and not regexp_full_match({text}, ?)",
+            *([f"lower({text}) = any(?)"] if singles else []),
+            *(f"contains({text}, ?)" for _ in salts),
+        ]
+        cursor = con.execute(
+            f"select {text} as found_text, count(*) from {relation}"
+            f" where ({') or ('.join(worth_a_look)}) group by found_text",
+            [_WORTH_A_LOOK, _DIGEST, *([singles] if singles else []), *salts],
+        )
+        tally = _Tally()
+        while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+            for value, count in rows:
+                tally.add(value, detector, f"{place}.{column}", count=count)
+        yield from tally.findings()
+
+
+def text_file_findings(root: Path, paths: Iterable[Path], detector: Detector) -> list[Finding]:
+    """Log files and other texts, line by line; the place is the path below `root` and the first line."""
+    found: list[Finding] = []
+    for path in paths:
+        tally = _Tally()
+        name, first_line = str(path.relative_to(root)), 1
+        with path.open(encoding="utf-8", errors="replace") as file:
+            while lines := file.readlines(_CHARACTERS_AT_ONCE):
+                # Together: a look at each line of its own takes four times as long.
+                text = "".join(plain(line) + "\n" for line in lines)
+                tally.add(text, detector, name, line=first_line)
+                first_line += len(lines)
+        found += tally.findings()
+    return found
+
+
+def database_findings(
+    root: Path, paths: Iterable[Path], detector: Detector, seen: Mapping[str, int] | None = None
+) -> tuple[list[Finding], dict[str, int]]:
+    """Every text column of every table of SQLite files, and the last row id of each table.
+
+    `seen` is the row ids of an earlier look that found nothing: rows up to them are
+    left out of tables that only grow (`event_logs`).
+    """
+    found: list[Finding] = []
+    last: dict[str, int] = {}
+    for path in paths:
+        name = str(path.relative_to(root))
+        con = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        try:
+            for table in _sqlite_tables(con):
+                place = f"{name} {table}"
+                after = (seen or {}).get(place, 0) if table in GROWING_TABLES else 0
+                tally = _Tally()
+                for row_id, *values in con.execute(
+                    f'select rowid, * from "{table}" where rowid > ?', [after]
+                ):
+                    last[place] = max(last.get(place, 0), row_id)
+                    for value in values:
+                        if isinstance(value, str):
+                            tally.add(plain(value), detector, f"{place} row {row_id}")
+                last.setdefault(place, after)
+                found += tally.findings()
+        finally:
+            con.close()
+    return found, last
+
+
+# Dagster adds to its event log and never changes it.
+GROWING_TABLES = frozenset({"event_logs"})
+
+
+def _sqlite_tables(con: sqlite3.Connection) -> list[str]:
+    return [
+        row[0]
+        for row in con.execute(
+            "select name from sqlite_master where type = 'table' and name not like 'sqlite_%' order by name"
+        )
+    ]
+
+
+def plain(text: str) -> str:
+    """One line: JSON as its values read (no `\\n`, no `\\u00e9`), other texts without the end of line."""
+    text = text.rstrip("\n")
+    if text[:1] not in ("{", "["):
+        return text
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return text
+    return json.dumps(values, ensure_ascii=False).replace("\\n", " ")
+
+
+class _Tally:
+    """Matches in one place, counted by kind; the first of each gives the exact place and the example."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._first: dict[str, tuple[str, str]] = {}
+
+    def add(self, text: str, detector: Detector, place: str, line: int | None = None, count: int = 1) -> None:
+        """`line` is the number of the text's first line where the place is a line."""
+        for match in detector.find(text):
+            self._counts[match.kind] = self._counts.get(match.kind, 0) + count
+            if match.kind not in self._first:
+                at = "" if line is None else f":{line + text.count(chr(10), 0, match.start)}"
+                self._first[match.kind] = (place + at, masked(text[match.start : match.end]))
+
+    def findings(self) -> list[Finding]:
+        return [
+            Finding(self._first[kind][0], kind, count, self._first[kind][1])
+            for kind, count in sorted(self._counts.items())
+        ]
+
+
+@dataclass(frozen=True)
+class CleanMark:
+    """Up to where a look found nothing: the published version, the time of logs, rows of Dagster's tables."""
+
+    published_version: int = 0
+    logs_until: float = 0.0
+    database_rows: Mapping[str, int] | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> CleanMark:
+        """The mark kept in a file; nothing was looked at when there is none."""
+        if not path.exists():
+            return cls()
+        return cls(**json.loads(path.read_text()))
+
+    def write(self, path: Path) -> None:
+        fresh = path.with_name(f".{path.name}.new")
+        fresh.write_text(json.dumps(self.__dict__))
+        fresh.replace(path)

@@ -1,0 +1,113 @@
+"""Checks of the warehouse's own behaviour, from the kept history: volumes, columns, run times, freshness.
+
+All four in one step, on the asset that stands for all tables. They warn: each
+says that a person should look, none that data are wrong.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+
+from petwellness_orchestration import names
+from petwellness_orchestration.resources import PlatformResource
+
+# Rows named in a check's metadata; the tables of schema ops hold the rest.
+EXAMPLES = 20
+
+
+def _spec(name: str, description: str) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(name, asset=names.PUBLISHED_TABLES, description=description)
+
+
+VOLUMES = _spec(
+    "volumes_are_usual", "The last whole days have about as many rows as the same kind of day before."
+)
+COLUMNS = _spec("columns_are_unchanged", "No column came, went or changed its type with the last build.")
+TIMES = _spec("models_take_their_usual_time", "No model took much longer than in comparable builds.")
+FRESHNESS = _spec("tables_are_fresh", "Every daily table reaches the last whole day of the data's own time.")
+SPECS = (VOLUMES, COLUMNS, TIMES, FRESHNESS)
+
+
+@dg.multi_asset_check(specs=SPECS, name="observe_warehouse", pool=names.WAREHOUSE_POOL)
+def observe_warehouse(
+    context: dg.AssetCheckExecutionContext, platform: PlatformResource
+) -> Iterator[dg.AssetCheckResult]:
+    """The build of this run, or the newest one when this run built nothing."""
+    yield from results(platform, context.run.run_id)
+
+
+def results(platform: PlatformResource, run_id: str) -> Iterator[dg.AssetCheckResult]:
+    """All four results on the build of a run."""
+    from petwellness_orchestration.defs.warehouse.assets import target_path
+    from petwellness_orchestration.observing import observe
+
+    settings = platform.settings()
+    has_built = target_path(settings.state.home, run_id).exists()
+    with platform.warehouse() as con:
+        seen = observe(con, run_id if has_built else None)
+    if seen is None:
+        reason = (
+            "this build is not in ops.builds; the run's log says why"
+            if has_built
+            else "nothing was built yet"
+        )
+        for spec in SPECS:
+            yield dg.AssetCheckResult(
+                check_name=spec.name,
+                asset_key=spec.asset_key,
+                passed=not has_built,
+                severity=dg.AssetCheckSeverity.WARN,
+                metadata={"reason": reason, **({} if has_built else {"status": "not applicable"})},
+            )
+        return
+    judged = [one for one in seen.volumes if one.usual is not None]
+    yield _result(
+        VOLUMES,
+        [str(one) for one in judged if one.is_anomaly],
+        len(judged),
+        "days of tables with an unusual number of rows",
+        {
+            f"{one.table_name} {one.event_date}": f"{one.row_count} ({one.usual:g} ± {one.allowed:g})"
+            for one in judged
+        },
+    )
+    yield _result(COLUMNS, seen.column_changes, None, "columns changed", {})
+    timed = [one for one in seen.times if one.usual_s is not None]
+    slowest = sorted(seen.times, key=lambda one: -one.duration_s)[:EXAMPLES]
+    yield _result(
+        TIMES,
+        [str(one) for one in timed if one.is_slow],
+        len(timed),
+        "models took much longer than usual",
+        {
+            **{one.table_name: f"{one.duration_s:.2f} s" for one in slowest},
+            **{f"test {test}": ", ".join(statuses) for test, statuses in seen.failing_tests.items()},
+        },
+    )
+    fresh = [one for one in seen.freshness if one.is_judged]
+    yield _result(
+        FRESHNESS,
+        [str(one) for one in fresh if one.is_stale],
+        len(fresh),
+        "tables are behind",
+        {one.table_name: f"{one.newest} ({one.days_late} days late)" for one in seen.freshness},
+    )
+
+
+def _result(
+    spec: dg.AssetCheckSpec, found: Sequence[str], judged: int | None, what: str, table: dict[str, str]
+) -> dg.AssetCheckResult:
+    """`judged` None: there is always something to judge; 0: the history is too short, not applicable."""
+    return dg.AssetCheckResult(
+        check_name=spec.name,
+        asset_key=spec.asset_key,
+        passed=not found,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "reason": "not enough history" if judged == 0 else f"{len(found)} {what}",
+            **({"status": "not applicable"} if judged == 0 else {}),
+            **({"judged": judged} if judged else {}),
+            "found": dg.MetadataValue.json(list(found[:EXAMPLES])),
+            **({"seen": dg.MetadataValue.json(table)} if table else {}),
+        },
+    )

@@ -1,0 +1,179 @@
+"""What a build of the warehouse did, into the tables of `ops`, and what they say is out of the ordinary.
+
+The tables are `ingestion.observability.history`, thresholds and their reasons
+`ingestion.observability.judging`; here they meet dbt's results and manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from petwellness_orchestration.defs.warehouse.translator import is_daily, table_name
+from petwellness_orchestration.published import day_column
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from ingestion.observability.history import Build
+    from ingestion.observability.judging import FreshnessVerdict, TimeVerdict, VolumeVerdict
+    from petwellness_orchestration.defs.warehouse.dbt_run import DbtRun
+
+# Late events still come in for the days before the last, so these are looked at again.
+DAYS_JUDGED = 3
+# A failing test is told with its last results.
+RESULTS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class TableCount:
+    """Rows of a table that was built, and of a daily one by event date: zero on a day without any."""
+
+    rows: int
+    by_day: dict[date, int] | None
+
+
+def days_to_judge(as_of_ts: datetime | None) -> tuple[date, ...]:
+    """The last whole days of the data's own time, the oldest first."""
+    if as_of_ts is None:
+        return ()
+    return tuple(as_of_ts.date() - timedelta(days=back) for back in range(DAYS_JUDGED, 0, -1))
+
+
+def count_tables(
+    con: duckdb.DuckDBPyConnection, run: DbtRun, manifest: Mapping[str, Any], days: Collection[date]
+) -> dict[str, TableCount]:
+    """Rows of every table that this run built, by dbt's unique id, and of daily ones on `days`."""
+    counts = {}
+    for node in run.nodes:
+        props = manifest["nodes"].get(node.unique_id, {})
+        if node.status != "success" or props.get("resource_type") not in ("model", "seed"):
+            continue
+        if props["config"]["materialized"] == "view":
+            continue
+        relation = f'"{props["schema"]}"."{table_name(props)}"'
+        row = con.execute(f"select count(*) from {relation}").fetchone()
+        by_day = None
+        if is_daily(props):
+            column = day_column(props)
+            found = con.execute(
+                f"select {column}::date, count(*) from {relation} where {column}::date = any(?) group by all",
+                [sorted(days)],
+            ).fetchall()
+            by_day = {**dict.fromkeys(sorted(days), 0), **dict(found)}
+        counts[node.unique_id] = TableCount(int(row[0]) if row else 0, by_day)
+    return counts
+
+
+def build_of(
+    run: DbtRun,
+    manifest: Mapping[str, Any],
+    counts: Mapping[str, TableCount],
+    run_id: str,
+    started_at: datetime,
+    days: Sequence[date],
+    is_full: bool,
+    as_of_ts: datetime | None,
+) -> Build:
+    """One build as `ops` keeps it."""
+    from ingestion.lake.landing import utc_now
+    from ingestion.observability.history import Build, ModelRun, TestResult
+
+    nodes = manifest["nodes"]
+    models, tests = [], []
+    for node in run.nodes:
+        props = nodes.get(node.unique_id)
+        if props is None:
+            continue
+        if props["resource_type"] == "test":
+            tests.append(
+                TestResult(props["name"], node.status, node.started_at, node.duration_s, node.failures)
+            )
+        else:
+            count = counts.get(node.unique_id)
+            models.append(
+                ModelRun(
+                    _full_name(props),
+                    node.status,
+                    node.started_at,
+                    node.duration_s,
+                    count.rows if count else None,
+                )
+            )
+    return Build(
+        run_id=run_id,
+        started_at=started_at,
+        duration_s=(utc_now() - started_at).total_seconds(),
+        succeeded=run.succeeded,
+        error=run.error or (run.failures[0] if run.failures else None),
+        day_count=len(days),
+        is_full=is_full,
+        as_of_ts=as_of_ts,
+        models=models,
+        tests=tests,
+        volumes={
+            _full_name(nodes[unique_id]): count.by_day
+            for unique_id, count in counts.items()
+            if count.by_day is not None
+        },
+    )
+
+
+def _full_name(props: Mapping[str, Any]) -> str:
+    return f"{props['schema']}.{table_name(props)}"
+
+
+def keep_history(con: duckdb.DuckDBPyConnection, build: Build, complain: Callable[[str], None]) -> None:
+    """Write a build into `ops`. What goes wrong is said and does not undo the build, which stands without its
+    history; the checks on `ops` fail for a build that is not there."""
+    from ingestion.observability.history import record_build
+
+    try:
+        for change in record_build(con, build):
+            complain(f"columns changed: {change}")
+    except Exception as error:
+        complain(f"the history of this build could not be written to ops: {error}")
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What the history says of one build. `failing_tests`: each with its last statuses, the newest last."""
+
+    run_id: str
+    succeeded: bool
+    column_changes: list[str]
+    volumes: list[VolumeVerdict]
+    times: list[TimeVerdict]
+    freshness: list[FreshnessVerdict]
+    failing_tests: dict[str, list[str]]
+
+
+def observe(con: duckdb.DuckDBPyConnection, run_id: str | None = None) -> Observations | None:
+    """The build of a run (None: the newest) against those before it; None when it is not in the history."""
+    from ingestion.observability import history, judging
+
+    history.create_tables(con)
+    found = con.execute(
+        "select run_id, started_at, succeeded, as_of_ts from ops.builds where ? is null or run_id = ?"
+        " order by started_at desc limit 1",
+        [run_id, run_id],
+    ).fetchone()
+    if found is None:
+        return None
+    build_id, started_at, succeeded, as_of_ts = found
+    days = days_to_judge(as_of_ts)
+    volumes = history.volumes(con, days[-1] - timedelta(days=history.VOLUME_DAYS)) if days else {}
+    return Observations(
+        run_id=build_id,
+        succeeded=succeeded,
+        column_changes=[str(change) for change in history.column_changes(con, build_id)],
+        volumes=judging.volume_verdicts(volumes, days),
+        times=[
+            judging.time_verdict(table, seconds, earlier)
+            for table, (seconds, earlier) in history.model_times(con, build_id, started_at).items()
+        ],
+        freshness=judging.freshness_verdicts(volumes, days[-1]) if days else [],
+        failing_tests=history.failing_tests(con, build_id, started_at, RESULTS_SHOWN),
+    )
