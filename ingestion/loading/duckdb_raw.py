@@ -5,8 +5,8 @@ start, end) and never by path. Rows and ledger entries of one load are one
 transaction. Rows that the redaction ledger covers are neither loaded nor kept:
 `raw.redacted_ranges` counts them by range, `raw.redactions` says which entries
 have been applied. `raw.build_marks` remembers up to which load the warehouse was
-built, so that days left dirty by a run that died are taken up by the next one.
-Transformations do not live here.
+built, so that days left dirty by a run that died are taken up by the next one;
+`raw.rebuilt_days` is in `rebuilt`. Transformations do not live here.
 """
 
 from __future__ import annotations
@@ -142,6 +142,10 @@ def create_raw_tables(con: duckdb.DuckDBPyConnection) -> None:
     statements.append(
         "create table if not exists raw.build_marks (mark varchar not null, load_seq bigint not null)"
     )
+    statements.append(
+        "create table if not exists raw.rebuilt_days"
+        " (table_name varchar not null, event_date date, build_seq bigint not null)"
+    )
     for statement in statements:
         con.execute(statement)
     _add_new_columns(con)
@@ -159,9 +163,13 @@ def _add_new_columns(con: duckdb.DuckDBPyConnection) -> None:
                 con.execute(f"alter table raw.{feed} add column {column.name} {sql_type(column)}")
 
 
-def loaded_keys(con: duckdb.DuckDBPyConnection) -> set[RangeKey]:
-    """(stream, partition, start) of every range in the ledger."""
-    rows = con.execute("select stream_id, kafka_partition, start_offset from raw.load_history").fetchall()
+def loaded_keys(con: duckdb.DuckDBPyConnection, until_seq: int | None = None) -> set[RangeKey]:
+    """(stream, partition, start) of every range in the ledger, or of those loaded up to `until_seq`."""
+    rows = con.execute(
+        "select stream_id, kafka_partition, start_offset from raw.load_history"
+        " where load_seq <= coalesce(?, load_seq)",
+        [until_seq],
+    ).fetchall()
     return {(stream_id, partition, start) for stream_id, partition, start in rows}
 
 
@@ -530,6 +538,14 @@ def last_redaction_applied_at(con: duckdb.DuckDBPyConnection) -> datetime | None
     """When entries of the ledger were last applied to raw (naive UTC); None if never."""
     row = con.execute("select max(applied_at) from raw.redactions").fetchone()
     return row[0] if row else None
+
+
+def vouched_seq(con: duckdb.DuckDBPyConnection) -> int:
+    """Load number up to which raw is known to be what landed: a build took it up, which waits for the
+    reconciliation, and nothing was redacted since."""
+    mark = build_mark(con, WAREHOUSE_MARK)
+    row = con.execute("select coalesce(max(load_seq), 0) from raw.redactions").fetchone()
+    return 0 if row and int(row[0]) > mark else mark
 
 
 def needs_rewriting(con: duckdb.DuckDBPyConnection) -> bool:
