@@ -7,8 +7,8 @@ transaction. Rows that the redaction ledger covers are neither loaded nor kept:
 have been applied. `raw.build_marks` remembers up to which load the warehouse was
 built, so that days left dirty by a run that died are taken up by the next one;
 models of records keep marks of their own there, under `schema.table`.
-`raw.cold_days` and `raw.kept_days` are the retention tiers' own (`ingestion.tiers`).
-Transformations do not live here.
+`raw.cold_days` and `raw.kept_days` are the retention tiers' own (`ingestion.tiers`),
+`raw.rebuilt_days` is in `rebuilt`. Transformations do not live here.
 """
 
 from __future__ import annotations
@@ -155,6 +155,10 @@ def create_raw_tables(con: duckdb.DuckDBPyConnection) -> None:
     )
     # At most one row (ingestion.privacy.salt).
     statements.append("create table if not exists raw.hash_salt (salt varchar not null)")
+    statements.append(
+        "create table if not exists raw.rebuilt_days"
+        " (table_name varchar not null, event_date date, build_seq bigint not null)"
+    )
     for statement in statements:
         con.execute(statement)
     _add_new_columns(con)
@@ -172,9 +176,13 @@ def _add_new_columns(con: duckdb.DuckDBPyConnection) -> None:
                 con.execute(f"alter table raw.{feed} add column {column.name} {sql_type(column)}")
 
 
-def loaded_keys(con: duckdb.DuckDBPyConnection) -> set[RangeKey]:
-    """(stream, partition, start) of every range in the ledger."""
-    rows = con.execute("select stream_id, kafka_partition, start_offset from raw.load_history").fetchall()
+def loaded_keys(con: duckdb.DuckDBPyConnection, until_seq: int | None = None) -> set[RangeKey]:
+    """(stream, partition, start) of every range in the ledger, or of those loaded up to `until_seq`."""
+    rows = con.execute(
+        "select stream_id, kafka_partition, start_offset from raw.load_history"
+        " where load_seq <= coalesce(?, load_seq)",
+        [until_seq],
+    ).fetchall()
     return {(stream_id, partition, start) for stream_id, partition, start in rows}
 
 
@@ -552,6 +560,14 @@ def last_redaction_applied_at(con: duckdb.DuckDBPyConnection) -> datetime | None
     """When entries of the ledger were last applied to raw (naive UTC); None if never."""
     row = con.execute("select max(applied_at) from raw.redactions").fetchone()
     return row[0] if row else None
+
+
+def vouched_seq(con: duckdb.DuckDBPyConnection) -> int:
+    """Load number up to which raw is known to be what landed: a build took it up, which waits for the
+    reconciliation, and nothing was redacted since."""
+    mark = build_mark(con, WAREHOUSE_MARK)
+    row = con.execute("select coalesce(max(load_seq), 0) from raw.redactions").fetchone()
+    return 0 if row and int(row[0]) > mark else mark
 
 
 def needs_rewriting(con: duckdb.DuckDBPyConnection) -> bool:

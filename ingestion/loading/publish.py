@@ -4,7 +4,8 @@ Immutable Parquet files and a small DuckDB file of views over them, replaced in
 one rename at the end of a run, so that readers never meet a writer's lock and
 never see half a run. Only tables and columns the caller names are published.
 `published.json` names the files in force with a fingerprint of their content;
-what has not changed is not written again.
+what has not changed is not written again, and of tables kept by day only the days
+that were rebuilt are looked at.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
+
+from ingestion.loading.rebuilt import RebuiltDays, in_days
 
 if TYPE_CHECKING:
     import duckdb
@@ -84,11 +87,13 @@ def publish(
     folder: Path,
     tables: Iterable[PublishedTable],
     progress: Callable[[str], None] = lambda _: None,
+    rebuilt: RebuiltDays | None = None,
 ) -> PublishReport:
     """Write what changed of `tables` as Parquet under `folder` and switch readers to it.
 
     Tables that are not mentioned stay as they are. When nothing changed nothing
-    is written and the version stays.
+    is written and the version stays. `rebuilt` names the days of tables kept by day
+    that may have changed since the last publication; without it every day may have.
     """
     con.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +104,7 @@ def publish(
     files_written = days_changed = 0
     for table in tables:
         old = previous.get(table.full_name, {})
-        fingerprints = _fingerprints(con, table)
+        fingerprints = _fingerprints(con, table, old, rebuilt)
         changed = sorted(part for part, value in fingerprints.items() if _fingerprint(old, part) != value)
         written = _export(con, folder, table, version, changed) if changed else {}
         catalogue[table.full_name] = {
@@ -162,16 +167,39 @@ def _fingerprint(parts: dict[str, Part], part: str) -> str | None:
     return parts[part]["fingerprint"] if part in parts else None
 
 
-def _fingerprints(con: duckdb.DuckDBPyConnection, table: PublishedTable) -> dict[str, str]:
-    """Fingerprint of each day's rows (of all rows for a table not kept by day), whatever their order."""
+def _fingerprints(
+    con: duckdb.DuckDBPyConnection,
+    table: PublishedTable,
+    old: dict[str, Part],
+    rebuilt: RebuiltDays | None,
+) -> dict[str, str]:
+    """Fingerprint of each day's rows (of all rows for a table not kept by day), whatever their order.
+
+    Days that were not rebuilt keep the fingerprint they have.
+    """
     day = f'cast("{table.day_column}" as varchar)' if table.day_column else f"'{WHOLE}'"
     shape = ",".join(table.columns)
+    days = _days_to_look_at(table, old, shape, rebuilt)
+    where = "true" if days is None else in_days(f'"{table.day_column}"', days)
     rows = con.execute(
-        f"select {day} as part, {ROWS_AND_HASH} from ({table.select}) as content group by part"
+        f"select {day} as part, {ROWS_AND_HASH} from ({table.select} where {where}) as content group by part"
     ).fetchall()
     found = {part: f"{count}-{total}-{shape}" for part, count, total in rows}
+    if days is not None:
+        looked_at = {WHOLE, *map(str, days)}
+        found |= {part: one["fingerprint"] for part, one in old.items() if part not in looked_at}
     # A table without rows still needs one file, from which its view knows the columns.
     return found or {WHOLE: f"0-{shape}"}
+
+
+def _days_to_look_at(
+    table: PublishedTable, old: dict[str, Part], shape: str, rebuilt: RebuiltDays | None
+) -> frozenset[date] | None:
+    """Days that may differ from what is published; None for all of them."""
+    has_shape = all(part["fingerprint"].endswith(f"-{shape}") for part in old.values())
+    if table.day_column is None or rebuilt is None or not old or not has_shape:
+        return None
+    return rebuilt.get(table.full_name, frozenset())
 
 
 def _export(

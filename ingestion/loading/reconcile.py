@@ -4,11 +4,14 @@ The law of the landing protocol: in every range rows + rejected + dropped by
 consent + offset gaps = end - start; claims follow each other without a hole;
 every claim has its manifest, every manifest its ledger entry, every ledger
 entry its rows but for the redacted ones, each offset once. Nothing is repaired here.
+Ranges that an earlier reconciliation vouched for can be left out, so that a night
+costs its own ranges.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -65,11 +68,13 @@ def reconcile(
     raw_ranges: dict[RangeKey, RawRange],
     orphan_rows: int,
     settled_before: datetime | None = None,
+    vouched: AbstractSet[RangeKey] = frozenset(),
 ) -> Reconciliation:
     """Compare the four records of the same ranges.
 
     `raw_ranges` comes from `read_raw_ranges`, as does `orphan_rows`, the raw
-    rows of no ledger entry. Where collectors land beside the load, ranges
+    rows of no ledger entry. Of ranges in `vouched` only the claims are looked at,
+    as links of their chain; `manifests` and `raw_ranges` are without them. Where collectors land beside the load, ranges
     claimed at or after `settled_before` (naive UTC) may still be on their way
     and count as `pending`; None means that everything has to be there.
     """
@@ -82,7 +87,7 @@ def reconcile(
         *(finding for m in by_key.values() for finding in law_findings(m)),
         *(
             Finding(key, "claim without manifest", "the range was claimed and is not finished")
-            for key in sorted(ends.keys() - by_key.keys())
+            for key in sorted(ends.keys() - by_key.keys() - vouched)
         ),
         *(
             Finding(key, "manifest without claim", by_key[key].source_file)
@@ -161,17 +166,22 @@ def row_findings(key: RangeKey, manifest: Manifest, raw: RawRange) -> list[Findi
     return findings
 
 
-def read_raw_ranges(con: duckdb.DuckDBPyConnection) -> tuple[dict[RangeKey, RawRange], int]:
-    """Every ledger entry with what its table holds of it, and the rows of no ledger entry.
+def read_raw_ranges(
+    con: duckdb.DuckDBPyConnection, since_seq: int = 0, claimed_from: datetime | None = None
+) -> tuple[dict[RangeKey, RawRange], int]:
+    """Every ledger entry of a load after `since_seq` with what its table holds of it, and the rows of no entry.
 
-    A range has one main object, so its distinct offsets are those of one source
-    file: rows that came under a second name repeat them.
+    Of the tables only rows of ranges claimed at or after `claimed_from` (naive UTC) are
+    read; it has to lie at or before the claims of those loads. A range has one main
+    object, so its distinct offsets are those of one source file: rows that came under a
+    second name repeat them.
     """
+    bound = "true" if claimed_from is None else f"ingested_at >= timestamp '{claimed_from}'"
     counts = " union all ".join(
         f"select '{feed}' as feed, stream_id, kafka_partition, source_file, count(*) as row_count,"
         " count(distinct kafka_offset) as offset_count,"
         " min(kafka_offset) as min_offset, max(kafka_offset) as max_offset"
-        f" from raw.{feed} group by all"
+        f" from raw.{feed} where {bound} group by all"
         for feed in (TELEMETRY_FEED, *RECORD_FEED_NAMES)
     )
     rows = con.execute(
@@ -181,7 +191,8 @@ def read_raw_ranges(con: duckdb.DuckDBPyConnection) -> tuple[dict[RangeKey, RawR
             l.stream_id, l.kafka_partition, l.start_offset, l.end_offset, l.row_count as ledger_rows,
             coalesce(sum(f.row_count), 0)::bigint as table_rows,
             coalesce(max(f.offset_count), 0)::bigint as offset_count,
-            coalesce(max(r.redacted_count), 0)::bigint as redacted_rows
+            coalesce(max(r.redacted_count), 0)::bigint as redacted_rows,
+            max(l.load_seq) as load_seq
         from raw.load_history as l
         left join raw.redacted_ranges as r
             on r.stream_id = l.stream_id and r.kafka_partition = l.kafka_partition
@@ -193,5 +204,9 @@ def read_raw_ranges(con: duckdb.DuckDBPyConnection) -> tuple[dict[RangeKey, RawR
         group by all
         """
     ).fetchall()
-    ranges = {(r[0], r[1], r[2]): RawRange(r[3], r[4], r[5], r[6], r[7]) for r in rows if r[0] is not None}
+    ranges = {
+        (r[0], r[1], r[2]): RawRange(r[3], r[4], r[5], r[6], r[7])
+        for r in rows
+        if r[0] is not None and r[8] > since_seq
+    }
     return ranges, sum(r[5] for r in rows if r[0] is None)

@@ -42,6 +42,7 @@ from ingestion.loading.duckdb_raw import (
     latest_load_seq,
 )
 from ingestion.loading.publish import ROWS_AND_HASH
+from ingestion.loading.rebuilt import note_rebuilt
 from ingestion.tiers.cold import ColdDay, DayKey, load_cold_days, put_cold_day, unnamed_files
 from ingestion.tiers.policy import TieredTable
 
@@ -259,6 +260,7 @@ def _move(
         put_cold_day(store, cold_day)
     with transaction(con):
         con.execute(f"delete from {table.full_name} where {table.day_column} = ?", [day])
+        note_rebuilt(con, table.full_name, day)
         con.execute(
             "insert into raw.cold_days values (?, ?, ?, ?)",
             [table.full_name, day, cold_day.rows, cold_day.fingerprint],

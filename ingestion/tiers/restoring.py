@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ingestion.erasure.leftovers import covered_rows, register_covered
 from ingestion.lake.redactions import load_redactions
+from ingestion.loading.rebuilt import note_rebuilt
 from ingestion.tiers.cold import load_cold_days
 from ingestion.tiers.moving import (
     TierProofError,
@@ -78,6 +79,7 @@ def restore_day(
             )
         with transaction(con):
             con.execute(f"insert into {table.full_name} ({names}) {stored}")
+            note_rebuilt(con, table.full_name, day)
             restored = content(con, day_sql(table, day, cold_day.columns))
             if restored != content(con, stored) or restored[0] != cold_day.rows:
                 raise TierProofError(

@@ -1,4 +1,7 @@
-"""Checks beyond dbt tests: value ranges, heartbeat, and counts across layers."""
+"""Checks beyond dbt tests: value ranges, heartbeat, and counts across layers.
+
+Those on tables kept by day look at the days that the last build rebuilt.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -26,13 +29,15 @@ EXAMPLES = 10
 )
 def values_in_range(platform: PlatformResource) -> dg.AssetCheckResult:
     """Every pet-day's measures against their ranges."""
+    from ingestion.loading.rebuilt import in_days, rebuilt_last
     from petwellness_orchestration.expectations import DAILY_ACTIVITY_RANGES, Range, validate
 
     columns = ", ".join(f"cast({column} as double) as {column}" for column in DAILY_ACTIVITY_RANGES)
     with platform.warehouse() as con:
-        frame = con.execute(f"select {columns} from anl.daily_activity").df()
+        days = in_days("event_date", rebuilt_last(con, "anl.daily_activity"))
+        frame = con.execute(f"select {columns} from anl.daily_activity where {days}").df()
     if frame.empty:
-        return not_applicable("no pet has activity")
+        return not_applicable("no pet has activity on the days that were rebuilt")
     ranges = [Range(column, low, high) for column, (low, high) in DAILY_ACTIVITY_RANGES.items()]
     results = validate(frame, ranges)
     return dg.AssetCheckResult(
@@ -51,7 +56,7 @@ def values_in_range(platform: PlatformResource) -> dg.AssetCheckResult:
     description="Devices sent at least 80 % of a day's expected heartbeats (Great Expectations).",
 )
 def device_heartbeat(platform: PlatformResource) -> dg.AssetCheckResult:
-    """Device-days below the ratio are named; they warn and do not stop the run."""
+    """Rebuilt device-days below the ratio are named; they warn and do not stop the run."""
     return _heartbeat(platform, "anl.device_daily_heartbeat", "device_id")
 
 
@@ -61,18 +66,20 @@ def device_heartbeat(platform: PlatformResource) -> dg.AssetCheckResult:
     description="The devices of a clinic sent at least 80 % of a day's expected heartbeats (Great Expectations).",
 )
 def clinic_heartbeat(platform: PlatformResource) -> dg.AssetCheckResult:
-    """Clinic-days below the ratio are named; they warn and do not stop the run."""
+    """Rebuilt clinic-days below the ratio are named; they warn and do not stop the run."""
     return _heartbeat(platform, "anl.clinic_daily_heartbeat", "clinic_id")
 
 
 def _heartbeat(platform: PlatformResource, table: str, key: str) -> dg.AssetCheckResult:
+    from ingestion.loading.rebuilt import in_days, rebuilt_last
     from petwellness_orchestration.expectations import Range, validate
 
     min_ratio = platform.settings().operations.heartbeat_min_ratio
     with platform.warehouse() as con:
+        days = in_days("event_date", rebuilt_last(con, table))
         frame = con.execute(
             f"select {key}, event_date, heartbeat_ratio from {table}"
-            f" where heartbeat_ratio is not null order by heartbeat_ratio, event_date, {key}"
+            f" where heartbeat_ratio is not null and {days} order by heartbeat_ratio, event_date, {key}"
         ).df()
     if frame.empty:
         return not_applicable("no device of a regular cadence: nothing says how many heartbeats to expect")

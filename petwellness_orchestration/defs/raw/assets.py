@@ -1,7 +1,7 @@
 """Raw tables by ledger and their reconciliation with the lake. Loading itself is `ingestion.loading`."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import dagster as dg
 
@@ -117,27 +117,33 @@ def lake_files(context: dg.AssetExecutionContext, platform: PlatformResource) ->
     description="Claims, manifests, ledger and raw tables tell the same of every range; each offset once.",
 )
 def lake_and_raw_reconcile(platform: PlatformResource) -> dg.AssetCheckResult:
-    """The law of the landing protocol over every range of every stream."""
+    """The law of the landing protocol over every range that no build has taken up yet, and every claim's place."""
     from ingestion.lake.landing import list_claims, list_manifests
-    from ingestion.loading.duckdb_raw import last_load_started_at
+    from ingestion.loading.duckdb_raw import last_load_started_at, loaded_keys, vouched_seq
     from ingestion.loading.reconcile import read_raw_ranges, reconcile
 
     store = platform.store()
     with platform.warehouse() as con:
-        raw_ranges, orphan_rows = read_raw_ranges(con)
+        since_seq = vouched_seq(con)
+        vouched = loaded_keys(con, until_seq=since_seq)
+        manifests = list_manifests(store, known=vouched)
+        claimed_from = min((m.ingested_at for m in manifests), default=datetime.max)
+        raw_ranges, orphan_rows = read_raw_ranges(con, since_seq, claimed_from)
         load_started_at = last_load_started_at(con)
     beside = platform.settings().collector.as_service
     result = reconcile(
         list_claims(store),
-        list_manifests(store),
+        manifests,
         raw_ranges,
         orphan_rows,
         settled_before=load_started_at - LANDING_GRACE if beside and load_started_at else None,
+        vouched=vouched,
     )
     return dg.AssetCheckResult(
         passed=result.passed,
         metadata={
             "claims": result.claims,
+            "vouched_for_before": len(vouched),
             "manifests": result.manifests,
             "ledger_ranges": result.ledger_ranges,
             "raw_rows": result.raw_rows,

@@ -40,11 +40,13 @@ def warehouse(context: dg.AssetExecutionContext, platform: PlatformResource) -> 
     """Build the selected models for the days this run is about, then test them."""
     from ingestion.lake.landing import utc_now
     from ingestion.loading import duckdb_raw
+    from ingestion.loading.rebuilt import begin_build
     from ingestion.privacy.salt import put_salt, salt_of
 
     settings = platform.settings()
     with platform.warehouse() as con:
         put_salt(con, salt_of(settings.state))
+        build_seq = begin_build(con)
         load_seq = duckdb_raw.latest_load_seq(con)
         mark = duckdb_raw.build_mark(con, duckdb_raw.WAREHOUSE_MARK)
         dirty = duckdb_raw.dirty_days(con, mark)
@@ -55,7 +57,7 @@ def warehouse(context: dg.AssetExecutionContext, platform: PlatformResource) -> 
     run = run_dbt(
         settings,
         ["build", "--exclude-resource-type", "unit_test", *_selection(context)],
-        dbt_variables(days, as_of_ts),
+        dbt_variables(days, as_of_ts, build_seq),
         target_path(settings.state.home, context.run_id),
         progress=context.log.info,
     )
@@ -80,9 +82,10 @@ def warehouse(context: dg.AssetExecutionContext, platform: PlatformResource) -> 
             duckdb_raw.set_build_mark(con, duckdb_raw.WAREHOUSE_MARK, load_seq)
 
 
-def dbt_variables(days: tuple[date, ...], as_of_ts: datetime | None) -> dict[str, Any]:
-    """dbt variables of one build: the event days to rebuild and the data's own present (None: no data)."""
+def dbt_variables(days: tuple[date, ...], as_of_ts: datetime | None, build_seq: int) -> dict[str, Any]:
+    """dbt variables of one build: the event days to rebuild, the data's own present (None: no data), its number."""
     return {
+        "build_seq": build_seq,
         "dirty_days": [day.isoformat() for day in days],
         "as_of_ts": None if as_of_ts is None else f"{as_of_ts:%Y-%m-%d %H:%M:%S}",
     }
@@ -159,14 +162,20 @@ def published_warehouse_tables(
     context: dg.AssetExecutionContext, platform: PlatformResource
 ) -> dg.MaterializeResult:
     """Write the days whose content changed since the last publication and switch readers to them."""
+    from ingestion.loading.duckdb_raw import set_build_mark
     from ingestion.loading.publish import publish
+    from ingestion.loading.rebuilt import PUBLISHED_MARK, latest_build_seq, rebuilt_since_publication
     from petwellness_orchestration.erasing import scores_to_republish
     from petwellness_orchestration.published import published_tables
 
     folder = platform.settings().state.published_dir
     with platform.warehouse() as con:
-        tables = [*published_tables(read_manifest()), *scores_to_republish(con, folder)]
-        report = publish(con, folder, tables, progress=context.log.info)
+        scores = scores_to_republish(con, folder)
+        build_seq = latest_build_seq(con)
+        rebuilt = {**rebuilt_since_publication(con), **{table.full_name: None for table in scores}}
+        tables = [*published_tables(read_manifest()), *scores]
+        report = publish(con, folder, tables, context.log.info, rebuilt)
+        set_build_mark(con, PUBLISHED_MARK, build_seq)
     return dg.MaterializeResult(
         metadata={
             "version": report.version,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -305,3 +306,45 @@ def test_a_copy_that_was_moved_says_where_its_files_were(
     folder.rename(tmp_path / "elsewhere")
     with pytest.raises(duckdb.IOException, match="published"):
         rows(tmp_path / "elsewhere", "select * from cur.pets")
+
+
+def test_only_rebuilt_days_are_looked_at(warehouse: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    publish(warehouse, folder, TABLES)
+    warehouse.execute("update anl.activity set steps = 7 where pet_id in ('p0', 'p2')")
+    report = publish(warehouse, folder, TABLES, rebuilt={"anl.activity": frozenset({date(2026, 6, 2)})})
+    assert report.days_changed == 1
+    # The change of the first day was not announced, which no build does.
+    assert rows(folder, "select pet_id from anl.activity where steps = 7") == [("p2",)]
+    assert not publish(warehouse, folder, TABLES, rebuilt={}).changed
+    assert publish(warehouse, folder, TABLES, rebuilt={"anl.activity": None}).days_changed == 1
+    assert rows(folder, "select count(*) from anl.activity where steps = 7") == [(2,)]
+
+
+def test_a_rebuilt_day_without_rows_disappears(warehouse: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    publish(warehouse, folder, TABLES)
+    for day, left in (("2026-06-02", 4), ("2026-06-01", 2), ("2026-06-03", 0)):
+        warehouse.execute(f"delete from anl.activity where event_date = date '{day}'")
+        rebuilt = {"anl.activity": frozenset({date.fromisoformat(day)})}
+        assert publish(warehouse, folder, TABLES, rebuilt=rebuilt).changed
+        assert rows(folder, "select count(*) from anl.activity") == [(left,)]
+    warehouse.execute("insert into anl.activity values (date '2026-06-04', 'p1', 3, 'secret')")
+    publish(warehouse, folder, TABLES, rebuilt={"anl.activity": frozenset({date(2026, 6, 4)})})
+    assert rows(folder, "from anl.activity") == [(date(2026, 6, 4), "p1", 3)]
+    assert read_catalogue(folder)["tables"]["anl.activity"].keys() == {"2026-06-04"}
+
+
+def test_what_was_never_published_or_has_other_columns_is_taken_whole(
+    warehouse: duckdb.DuckDBPyConnection, folder: Path
+) -> None:
+    assert publish(warehouse, folder, TABLES, rebuilt={}).files_written == 4
+    narrower = PublishedTable("anl", "activity", ("event_date", "pet_id"), day_column="event_date")
+    assert publish(warehouse, folder, [narrower], rebuilt={}).days_changed == 3
+    assert len(rows(folder, "from anl.activity")[0]) == 2
+
+
+def test_tables_built_whole_are_always_looked_at(
+    warehouse: duckdb.DuckDBPyConnection, folder: Path
+) -> None:
+    publish(warehouse, folder, TABLES)
+    warehouse.execute("update cur.pets set species = 'cat'")
+    assert publish(warehouse, folder, TABLES, rebuilt={}).days_changed == 1

@@ -65,7 +65,11 @@ COLD_DAYS_SCHEMA = pa.schema(
         ("fingerprint", pa.string()),
     ]
 )
+REBUILT_DAYS_SCHEMA = pa.schema(
+    [("table_name", pa.string()), ("event_date", pa.date32()), ("build_seq", pa.int64())]
+)
 RAW_SCHEMAS = {
+    "rebuilt_days": REBUILT_DAYS_SCHEMA,
     "telemetry_events": TELEMETRY_SCHEMA,
     "extracts": EXTRACTS_SCHEMA,
     "redacted_ranges": REDACTED_RANGES_SCHEMA,

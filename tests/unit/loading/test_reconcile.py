@@ -274,3 +274,25 @@ def test_any_single_mutation_is_found(s: State, mutation: str, data: st.DataObje
     victim = data.draw(st.sampled_from(s.manifests))
     amount = data.draw(st.integers(1, 5))
     assert not MUTATIONS[mutation](s, victim, amount).reconciled().passed
+
+
+def test_ranges_vouched_for_are_links_of_the_chain_only(three_ranges: State) -> None:
+    """The night before saw the first two ranges; tonight brings the third."""
+    vouched = {("s", 0, 0), ("s", 0, 10)}
+
+    def tonight(claims: list[Claim]) -> Reconciliation:
+        manifests = [m for m in three_ranges.manifests if m.range_key not in vouched]
+        raw_ranges = {key: raw for key, raw in three_ranges.raw_ranges.items() if key not in vouched}
+        return reconcile(claims, manifests, raw_ranges, 0, vouched=vouched)
+
+    result = tonight(three_ranges.claims)
+    assert result.passed
+    assert (result.claims, result.manifests, result.ledger_ranges) == (3, 1, 1)
+    without_link = [c for c in three_ranges.claims if c.range_key != ("s", 0, 0)]
+    shifted = [*without_link, claim("s", 0, 0, 9)]
+    assert {finding.rule for finding in tonight(shifted).findings} == {"claims not contiguous"}
+    three_ranges.manifests = three_ranges.manifests[:2]
+    assert {finding.rule for finding in tonight(three_ranges.claims).findings} == {
+        "claim without manifest",
+        "ledger without manifest",
+    }
