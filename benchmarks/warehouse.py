@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -206,7 +206,11 @@ def environment(home: Path, memory: str | None = None) -> dict[str, str]:
 def refresh(home: Path, memory: str | None = None) -> Refresh:
     """Run the job `refresh`. Raises RuntimeError with its message when it fails."""
     done = subprocess.run(
-        [sys.executable, "-c", REFRESH], env=environment(home, memory), capture_output=True, text=True, check=False
+        [sys.executable, "-c", REFRESH],
+        env=environment(home, memory),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     lines = done.stdout.strip().splitlines()
     if done.returncode != 0 or not lines:
@@ -234,9 +238,7 @@ def increment(folder: Path, devices: int, short: int, long: int, say: Say) -> di
     """Seconds of one more day on each history, in turns; the ratio of their medians."""
     lengths = {"short": short, "long": long}
     fleets = {name: fleet_of(devices, days + INCREMENTS) for name, days in lengths.items()}
-    stores = {
-        name: history(folder / name, fleets[name], days, say) for name, days in lengths.items()
-    }
+    stores = {name: history(folder / name, fleets[name], days, say) for name, days in lengths.items()}
     found: dict[str, list[Refresh]] = {name: [] for name in lengths}
     for number in range(INCREMENTS):
         for name, days in lengths.items():
@@ -391,18 +393,27 @@ def main(arguments: list[str] | None = None) -> int:
     from benchmarks.__main__ import RESULTS, say
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.warehouse", description=__doc__)
-    parser.add_argument("--devices", type=int, default=1_000, help="collars of the histories (default: %(default)s)")
-    parser.add_argument("--short", type=int, default=10, help="days of the short history (default: %(default)s)")
+    parser.add_argument(
+        "--devices", type=int, default=1_000, help="collars of the histories (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--short", type=int, default=10, help="days of the short history (default: %(default)s)"
+    )
     parser.add_argument("--long", type=int, default=100, help="days of the long one (default: %(default)s)")
     parser.add_argument(
-        "--day-devices", type=int, default=50_000, help="collars of the whole day, 0 for none (default: %(default)s)"
+        "--day-devices",
+        type=int,
+        default=50_000,
+        help="collars of the whole day, 0 for none (default: %(default)s)",
     )
     parser.add_argument("--output", type=Path, default=RESULTS, help="JSON file (default: %(default)s)")
     options = parser.parse_args(arguments)
     rows = max(options.devices * options.long, options.day_devices) * MINUTES
     free = shutil.disk_usage(tempfile.gettempdir()).free
     if free < rows * BYTES_PER_ROW:
-        say(f"{tempfile.gettempdir()} has {free / 1e9:.0f} GB free, {rows * BYTES_PER_ROW / 1e9:.0f} are needed; set TMPDIR")
+        say(
+            f"{tempfile.gettempdir()} has {free / 1e9:.0f} GB free, {rows * BYTES_PER_ROW / 1e9:.0f} are needed; set TMPDIR"
+        )
         return 1
     with tempfile.TemporaryDirectory(prefix="petwellness-warehouse-") as folder:
         section = machine.section(

@@ -118,8 +118,7 @@ def _asset_events(
         count = counts.get(unique_id)
         for asset_event in message.to_default_asset_events(manifest, TRANSLATOR, context):
             if count is not None and isinstance(asset_event, dg.Output):
-                metadata = {**asset_event.metadata, "dagster/row_count": count.rows}
-                yield asset_event.with_metadata(metadata)
+                yield asset_event.with_metadata({**asset_event.metadata, "dagster/row_count": count.rows})
             else:
                 yield asset_event
         if count is not None and count.by_day is not None:

@@ -342,9 +342,7 @@ def test_what_was_never_published_or_has_other_columns_is_taken_whole(
     assert len(rows(folder, "from anl.activity")[0]) == 2
 
 
-def test_tables_built_whole_are_always_looked_at(
-    warehouse: duckdb.DuckDBPyConnection, folder: Path
-) -> None:
+def test_tables_built_whole_are_always_looked_at(warehouse: duckdb.DuckDBPyConnection, folder: Path) -> None:
     publish(warehouse, folder, TABLES)
     warehouse.execute("update cur.pets set species = 'cat'")
     assert publish(warehouse, folder, TABLES, rebuilt={}).days_changed == 1

@@ -27,7 +27,9 @@ def build(warehouse, build_seq, dirty_days):
 
 
 def noted(warehouse, build_seq):
-    rows = warehouse.rows(f"select table_name, event_date from raw.rebuilt_days where build_seq = {build_seq}")
+    rows = warehouse.rows(
+        f"select table_name, event_date from raw.rebuilt_days where build_seq = {build_seq}"
+    )
     found = {}
     for row in rows:
         found.setdefault(row["table_name"], set()).add(row["event_date"])
