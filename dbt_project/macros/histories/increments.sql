@@ -260,8 +260,8 @@
     ) }}
 {%- endmacro %}
 
-{# SQL: pets with a new record of their own, and those that any record of a touched visit names; none: all of them. #}
-{% macro touched_pets() -%}
+{# SQL: pets with a new record, and those that any record of a touched visit names; none: all of them. #}
+{% macro touched_pet_contexts() -%}
     {%- set pets = touched_entities('pets') -%}
     {%- if pets is none -%}{{ return(none) }}{%- endif -%}
     {{ return(
@@ -270,13 +270,13 @@
     ) }}
 {%- endmacro %}
 
-{# SQL: devices whose assignments were touched or that a touched pet wears or wore; none: all of them. #}
-{% macro touched_wearers_devices() -%}
+{# SQL: devices whose assignments were touched, and those that such a pet wears or wore; none: all of them. #}
+{% macro touched_device_contexts() -%}
     {%- set devices = touched_devices() -%}
     {%- if devices is none -%}{{ return(none) }}{%- endif -%}
     {{ return(
         devices ~ " union all select intervals.device_id from " ~ ref('cur_device_pet_intervals')
-        ~ " as intervals where intervals.pet_id in (" ~ touched_pets() ~ ")"
+        ~ " as intervals where intervals.pet_id in (" ~ touched_pet_contexts() ~ ")"
     ) }}
 {%- endmacro %}
 
@@ -347,8 +347,8 @@
     {%- elif records['key'] == 'arrival_ts' -%}{{ return(touched_instants(records['feeds'])) }}
     {%- elif records['key'] == finding_key() -%}{{ return(touched_findings(records['feeds'])) }}
     {%- elif records['key'] == 'known_date' -%}{{ return(touched_dates(records['feeds'])) }}
-    {%- elif records['key'] == 'pet_id' and 'clinic_visits' in records['feeds'] -%}{{ return(touched_pets()) }}
-    {%- elif records['key'] == 'device_id' and 'pets' in records['feeds'] -%}{{ return(touched_wearers_devices()) }}
+    {%- elif records['key'] == 'pet_id' and 'clinic_visits' in records['feeds'] -%}{{ return(touched_pet_contexts()) }}
+    {%- elif records['key'] == 'device_id' and 'pets' in records['feeds'] -%}{{ return(touched_device_contexts()) }}
     {%- elif records['key'] == entity_id(records['feeds'][0]) -%}
         {{ return(touched_entities(records['feeds'][0], this)) }}
     {%- else -%}{{ return(touched_devices()) }}
