@@ -102,14 +102,14 @@ def reviews_keep_up(platform: PlatformResource) -> dg.AssetCheckResult:
 
     allowed = timedelta(days=platform.settings().operations.document_review_days)
     with platform.warehouse() as con:
-        if not con.execute("select exists (select 1 from cur.visit_documents)").fetchone()[0]:
+        if not con.execute("select 1 from cur.visit_documents limit 1").fetchall():
             return not_applicable("no documents")
         overdue_before = (data_time(con) or datetime.min) - allowed
-        waiting, overdue, unreadable, oldest = con.execute(
+        [(waiting, overdue, unreadable, oldest)] = con.execute(
             "select count(*), count(*) filter (waiting_since_ts < ?),"
             " count(*) filter (review_reason = 'unreadable'), min(waiting_since_ts) from anl.documents_to_review",
             [overdue_before],
-        ).fetchone()
+        ).fetchall()
         by_clinic = dict(
             con.execute(
                 "select coalesce(clinic_id, 'unknown'), count(*) from anl.documents_to_review"
