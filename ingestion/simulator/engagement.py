@@ -82,7 +82,8 @@ def plan_contacts(world: World) -> dict[str, Contact]:
 def _weekly(world: World, owner: int, consent: _Consent) -> list[Contact]:
     """Sessions and messages at the household's own pace; draws do not depend on consent."""
     rng = stream(world.config.seed, "engagement", owner)
-    owner_id, found = world.owner_ids[owner], []
+    owner_id = world.owner_ids[owner]
+    found: list[Contact] = []
     week = world.config.start_ts - HISTORY
     while week < world.config.end_ts:
         for _ in range(int(rng.poisson(SESSIONS_A_WEEK))):

@@ -255,7 +255,7 @@ def test_a_validated_document_says_what_the_records_say():
     assert corrected > 0
 
 
-def consent_of(owner_id: str, moment: datetime) -> dict[str, bool]:
+def consent_of(owner_id, moment):
     """What the owner's records say of a moment; nothing while deleted."""
     held = {}
     for row in sorted(by_key("owners")[owner_id], key=lambda row: row["changed_at"]):
