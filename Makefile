@@ -41,7 +41,7 @@ lint: install ## ruff, mypy and sqlfluff
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/sqlfluff lint dbt_project/models dbt_project/tests
+	@$(BIN)/sqlfluff lint dbt_project/models dbt_project/tests dbt_project/analyses
 
 format: install ## Put the code into its format
 	@$(BIN)/ruff check --fix .

@@ -14,9 +14,6 @@
 {% macro window_hours() -%}{{ return(24) }}{%- endmacro %}
 {% macro baseline_hours() -%}{{ return(168) }}{%- endmacro %}
 
-{# Days without any telemetry that are still judged after one with some. #}
-{% macro silent_days() -%}{{ return(2) }}{%- endmacro %}
-
 {# Days before a judged one in which a run of hours and the last signal may lie. #}
 {% macro signal_lookback_days() -%}{{ return(2) }}{%- endmacro %}
 

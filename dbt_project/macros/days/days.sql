@@ -81,8 +81,8 @@
    are the dirty days and, for each kind of record input named in
    meta.inputs, the days whose fingerprint in cur.day_inputs is not the one
    the model was last built from; each widened by meta.window_days and
-   meta.days_after. With meta.silent_days also the days that can change without
-   any telemetry. A model with versioned rows is built for all days when a
+   meta.days_after. With meta.judges_hours also the days that change as
+   time goes on. A model with versioned rows is built for all days when a
    current version is new. #}
 {% macro model_days() -%}
     {%- if not execute or not is_incremental() or var('dirty_days') is none -%}
@@ -98,8 +98,8 @@
         {%- set days = days + changed.columns[0].values() | map('string') | list -%}
     {%- endif -%}
     {%- set days = expand_days(days, meta.get('window_days', 1), meta.get('days_after', 0)) -%}
-    {%- if meta.get('silent_days') -%}
-        {%- set waiting = run_query(silent_days_sql()) -%}
+    {%- if meta.get('judges_hours') -%}
+        {%- set waiting = run_query(waiting_days_sql()) -%}
         {%- set days = days + waiting.columns[0].values() | map('string') | list -%}
     {%- endif -%}
     {{ return(expand_days(days, 1)) }}
@@ -120,21 +120,16 @@
     {%- endif -%}
 {%- endmacro %}
 
-{# The event dates with telemetry and the `silent` ones after each. #}
-{% macro days_with_silent_sql(silent) -%}
-    select event_date from {{ ref('cur_day_inputs') }}
-    {%- for step in range(1, silent + 1) %}
-    union
-    select cast({{ midnight_after('event_date', step) }} as date) from {{ ref('cur_day_inputs') }}
-    {%- endfor %}
-{%- endmacro %}
-
-{# Days whose hours are judged as the present moves on: those since the present
-   of the model's last build, and those without telemetry, which have no
-   fingerprint. One more than is judged, because an alert may expire on it. #}
-{% macro silent_days_sql() -%}
+{# Days on which a model that judges hours can change as the present moves on:
+   those since the present of its last build, and those after one with telemetry
+   that have none and so no fingerprint, because an alert may expire on them. #}
+{% macro waiting_days_sql() -%}
     select {{ iso_date('event_date') }} as event_date
-    from ({{ days_with_silent_sql(silent_days() + 1) }}) as judged_days
+    from (
+        select event_date from {{ ref('cur_day_inputs') }}
+        union
+        select cast({{ midnight_after('event_date') }} as date) as event_date from {{ ref('cur_day_inputs') }}
+    ) as candidates
     where
         event_date not in (select event_date from {{ ref('cur_day_inputs') }})
         or event_date >= (
@@ -172,7 +167,7 @@
     select '{{ this.schema }}.{{ this.identifier }}', input_kind, event_date, fingerprint
     from {{ ref('cur_day_inputs') }}
     where input_kind in ('{{ kinds | join("', '") }}')
-    {%- if (config.get('meta') or {}).get('silent_days') %}
+    {%- if (config.get('meta') or {}).get('judges_hours') %}
     union all
     select '{{ this.schema }}.{{ this.identifier }}', 'present', cast(moment as date), cast({{ epoch_us('moment') }} as varchar)
     from (select {{ data_present() }} as moment) as present

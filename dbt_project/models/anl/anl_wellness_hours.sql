@@ -4,7 +4,7 @@
     on_schema_change='fail',
     cluster_by=['event_date', 'pet_id'],
     tags=['daily'],
-    meta={'daily': true, 'inputs': ['known_collars'], 'window_days': 1, 'silent_days': true},
+    meta={'daily': true, 'inputs': ['known_collars'], 'window_days': 1, 'judges_hours': true},
     post_hook=['{{ forget_applied_inputs() }}', '{{ record_applied_inputs() }}']
 ) }}
 -- depends_on: {{ ref('cur_day_inputs') }}, {{ ref('cur_applied_inputs') }}
@@ -25,35 +25,34 @@ known_pets as (
         'pet_id in (select known_assignments.pet_id from known_assignments)') | indent(4) }}
 ),
 
-judged_days as (
-    {{ days_with_silent_sql(silent_days()) | indent(4) }}
-),
-
-hours_of_day as (
-    {%- for hour in range(24) %}
-    select {{ hour }} as hour_of_day
-    {%- if not loop.last %}
-    union all
-    {%- endif %}
-    {%- endfor %}
-),
-
-day_hours as (
+in_time as (
     select
-        judged_days.event_date,
-        {{ hours_after('cast(judged_days.event_date as timestamp)', 'hours_of_day.hour_of_day') }} as hour_ts
-    from judged_days
-    cross join hours_of_day
-    where {{ date_in_days('judged_days.event_date', days) }}
+        device_id,
+        event_date,
+        date_trunc('hour', event_ts) as hour_ts,
+        count(*) as event_count,
+        count(distinct extract(minute from event_ts)) as observed_minutes,
+        count(distinct case
+            when pulse_bpm is not null or body_temp_c is not null then extract(minute from event_ts)
+        end) as worn_minutes,
+        sum(step_count) as total_steps,
+        sum(lick_count) as total_licks,
+        sum(body_temp_c) as body_temp_c_sum,
+        count(body_temp_c) as body_temp_count,
+        min(battery_pct) as battery_min_pct
+    from {{ ref('stg_telemetry_events') }}
+    where {{ date_in_days('event_date', days) }} and arrival_ts <= {{ judged_at("date_trunc('hour', event_ts)") }}
+    group by device_id, event_date, hour_ts
 ),
 
+-- An hour in which nothing came from any collar is an outage of the platform and says nothing of a collar.
 hours as (
-    select
+    select distinct
         event_date,
         hour_ts,
         {{ hours_after('hour_ts', 1) }} as hour_end_ts,
         {{ judged_at('hour_ts') }} as judged_at
-    from day_hours
+    from in_time
     where {{ judged_at('hour_ts') }} <= {{ data_present() }}
 ),
 
@@ -124,26 +123,6 @@ collars as (
         on worn.pet_id = pets.pet_id and {{ known_at('pets', 'worn.hour_end_ts') }}
     left join known_devices as devices
         on worn.device_id = devices.device_id and {{ known_at('devices', 'worn.hour_end_ts') }}
-),
-
-in_time as (
-    select
-        device_id,
-        event_date,
-        date_trunc('hour', event_ts) as hour_ts,
-        count(*) as event_count,
-        count(distinct extract(minute from event_ts)) as observed_minutes,
-        count(distinct case
-            when pulse_bpm is not null or body_temp_c is not null then extract(minute from event_ts)
-        end) as worn_minutes,
-        sum(step_count) as total_steps,
-        sum(lick_count) as total_licks,
-        sum(body_temp_c) as body_temp_c_sum,
-        count(body_temp_c) as body_temp_count,
-        min(battery_pct) as battery_min_pct
-    from {{ ref('stg_telemetry_events') }}
-    where {{ date_in_days('event_date', days) }} and arrival_ts <= {{ judged_at("date_trunc('hour', event_ts)") }}
-    group by device_id, event_date, hour_ts
 ),
 
 by_pet as (

@@ -8,7 +8,7 @@
         'daily': true,
         'inputs': ['known_collars', 'alert_rules'],
         'window_days': window_lookback_days() + 1,
-        'silent_days': true,
+        'judges_hours': true,
         'published': false,
     },
     post_hook=['{{ forget_applied_inputs() }}', '{{ record_applied_inputs() }}']

@@ -265,9 +265,9 @@ def alerts(make_warehouse):
             stories(tell)
     warehouse.load(tell.records)
     warehouse.build(
-        *("--select", "+anl_wellness_alert_events", "--indirect-selection", "cautious"),
+        *("--select", "+anl_wellness_alert_events"),
         variables={"as_of_ts": f"{LATEST - timedelta(hours=1):%Y-%m-%d %H:%M:%S}"},
-        without=("unit_test",),
+        without=("unit_test", "test"),
     )
     return warehouse.rows("select * from anl.wellness_alerts order by pet_id, rule, raised_at")
 
@@ -307,16 +307,16 @@ def test_what_was_not_known_in_time_does_not_withdraw_an_alert(alerts):
     assert of(alerts, "events come late", "collar_dropout") == [
         (day(1, "16:15"), day(1, "19:15"), "cleared", day(1, "10:00"), 0.0, None)
     ]
-    # Retired at noon, known at midnight: the last silent hour judged is that before; an hour later it expires.
+    # Retired at noon, known at midnight: the last silent hour judged ends at 23:00; a day later it expires.
     assert of(alerts, "retired too late to know", "collar_dropout") == [
-        (day(1, "16:15"), day(2, "00:15"), "no_data", day(1, "10:00"), 0.0, None)
+        (day(1, "16:15"), day(2, "23:15"), "no_data", day(1, "10:00"), 0.0, None)
     ]
 
 
 def test_a_dropout_ends_with_the_assignment_and_begins_anew_for_the_next_pet(alerts):
-    # Worn until 16:30: the hours 8 to 15 are silent, hour 16 is nobody's, so the last signal expires at 17:15.
+    # Worn until 16:30: the hours 8 to 15 are silent, hour 16 is nobody's; a day after the last signal it expires.
     assert of(alerts, "taken off when raised", "collar_dropout") == [
-        (day(1, "14:15"), day(1, "17:15"), "no_data", day(1, "08:00"), 0.0, None)
+        (day(1, "14:15"), day(2, "16:15"), "no_data", day(1, "08:00"), 0.0, None)
     ]
     # From 12:30 on: the first whole hour begins at 13:00.
     assert of(alerts, "given a silent collar", "collar_dropout") == [

@@ -11,7 +11,7 @@ CONSTANTS = (
     *("min_baseline_minutes", "raise_after_hours", "clear_after_hours", "expire_after_hours", "severity"),
 )
 KNOWN = {
-    ("collar_dropout", "v1"): "events per hour,0,1,1,,,,6,1,1,warning",
+    ("collar_dropout", "v1"): "events per hour,0,1,1,,,,6,1,24,warning",
     ("fever", "v1"): "degrees Celsius,39.2,38.9,1,,30,,4,4,24,critical",
     ("sudden_inactivity", "v1"): "percent of baseline,45,65,24,168,1152,4320,4,4,24,warning",
     ("excessive_licking", "v1"): "percent of baseline,180,140,24,168,1152,4320,4,4,24,warning",
