@@ -90,20 +90,29 @@ def restore(
 ) -> dict[str, int]:
     """Bring a day of some tables back and keep it for so many days of the data's present; rows by table.
 
-    Raises RestoreError and TierProofError; tables before the one that cannot be restored stay restored.
+    A table without rows of the day is left out, where another has some. Raises RestoreError and
+    TierProofError; tables before the one that cannot be restored stay restored.
     """
     from ingestion.loading.duckdb_raw import data_time, open_warehouse
-    from ingestion.tiers.restoring import RestoreError, restore_day
+    from ingestion.tiers.restoring import RestoreError, UnknownDayError, restore_day
 
     with open_warehouse(settings.state.warehouse_path, store) as con:
         present = data_time(con)
         if present is None:
             raise RestoreError("the warehouse is empty; `petwellness load` and `petwellness build` fill it")
         until = present.date() + timedelta(days=keep_days)
-        return {
-            table.full_name: restore_day(con, store, table, day, until, settings.state.scratch_dir)
-            for table in tables
-        }
+        restored: dict[str, int] = {}
+        unknown: list[UnknownDayError] = []
+        for table in tables:
+            try:
+                restored[table.full_name] = restore_day(
+                    con, store, table, day, until, settings.state.scratch_dir
+                )
+            except UnknownDayError as error:
+                unknown.append(error)
+    if not restored:
+        raise unknown[0]
+    return restored
 
 
 def release(settings: PlatformSettings, tables: Iterable[TieredTable], day: date) -> list[str]:

@@ -33,6 +33,10 @@ class RestoreError(Exception):
     """A day cannot be brought back; the message says what to do instead."""
 
 
+class UnknownDayError(RestoreError):
+    """A table has no rows of the day, neither in the warehouse nor in cold storage."""
+
+
 def restore_day(
     con: duckdb.DuckDBPyConnection,
     store: ObjectStore,
@@ -43,15 +47,18 @@ def restore_day(
 ) -> int:
     """Bring a day back into its table and keep it there until a date of the data's present; rows brought.
 
-    0 for a day that is in the warehouse already: it is only kept. Raises RestoreError
-    for a day that is neither here nor there, whose files hold redacted rows, or that
-    another version of the model wrote; TierProofError for damaged files.
+    0 for a day that is in the warehouse already: it is only kept. Raises UnknownDayError
+    for a day that is neither here nor there, RestoreError for one whose files hold
+    redacted rows or that another version of the model wrote, TierProofError for
+    damaged files.
     """
     if not table_exists(con, table.full_name):
         raise RestoreError(f"the warehouse has no table {table.full_name}; build it first")
     if (table.full_name, day) not in cold_in_warehouse(con):
         if not content(con, day_sql(table, day, columns_of(con, table.full_name)))[0]:
-            raise RestoreError(f"{table.full_name} has no rows of {day}, in the warehouse or in cold storage")
+            raise UnknownDayError(
+                f"{table.full_name} has no rows of {day}, in the warehouse or in cold storage"
+            )
         with transaction(con):
             _keep(con, table, day, kept_until)
         return 0

@@ -31,6 +31,8 @@ from ingestion.tiers.moving import (
 )
 from ingestion.tiers.policy import TieredTable
 from ingestion.tiers.restoring import RestoreError, release_day, restore_day
+from petwellness_orchestration import retaining
+from petwellness_orchestration.settings import load_settings
 
 EVENTS = TieredTable("anl", "telemetry_events", "hot", 3, order=("event_date", "pet_id"), model="m1")
 HOURLY = TieredTable("anl", "telemetry_summary_hourly", "warm", 5, order=("event_date",))
@@ -352,6 +354,28 @@ def test_a_day_that_cannot_be_restored_is_said_so(
     with pytest.raises(RestoreError, match="moved with other columns"):
         restore_day(con, store, EVENTS, DAYS[1], AS_OF.date(), tmp_path)
     assert warehouse_days(con, EVENTS) == DAYS[5:]
+
+
+def test_a_table_without_the_day_does_not_keep_the_others_from_it(
+    tmp_path: Path, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PETWELLNESS_HOME", str(tmp_path))
+    settings = load_settings()
+    with open_warehouse(settings.state.warehouse_path) as con:
+        for statement in SETUP:
+            con.execute(statement)
+        con.execute("delete from anl.telemetry_summary_hourly where event_date = '2026-06-01'")
+        con.execute(
+            "insert into raw.redacted_ranges values ('s', 0, 0, 'telemetry_events', 0, timestamp '2026-06-08 17:00:00')"
+        )
+        retain(con, store, TABLES, AS_OF, NOW, tmp_path)
+    assert retaining.restore(settings, store, TABLES, FIRST, keep_days=2) == {EVENTS.full_name: 39}
+    with open_warehouse(settings.state.warehouse_path) as con:
+        kept = con.execute("select table_name, event_date, kept_until from raw.kept_days").fetchall()
+    assert kept == [(EVENTS.full_name, FIRST, date(2026, 6, 10))]
+    with pytest.raises(RestoreError, match=r"anl.telemetry_events has no rows of 2025-01-01"):
+        retaining.restore(settings, store, TABLES, date(2025, 1, 1), keep_days=2)
+    assert retaining.release(settings, TABLES, FIRST) == [EVENTS.full_name]
 
 
 def test_missing_files_are_found(con: Warehouse, store: LocalStore, move: Any) -> None:
