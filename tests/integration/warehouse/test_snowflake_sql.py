@@ -255,10 +255,18 @@ def parse():
     return problems
 
 
+# What the adapter says in words of its own.
+ADAPTERS_OWN = ("show ", "describe ", "begin", "commit")
+
+
 def problems_of(statements: Sequence[Statement], parse: Any) -> list[str]:
     """What is wrong with them, each text once. Questions for a contract's columns are left out: they hold the text
     of a model, which is in the statement that creates its table, too."""
-    once = {one.sql: one.node for one in statements if not is_contract_question(one.sql)}
+    once = {
+        one.sql: one.node
+        for one in statements
+        if not is_contract_question(one.sql) and not one.sql.strip().lower().startswith(ADAPTERS_OWN)
+    }
     return [f"{node}: {problem}: {sql[:80]!r}" for sql, node in once.items() for problem in parse(sql)]
 
 
