@@ -79,7 +79,7 @@ def build_of(
 ) -> Build:
     """One build as `ops` keeps it."""
     from ingestion.lake.landing import utc_now
-    from ingestion.observability.history import Build, ModelRun, TestResult
+    from ingestion.observability.history import Build, ModelRun, TestRun
 
     nodes = manifest["nodes"]
     models, tests = [], []
@@ -88,9 +88,7 @@ def build_of(
         if props is None:
             continue
         if props["resource_type"] == "test":
-            tests.append(
-                TestResult(props["name"], node.status, node.started_at, node.duration_s, node.failures)
-            )
+            tests.append(TestRun(props["name"], node.status, node.started_at, node.duration_s, node.failures))
         else:
             count = counts.get(node.unique_id)
             models.append(

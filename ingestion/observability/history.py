@@ -59,7 +59,7 @@ class ModelRun:
 
 
 @dataclass(frozen=True)
-class TestResult:
+class TestRun:
     """One test in one build; `failure_count` in rows, None when it did not run."""
 
     test_name: str
@@ -83,7 +83,7 @@ class Build:
     as_of_ts: datetime | None
     error: str | None = None
     models: Sequence[ModelRun] = ()
-    tests: Sequence[TestResult] = ()
+    tests: Sequence[TestRun] = ()
     volumes: Mapping[str, Mapping[date, int]] = field(default_factory=dict)
 
 

@@ -38,11 +38,11 @@ def observe_warehouse(
 
 def results(platform: PlatformResource, run_id: str) -> Iterator[dg.AssetCheckResult]:
     """All four results on the build of a run."""
-    from petwellness_orchestration.defs.warehouse.assets import target_path
+    from petwellness_orchestration.defs.warehouse.dbt_run import output_folder
     from petwellness_orchestration.observing import observe
 
     settings = platform.settings()
-    has_built = target_path(settings.state.home, run_id).exists()
+    has_built = output_folder(settings.state.home, run_id).exists()
     with platform.warehouse() as con:
         seen = observe(con, run_id if has_built else None)
     if seen is None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -10,7 +9,7 @@ from dagster_dbt import dbt_assets
 from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
 
 from petwellness_orchestration import names
-from petwellness_orchestration.defs.warehouse.dbt_run import DbtFailedError, run_dbt
+from petwellness_orchestration.defs.warehouse.dbt_run import DbtFailedError, output_folder, run_dbt
 from petwellness_orchestration.defs.warehouse.manifest import read_manifest
 from petwellness_orchestration.defs.warehouse.partitions import days_to_build
 from petwellness_orchestration.defs.warehouse.translator import WarehouseTranslator
@@ -58,7 +57,7 @@ def warehouse(context: dg.AssetExecutionContext, platform: PlatformResource) -> 
         settings,
         ["build", "--exclude-resource-type", "unit_test", *_selection(context)],
         dbt_variables(days, as_of_ts, build_seq),
-        target_path(settings.state.home, context.run_id),
+        output_folder(settings.state.home, context.run_id),
         progress=context.log.info,
     )
     with platform.warehouse() as con:
@@ -133,11 +132,6 @@ def _log_days(context: dg.AssetExecutionContext, key: dg.AssetKey, rows_by_day: 
             context.log_event(
                 dg.AssetMaterialization(key, partition=day.isoformat(), metadata={"rows": rows})
             )
-
-
-def target_path(home: Path, run_id: str) -> Path:
-    """Where the dbt invocation of a run leaves its logs and artifacts."""
-    return home / "dbt" / run_id
 
 
 def _span(days: tuple[date, ...]) -> str:

@@ -133,6 +133,11 @@ def _node_run(result: Any) -> NodeRun:
     )
 
 
+def output_folder(home: Path, run_id: str) -> Path:
+    """Where the dbt invocation of a run leaves its logs and artifacts."""
+    return home / "dbt" / run_id
+
+
 def short_line(message: str) -> str:
     """dbt's line on a node without the dots it pads with."""
     return re.sub(r" \.{3,} ", " ", message.strip())

@@ -8,7 +8,7 @@ import pytest
 from ingestion.observability.history import (
     Build,
     ModelRun,
-    TestResult,
+    TestRun,
     carry_over,
     compared_columns,
     record_build,
@@ -28,7 +28,7 @@ def build(run_id, hours=0, day_count=1, is_full=False, seconds=2.0, status="pass
         day_count=day_count,
         is_full=is_full,
         models=[ModelRun("anl.events", "success", started_at, seconds, 100)],
-        tests=[TestResult("events_key_is_unique", status, started_at, 0.1, 0 if status == "pass" else 3)],
+        tests=[TestRun("events_key_is_unique", status, started_at, 0.1, 0 if status == "pass" else 3)],
         **{"as_of_ts": None, **more},
     )
 

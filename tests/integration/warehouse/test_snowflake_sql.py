@@ -255,36 +255,45 @@ def parse():
     return problems
 
 
+# What the adapter says in words of its own.
+ADAPTERS_OWN = ("show ", "describe ", "begin", "commit")
+
+
 def problems_of(statements: Sequence[Statement], parse: Any) -> list[str]:
     """What is wrong with them, each text once. Questions for a contract's columns are left out: they hold the text
     of a model, which is in the statement that creates its table, too."""
-    once = {one.sql: one.node for one in statements if not is_contract_question(one.sql)}
+    once = {
+        one.sql: one.node
+        for one in statements
+        if not is_contract_question(one.sql) and not one.sql.strip().lower().startswith(ADAPTERS_OWN)
+    }
     return [f"{node}: {problem}: {sql[:80]!r}" for sql, node in once.items() for problem in parse(sql)]
 
 
+# A minute of a quiet core, and the suite does not run on one.
+@pytest.mark.timeout(900)
 def test_a_build_from_nothing_and_an_increment_are_in_snowflakes_language(project, parse):
     variables = {"as_of_ts": "2026-03-06 00:00:00"}
     whole = project.statements("build --full-refresh --exclude-resource-type unit_test", False, variables)
     increment = project.statements(
         "build --exclude-resource-type unit_test", True, {**variables, "dirty_days": DIRTY_DAYS}
     )
-    sent = [*whole, *increment]
-    built = {one.node for one in sent if one.node}
-    assert {
-        node_id
-        for node_id, node in project.manifest.nodes.items()
-        if node.resource_type in ("model", "seed", "test")
-    } <= built
+    nodes = project.manifest.nodes
+    sent = {one.node for one in [*whole, *increment]}
+    assert {name for name, node in nodes.items() if node.resource_type in ("model", "seed", "test")} <= sent
     # An increment replaces days; a build from nothing does not.
-    assert not [
-        one for one in whole if one.sql.lstrip().startswith("delete from petwellness.stg.telemetry_events")
-    ]
-    assert [
+    deletion = "delete from petwellness.stg.telemetry_events"
+    assert not [one for one in whole if one.sql.lstrip().startswith(deletion)]
+    assert [one for one in increment if one.sql.lstrip().startswith(deletion)]
+    # Daily models and tests differ in the list of days only, so the increment's are enough.
+    others = [
         one
-        for one in increment
-        if one.sql.lstrip().startswith("delete from petwellness.stg.telemetry_events")
+        for one in whole
+        if one.node in nodes
+        and nodes[one.node].resource_type != "test"
+        and "daily" not in nodes[one.node].tags
     ]
-    assert problems_of(sent, parse) == []
+    assert problems_of([*others, *increment], parse) == []
 
 
 def test_saved_analyses_are_in_snowflakes_language(project, parse):

@@ -8,7 +8,7 @@ import dagster as dg
 import duckdb
 import pytest
 
-from ingestion.observability.history import Build, ModelRun, TestResult, record_build
+from ingestion.observability.history import Build, ModelRun, TestRun, record_build
 from petwellness_orchestration.defs.quality.observability import results
 from petwellness_orchestration.resources import PlatformResource
 
@@ -38,7 +38,7 @@ def keep(home: Path, number: int, seconds: float = 1.0, friday: int = 100, statu
                 is_full=False,
                 as_of_ts=AS_OF,
                 models=[ModelRun("anl.events", "success", started_at, seconds, 1900)],
-                tests=[TestResult("key_is_unique", status, started_at, 0.1, 0)],
+                tests=[TestRun("key_is_unique", status, started_at, 0.1, 0)],
                 volumes={"anl.events": {**by_day, date(2026, 6, 19): friday}},
             ),
         )
