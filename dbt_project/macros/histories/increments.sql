@@ -316,14 +316,14 @@
     {%- endif -%}
 {%- endmacro %}
 
-{# CTE `touched`, for models that ask for touched keys more than once; `touched_in_cte` is its SQL. #}
-{% macro touched_cte(key, touched) -%}
-    {%- if touched is not none -%}
-    touched as (
-        select {{ key }}
-        from ({{ touched }}) as keys
-    ),
-    {%- endif -%}
+{# `with`, and the CTE `touched` for models that ask for touched keys more than once; `touched_in_cte` is its SQL. #}
+{% macro with_touched(key, touched) -%}
+with
+    {%- if touched is not none %} touched as (
+    select keys.{{ key }}
+    from ({{ touched }}) as keys
+),
+    {%- endif %}
 {%- endmacro %}
 
 {% macro touched_in_cte(key, touched) -%}

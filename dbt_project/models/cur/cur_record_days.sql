@@ -3,7 +3,7 @@
 {% set keys = touched_keys() %}
 {% set touched = touched_in_cte('known_date', keys) %}
 
-with {{ touched_cte('known_date', keys) }}
+{{ with_touched('known_date', keys) }}
 known_records as (
     {%- for feed in feeds %}
     select

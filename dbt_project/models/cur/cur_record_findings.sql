@@ -3,7 +3,7 @@
 {% set keys = touched_keys() %}
 {% set touched = touched_in_cte('finding_key', keys) %}
 
-with {{ touched_cte('finding_key', keys) }}
+{{ with_touched('finding_key', keys) }}
 records as (
     {%- for feed in feeds %}
     {%- set attributes = attribute_names(feed) %}

@@ -3,7 +3,7 @@
 {% set keys = touched_keys() %}
 {% set touched = touched_in_cte('arrival_ts', keys) %}
 
-with {{ touched_cte('arrival_ts', keys) }}
+{{ with_touched('arrival_ts', keys) }}
 repeats as (
     {%- for feed in feeds %}
     select
