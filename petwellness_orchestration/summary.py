@@ -28,6 +28,7 @@ BOOKKEEPING = frozenset(
         "raw.redactions",
         "cur.applied_inputs",
         "cur.day_inputs",
+        "cur.record_days",
     }
 )
 

@@ -5,7 +5,8 @@ start, end) and never by path. Rows and ledger entries of one load are one
 transaction. Rows that the redaction ledger covers are neither loaded nor kept:
 `raw.redacted_ranges` counts them by range, `raw.redactions` says which entries
 have been applied. `raw.build_marks` remembers up to which load the warehouse was
-built, so that days left dirty by a run that died are taken up by the next one.
+built, so that days left dirty by a run that died are taken up by the next one;
+models of records keep marks of their own there, under `schema.table`.
 Transformations do not live here.
 """
 
@@ -120,7 +121,8 @@ def create_raw_tables(con: duckdb.DuckDBPyConnection) -> None:
     statements.append(
         "create table if not exists raw.extracts (extract_id varchar not null, feed varchar not null,"
         " source_system varchar not null, stream_id varchar not null, complete boolean not null,"
-        " row_count bigint not null, extracted_at timestamp not null, claimed_at timestamp not null)"
+        " row_count bigint not null, extracted_at timestamp not null, claimed_at timestamp not null,"
+        " arrival_ts timestamp)"
     )
     statements.append(
         "create table if not exists raw.load_history (stream_id varchar not null,"
@@ -386,7 +388,7 @@ def _record_loads(
     extracts = [m for m in pending if m.extract_id is not None]
     if extracts:
         con.executemany(
-            "insert into raw.extracts values (?, ?, ?, ?, ?, ?, ?, ?)",
+            "insert into raw.extracts values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 [
                     m.extract_id,
@@ -397,6 +399,7 @@ def _record_loads(
                     m.rows,
                     m.extracted_at,
                     m.ingested_at,
+                    m.max_arrival_ts,
                 ]
                 for m in extracts
             ],
@@ -406,7 +409,8 @@ def _record_loads(
 def forget_ranges(con: duckdb.DuckDBPyConnection, manifests: Iterable[Manifest]) -> int:
     """Take ranges out of raw and ledger, in one transaction, so that the next load brings them again.
 
-    Returns the rows that were deleted. Everything is in the lake: nothing is lost.
+    Returns the rows that were deleted. Everything is in the lake: nothing is lost. Models of records are
+    built whole next time: rows that should not have been there leave no other trace.
     """
     deleted = 0
     con.execute("begin transaction")
@@ -428,6 +432,7 @@ def forget_ranges(con: duckdb.DuckDBPyConnection, manifests: Iterable[Manifest])
                 [m.stream_id, m.partition, m.start],
             )
             con.execute("delete from raw.extracts where stream_id = ?", [m.stream_id])
+        forget_model_marks(con)
         con.execute("commit")
     except BaseException:
         con.execute("rollback")
@@ -509,6 +514,11 @@ def set_build_mark(con: duckdb.DuckDBPyConnection, mark: str, load_seq: int) -> 
     con.execute("delete from raw.build_marks where mark = ?", [mark])
     con.execute("insert into raw.build_marks values (?, ?)", [mark, load_seq])
     con.execute("commit")
+
+
+def forget_model_marks(con: duckdb.DuckDBPyConnection) -> None:
+    """Make the next build take every model of records whole instead of what new loads touched."""
+    con.execute("delete from raw.build_marks where mark not in (?, ?)", [WAREHOUSE_MARK, REWRITTEN_MARK])
 
 
 def dirty_days(con: duckdb.DuckDBPyConnection, since_seq: int) -> list[date]:

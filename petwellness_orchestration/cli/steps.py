@@ -42,11 +42,17 @@ def publish_tables() -> int:
 
 
 def forget_builds(settings: PlatformSettings) -> None:
-    """Make every day count as dirty for the next build."""
-    from ingestion.loading.duckdb_raw import WAREHOUSE_MARK, open_warehouse, set_build_mark
+    """Make every day and every model of records count as dirty for the next build."""
+    from ingestion.loading.duckdb_raw import (
+        WAREHOUSE_MARK,
+        forget_model_marks,
+        open_warehouse,
+        set_build_mark,
+    )
 
     with open_warehouse(settings.state.warehouse_path) as con:
         set_build_mark(con, WAREHOUSE_MARK, 0)
+        forget_model_marks(con)
 
 
 def rebuild_warehouse(confirmed: bool) -> int:

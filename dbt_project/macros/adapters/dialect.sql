@@ -41,6 +41,19 @@
 {% macro duckdb__microsecond_before(expression) %}{{ return("(" ~ expression ~ " - interval 1 microsecond)") }}{% endmacro %}
 {% macro snowflake__microsecond_before(expression) %}{{ return("dateadd(microsecond, -1, " ~ expression ~ ")") }}{% endmacro %}
 
+{# 24 hours after a timestamp. #}
+{% macro day_after(expression) %}{{ return(adapter.dispatch('day_after', 'petwellness')(expression)) }}{% endmacro %}
+{% macro duckdb__day_after(expression) %}{{ return("(" ~ expression ~ " + interval 24 hour)") }}{% endmacro %}
+{% macro snowflake__day_after(expression) %}{{ return("dateadd(hour, 24, " ~ expression ~ ")") }}{% endmacro %}
+
+{# The date after a date. #}
+{% macro next_date(expression) %}{{ return(adapter.dispatch('next_date', 'petwellness')(expression)) }}{% endmacro %}
+{% macro duckdb__next_date(expression) %}{{ return("cast(" ~ expression ~ " + 1 as date)") }}{% endmacro %}
+{% macro snowflake__next_date(expression) %}{{ return("dateadd(day, 1, " ~ expression ~ ")") }}{% endmacro %}
+
+{# A text as a literal. #}
+{% macro text_literal(value) %}{{ return("'" ~ (value | string | replace("'", "''")) ~ "'") }}{% endmacro %}
+
 {# Midnight `days` days after the start of a date. #}
 {% macro midnight_after(expression, days=1) %}{{ return(adapter.dispatch('midnight_after', 'petwellness')(expression, days)) }}{% endmacro %}
 {% macro duckdb__midnight_after(expression, days) %}{{ return("cast(" ~ expression ~ " + " ~ days ~ " as timestamp)") }}{% endmacro %}

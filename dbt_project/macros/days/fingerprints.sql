@@ -6,49 +6,70 @@
     {{ hex_to_number("substr(" ~ typed_md5(fields) ~ ", 1, 16)") }}
 {%- endmacro %}
 
-{# One row per event date: what overlaps the day [valid_from, valid_to). #}
-{% macro overlapping_fingerprint(kind, relation, fields) -%}
+{# The running sum of `changes` (a CTE's body with change_date and hash_sum) at
+   each row of the CTE `days` (event_date): one row per event date. It costs
+   changes + days, however long each of them counts. #}
+{% macro running_fingerprint(kind) -%}
+    {%- set changes = caller() -%}
     select
-        days.event_date,
+        event_date,
         '{{ kind }}' as input_kind,
-        coalesce(sum(versions.row_hash), 0) as hash_sum
-    from days
-    left join (
-        select valid_from, valid_to, {{ row_number_of(fields) | indent(12) }} as row_hash
-        from {{ relation }}
-    ) as versions
-        on days.end_ts > versions.valid_from and (versions.valid_to is null or versions.valid_to > days.start_ts)
-    group by days.event_date
+        hash_sum
+    from (
+        select
+            change_date as event_date,
+            is_day,
+            sum(hash_sum) over (order by change_date) as hash_sum
+        from (
+            {{ changes | indent(12) }}
+            union all
+            select
+                event_date as change_date,
+                cast(0 as decimal(38, 0)) as hash_sum,
+                true as is_day
+            from days
+        ) as changes
+    ) as running
+    where is_day
+{%- endmacro %}
+
+{# One row per event date: what overlaps the day [valid_from, valid_to). A
+   version's hash counts from the first day it overlaps to the last. #}
+{% macro overlapping_fingerprint(kind, relation, fields) -%}
+    {% call running_fingerprint(kind) -%}
+    select
+        cast(valid_from as date) as change_date,
+        {{ row_number_of(fields) | indent(8) }} as hash_sum,
+        false as is_day
+    from {{ relation }}
+    union all
+    select
+        {{ next_date("cast(" ~ microsecond_before('valid_to') ~ " as date)") }} as change_date,
+        -{{ row_number_of(fields) | indent(8) }} as hash_sum,
+        false as is_day
+    from {{ relation }}
+    where valid_to is not null
+    {%- endcall %}
 {%- endmacro %}
 
 {# One row per event date: every record known at the day's end. `extracts` are
    part of it, because a complete extract states what is absent. #}
 {% macro known_fingerprint(kind, feeds) -%}
+    {% call running_fingerprint(kind) -%}
     select
-        days.event_date,
-        '{{ kind }}' as input_kind,
-        coalesce(sum(arrivals.hash_sum), 0) as hash_sum
-    from days
-    left join (
-        select known_date, sum(row_hash) as hash_sum
-        from (
-            {% for feed in feeds %}
-            select
-                {{ known_date('arrival_ts') }} as known_date,
-                {{ row_number_of([['source_system', 'text'], [entity_id(feed), 'text'], ['op', 'text'], ['changed_at', 'timestamp'], ['arrival_ts', 'timestamp'], ['record_md5', 'text'], ['stream_id', 'text'], ['kafka_partition', 'number'], ['kafka_offset', 'number']]) | indent(16) }} as row_hash
-            from {{ ref('stg_' ~ feed) }}
-            union all
-            {% endfor %}
-            select
-                {{ known_date('extracted_at') }} as known_date,
-                {{ row_number_of([['extract_id', 'text'], ['feed', 'text'], ['source_system', 'text'], ['complete', 'boolean'], ['extracted_at', 'timestamp']]) | indent(16) }} as row_hash
-            from {{ source('raw', 'extracts') }}
-            where feed in ('{{ feeds | join("', '") }}')
-        ) as rows_known
-        group by known_date
-    ) as arrivals
-        on days.event_date >= arrivals.known_date
-    group by days.event_date
+        known_date as change_date,
+        hash_sum,
+        false as is_day
+    from {{ ref('cur_record_days') }}
+    where feed in ('{{ feeds | join("', '") }}')
+    union all
+    select
+        {{ known_date('coalesce(arrival_ts, extracted_at)') }} as change_date,
+        {{ row_number_of([['extract_id', 'text'], ['feed', 'text'], ['source_system', 'text'], ['complete', 'boolean'], ['extracted_at', 'timestamp']]) | indent(8) }} as hash_sum,
+        false as is_day
+    from {{ source('raw', 'extracts') }}
+    where feed in ('{{ feeds | join("', '") }}')
+    {%- endcall %}
 {%- endmacro %}
 
 {# The first day at whose end (midnight, inclusive) a record that arrived at

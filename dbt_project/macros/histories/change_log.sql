@@ -18,8 +18,9 @@
    repeats (same key, operation, content and times; for a snapshot also the
    same extract, because being in the next extract is a statement). The last
    in the order of changes stays, so that removing the others cannot change
-   which of several changes at one instant wins. #}
-{% macro cleaned_records(feed) -%}
+   which of several changes at one instant wins. `touched` limits it to records
+   received at those instants (increments.sql). #}
+{% macro cleaned_records(feed, touched=none) -%}
     {%- set id = entity_id(feed) -%}
     {%- set same_record -%}
         partition by source_system, {{ id }}, op, changed_at, extracted_at, arrival_ts, record_md5, snapshot_stream_id
@@ -44,6 +45,7 @@
             {{ clean_attribute(column, kind, sql_type) }} as {{ column }}
             {%- endfor %}
         from {{ source('raw', feed) }}
+        where {{ is_touched('arrival_ts', touched) }}
     ),
 
     hashed as (
@@ -73,8 +75,10 @@
     )
 {%- endmacro %}
 
+{# A staging model: the records of `feed` that stay. #}
 {% macro staged_records(feed) -%}
-with {{ cleaned_records(feed) }}
+{{ record_model([feed], 'arrival_ts') }}
+with {{ cleaned_records(feed, touched_keys()) }}
 
 select
     {{ entity_id(feed) }},
@@ -113,23 +117,28 @@ where repeat_number = 1
    they were neighbours no longer. Limited to arrival_ts <= t and
    (superseded_at null or > t) it is the change log as it was known at t.
 
-   `known_at` (a SQL timestamp) applies that limit here; without it everything
-   that is known by now counts. #}
-{% macro change_log(feed, records, extracts, known_at=none) -%}
+   A record dated more than a day after it was received tells of a wrong clock
+   and is no change (cur.record_findings has it); its entity counts as present.
+
+   `known_at` (a SQL timestamp) applies that limit here; 'any' leaves it to the
+   reader; without it everything that is known by now counts. `touched` limits
+   the log to those entities. #}
+{% macro change_log(feed, records, extracts, known_at=none, touched=none) -%}
     {%- set id = entity_id(feed) -%}
-    complete_extracts as (
+    touched_records as (
         select
-            extracts.source_system,
-            extracts.stream_id,
-            extracts.extracted_at,
-            extracts.claimed_at,
-            extracts.row_count,
-            coalesce(max(records.arrival_ts), extracts.extracted_at) as arrival_ts
-        from {{ extracts }} as extracts
-        left join {{ records }} as records on extracts.stream_id = records.stream_id
-        where extracts.feed = '{{ feed }}' and extracts.complete
-        group by
-            extracts.source_system, extracts.stream_id, extracts.extracted_at, extracts.claimed_at, extracts.row_count
+            {{ ([id] + attribute_names(feed)) | join(',\n            ') }},
+            op,
+            changed_at,
+            arrival_ts,
+            ingested_at,
+            source_system,
+            stream_id,
+            kafka_partition,
+            kafka_offset,
+            record_md5
+        from {{ records }}
+        where {{ is_touched(id, touched) }}
     ),
 
     ordered_extracts as (
@@ -139,11 +148,28 @@ where repeat_number = 1
             extracted_at,
             claimed_at,
             row_count,
-            arrival_ts,
+            coalesce(arrival_ts, extracted_at) as arrival_ts,
             row_number() over (partition by source_system order by extracted_at, stream_id) as position
-        from complete_extracts
+        from {{ extracts }}
+        where feed = '{{ feed }}' and complete
     ),
 
+    {% if known_at is none -%}
+    neighbours as (
+        select
+            source_system,
+            lag(stream_id) over (partition by source_system order by position) as earlier_stream_id,
+            stream_id as later_stream_id,
+            extracted_at,
+            claimed_at,
+            row_count,
+            greatest(
+                arrival_ts, lag(arrival_ts) over (partition by source_system order by position)
+            ) as known_from,
+            cast(null as timestamp) as superseded_at
+        from ordered_extracts
+    ),
+    {%- else -%}
     -- Every earlier extract of each, with the moment the nearer ones became known.
     extract_pairs as (
         select
@@ -177,10 +203,11 @@ where repeat_number = 1
         from extract_pairs
         where between_known_from is null or between_known_from > known_from
     ),
+    {%- endif %}
 
     snapshot_keys as (
         select distinct stream_id, {{ id }}
-        from {{ records }}
+        from touched_records
         where op = 'snapshot'
     ),
 
@@ -217,7 +244,8 @@ where repeat_number = 1
             {{ column }},
             {%- endfor %}
             cast(null as timestamp) as superseded_at
-        from {{ records }}
+        from touched_records
+        where changed_at <= {{ day_after('arrival_ts') }}
         union all
         select
             {{ id }},
@@ -242,9 +270,7 @@ where repeat_number = 1
         select
             {{ change_log_columns(feed) }}
         from every_change
-        {%- if known_at is none %}
-        where superseded_at is null
-        {%- elif known_at != 'any' %}
+        {%- if known_at is not none and known_at != 'any' %}
         where arrival_ts <= {{ known_at }} and (superseded_at is null or superseded_at > {{ known_at }})
         {%- endif %}
     )

@@ -8,6 +8,13 @@
     ]) }}
 {%- endmacro %}
 
+{# The staging tables of feeds, as schema.table. #}
+{% macro staged_tables(feeds) -%}
+    {%- set tables = [] -%}
+    {%- for feed in feeds -%}{%- do tables.append('stg.' ~ feed) -%}{%- endfor -%}
+    {{ return(tables) }}
+{%- endmacro %}
+
 {% macro entity_id(feed) -%}
     {{ return({
         'owners': 'owner_id',

@@ -7,14 +7,15 @@
    instant: the last in the order of changes wins. Consecutive versions with
    the same content are one. A deletion is a version with is_deleted that
    carries the attributes last known; one before any content is no version.
-   With `known_at` (a SQL timestamp) it is the history as it was known then. #}
-{% macro scd2_history(feed, records, extracts, known_at=none) -%}
+   With `known_at` (a SQL timestamp) it is the history as it was known then;
+   with `touched` (SQL of ids) only that of those entities. #}
+{% macro scd2_history(feed, records, extracts, known_at=none, touched=none) -%}
 {%- set id = entity_id(feed) -%}
 {%- set attributes = entity_attributes(feed) -%}
 {%- set state_columns = (
     [id, 'changed_at', 'is_deletion', 'ingested_at', 'source_system', 'record_md5'] + attribute_names(feed)
 ) | join(',\n            ') -%}
-with {{ change_log(feed, records, extracts, known_at) }},
+with {{ change_log(feed, records, extracts, known_at, touched) }},
 
     ordinals as (
         select
@@ -88,6 +89,37 @@ select
     record_md5,
     ingested_at as created_at
 from openings
+{%- endmacro %}
+
+{# The feeds whose whole histories are kept; of the others cur has the present state. #}
+{% macro histories() -%}
+    {{ return(['owners', 'pets', 'devices', 'clinics', 'device_assignments', 'clinic_visits']) }}
+{%- endmacro %}
+
+{# A model of the histories of `feed`. #}
+{% macro history_model(feed) -%}
+{{ record_model([feed], entity_id(feed), after=['stg.' ~ feed]) }}
+{{ scd2_history(feed, ref('stg_' ~ feed), source('raw', 'extracts'), touched=touched_keys()) }}
+{%- endmacro %}
+
+{# A model of the present state of `feed`: the current version of what exists. #}
+{% macro current_state_model(feed) -%}
+{{ record_model([feed], entity_id(feed), after=['stg.' ~ feed]) }}
+with history as (
+    {{ scd2_history(feed, ref('stg_' ~ feed), source('raw', 'extracts'), touched=touched_keys()) | indent(4) }}
+)
+
+select
+    {{ entity_id(feed) }},
+    {%- for column in attribute_names(feed) %}
+    {{ column }},
+    {%- endfor %}
+    valid_from as changed_at,
+    source_system,
+    record_md5,
+    created_at
+from history
+where is_current and not is_deleted
 {%- endmacro %}
 
 {# CTE `<name>`: of every entity of `feed` and every row of the CTE `days`

@@ -1,1 +1,1 @@
-{{ scd2_history('clinic_visits', ref('stg_clinic_visits'), source('raw', 'extracts')) }}
+{{ history_model('clinic_visits') }}

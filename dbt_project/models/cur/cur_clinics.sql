@@ -1,1 +1,1 @@
-{{ scd2_history('clinics', ref('stg_clinics'), source('raw', 'extracts')) }}
+{{ history_model('clinics') }}

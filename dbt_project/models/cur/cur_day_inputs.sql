@@ -1,9 +1,6 @@
 with days as (
-    select
-        event_date,
-        cast(event_date as timestamp) as start_ts,
-        {{ midnight_after('event_date') }} as end_ts
-    from (select distinct event_date from {{ ref('stg_telemetry_events') }}) as event_dates
+    select event_date
+    from {{ ref('stg_telemetry_days') }}
 ),
 
 fingerprints as (

@@ -1,1 +1,1 @@
-{{ scd2_history('device_assignments', ref('stg_device_assignments'), source('raw', 'extracts')) }}
+{{ history_model('device_assignments') }}

@@ -1,3 +1,6 @@
+{{ record_model(['device_assignments'], 'device_id', after=['cur.device_assignments']) }}
+-- depends_on: {{ ref('stg_device_assignments') }}
+
 with current_assignments as (
     select
         assignment_id,
@@ -6,7 +9,7 @@ with current_assignments as (
         assigned_from,
         assigned_to
     from {{ ref('cur_device_assignments') }}
-    where is_current and not is_deleted
+    where is_current and not is_deleted and {{ is_touched('device_id', touched_keys()) }}
 ),
 
 {{ device_segments('current_assignments') }}

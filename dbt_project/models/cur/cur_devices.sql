@@ -1,1 +1,1 @@
-{{ scd2_history('devices', ref('stg_devices'), source('raw', 'extracts')) }}
+{{ history_model('devices') }}

@@ -1,1 +1,1 @@
-{{ scd2_history('owners', ref('stg_owners'), source('raw', 'extracts')) }}
+{{ history_model('owners') }}

@@ -1,1 +1,1 @@
-{{ scd2_history('pets', ref('stg_pets'), source('raw', 'extracts')) }}
+{{ history_model('pets') }}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,11 @@ from typing import Any
 from petwellness_orchestration.settings import DBT_PROJECT_DIR, PlatformSettings
 
 RESULT_EVENTS = frozenset({"LogSeedResult", "LogModelResult", "LogSnapshotResult", "LogTestResult"})
+
+
+# dbt keeps its connections, adapters and flags by process and reads the warehouse's path from
+# the environment: of two runs in one process the second waits.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 class DbtFailedError(RuntimeError):
@@ -47,7 +53,8 @@ def run_dbt(
 ) -> DbtRun:
     """Run `dbt <command>` on the platform's warehouse with a target path of its own.
 
-    The warehouse file must not be open in this process; it is closed again on return.
+    The warehouse file must not be open in this process; it is closed again on return. A second
+    call, from another thread, waits for the first.
     """
     from dbt.cli.main import dbtRunner
     from dbt_common.events.base_types import EventMsg
@@ -72,7 +79,7 @@ def run_dbt(
         "--vars", json.dumps(dict(variables)),
         "--quiet",
     ]  # fmt: skip
-    with dbt_environment(settings):
+    with _ONE_AT_A_TIME, dbt_environment(settings):
         result = dbtRunner(callbacks=[on_event]).invoke(arguments)
     if result.exception is not None:
         run.error = str(result.exception)

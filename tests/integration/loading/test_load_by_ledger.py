@@ -25,6 +25,7 @@ from ingestion.loading.duckdb_raw import (
     build_mark,
     data_time,
     dirty_days,
+    forget_ranges,
     last_load_started_at,
     latest_load_seq,
     load_history_rows,
@@ -83,7 +84,8 @@ def test_rows_and_ledger_come_as_landed(
         0,
     )
     assert loaded_extract == (
-        "day-1", "clinics", "clinic-crm", extract.stream_id, True, 3, extract.extracted_at, extract.ingested_at
+        "day-1", "clinics", "clinic-crm", extract.stream_id, True, 3, extract.extracted_at, extract.ingested_at,
+        extract.extracted_at,
     )  # fmt: skip
     assert present == datetime(2026, 6, 1, 0, 4, 2)
 
@@ -319,6 +321,19 @@ def test_dirty_days_are_those_loaded_since_the_mark(
         assert build_mark(con, WAREHOUSE_MARK) == 2
         assert con.execute("select count(*) from raw.build_marks").fetchone() == (1,)
         assert dirty_days(con, build_mark(con, WAREHOUSE_MARK)) == []
+
+
+def test_forgetting_a_range_makes_models_of_records_count_as_never_built(
+    store: LocalStore, warehouse_path: Path, land_clinics: Land
+) -> None:
+    landed = land_clinics(store, "day-1", 3)
+    load(warehouse_path, store)
+    with open_warehouse(warehouse_path) as con:
+        set_build_mark(con, WAREHOUSE_MARK, 1)
+        set_build_mark(con, "cur.clinics", 1)
+        assert forget_ranges(con, [landed]) == 3
+        assert build_mark(con, WAREHOUSE_MARK) == 1
+        assert build_mark(con, "cur.clinics") == 0
 
 
 def test_an_empty_warehouse_has_no_present_and_no_loads(warehouse_path: Path) -> None:

@@ -31,6 +31,7 @@ EXTRACTS_SCHEMA = pa.schema(
         ("row_count", pa.int64()),
         ("extracted_at", pa.timestamp("us")),
         ("claimed_at", pa.timestamp("us")),
+        ("arrival_ts", pa.timestamp("us")),
     ]
 )
 REDACTED_RANGES_SCHEMA = pa.schema(
@@ -43,10 +44,25 @@ REDACTED_RANGES_SCHEMA = pa.schema(
         ("max_arrival_ts", pa.timestamp("us")),
     ]
 )
+LOAD_HISTORY_SCHEMA = pa.schema(
+    [
+        ("stream_id", pa.string()),
+        ("kafka_partition", pa.int32()),
+        ("start_offset", pa.int64()),
+        ("end_offset", pa.int64()),
+        ("feed", pa.string()),
+        ("load_seq", pa.int64()),
+    ]
+)
+REDACTIONS_SCHEMA = pa.schema([("redaction_id", pa.string()), ("load_seq", pa.int64())])
+BUILD_MARKS_SCHEMA = pa.schema([("mark", pa.string()), ("load_seq", pa.int64())])
 RAW_SCHEMAS = {
     "telemetry_events": TELEMETRY_SCHEMA,
     "extracts": EXTRACTS_SCHEMA,
     "redacted_ranges": REDACTED_RANGES_SCHEMA,
+    "load_history": LOAD_HISTORY_SCHEMA,
+    "redactions": REDACTIONS_SCHEMA,
+    "build_marks": BUILD_MARKS_SCHEMA,
     **{feed: record_schema(feed) for feed in RECORD_FEEDS},
 }
 
@@ -117,12 +133,30 @@ class Warehouse:
         return duckdb.connect(str(self.path))
 
     def load(self, raw: Mapping[str, Rows]) -> None:
+        """Add rows to raw as one load of the ledger: a range for each stream and partition that has rows."""
         with self.connect() as con:
-            for name, rows in raw.items():
+            ledger = loaded_ranges(raw, self._latest_load(con) + 1)
+            for name, rows in {**raw, "load_history": ledger}.items():
                 if rows:
                     table = pa.Table.from_pylist([dict(row) for row in rows], schema=RAW_SCHEMAS[name])
                     con.register("new_rows", table)
                     con.execute(f"insert into raw.{name} by name from new_rows")
+
+    def redact(self, conditions: Mapping[str, str]) -> None:
+        """Delete the rows of each feed that a SQL condition covers, as an entry of the redaction ledger does."""
+        with self.connect() as con:
+            for feed, condition in conditions.items():
+                con.execute(f"delete from raw.{feed} where {condition}")
+            load_seq = self._latest_load(con) + 1
+            con.execute("insert into raw.redactions values (?, ?)", [f"redaction {load_seq}", load_seq])
+
+    @staticmethod
+    def _latest_load(con: duckdb.DuckDBPyConnection) -> int:
+        [(load_seq,)] = con.execute(
+            "select coalesce(max(load_seq), 0) from"
+            " (select load_seq from raw.load_history union all select load_seq from raw.redactions)"
+        ).fetchall()
+        return int(load_seq)
 
     def invoke(self, *args: str, variables: Mapping[str, Any] | None = None) -> Any:
         return self._dbt.invoke(self.path, *args, variables=variables)
@@ -155,6 +189,29 @@ class Warehouse:
             "where table_schema in ('stg', 'cur', 'anl', 'ml') order by 1"
         )
         return [row["name"] for row in found]
+
+
+def loaded_ranges(raw: Mapping[str, Rows], load_seq: int) -> list[dict[str, Any]]:
+    """Ledger entries of one load; an extract has one even without rows."""
+    offsets: dict[tuple[str, str, int], list[int]] = {
+        (row["feed"], row["stream_id"], 0): [] for row in raw.get("extracts", [])
+    }
+    for feed in set(raw) & {"telemetry_events", *RECORD_FEEDS}:
+        for row in raw[feed]:
+            offsets.setdefault((feed, row["stream_id"], row["kafka_partition"]), []).append(
+                row["kafka_offset"]
+            )
+    return [
+        {
+            "feed": feed,
+            "stream_id": stream_id,
+            "kafka_partition": partition,
+            "start_offset": min(found, default=0),
+            "end_offset": max(found, default=-1) + 1,
+            "load_seq": load_seq,
+        }
+        for (feed, stream_id, partition), found in offsets.items()
+    ]
 
 
 @contextmanager

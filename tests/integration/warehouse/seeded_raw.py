@@ -40,26 +40,34 @@ def record(feed: str, entity: str, changed_at: datetime, **values: Any) -> Row:
     return row
 
 
-def extract(feed: str, number: int, extracted_at: datetime, rows: list[Row], complete: bool = True) -> Raw:
+def extract(
+    feed: str,
+    number: int,
+    extracted_at: datetime,
+    rows: list[Row],
+    complete: bool = True,
+    source: str = "registry",
+) -> Raw:
     """An extract with its rows, which become snapshot records of its stream."""
-    stream_id = f"registry.{feed}.{number:03}"
+    stream_id = f"{source}.{feed}.{number:03}"
     for offset, row in enumerate(rows):
         row.update(
             stream_id=stream_id,
             kafka_offset=offset,
-            source_system="registry",
+            source_system=source,
             op="snapshot",
             extracted_at=extracted_at,
         )
     statement = {
         "extract_id": f"{number:03}",
         "feed": feed,
-        "source_system": "registry",
+        "source_system": source,
         "stream_id": stream_id,
         "complete": complete,
         "row_count": len(rows),
         "extracted_at": extracted_at,
         "claimed_at": extracted_at + timedelta(minutes=5),
+        "arrival_ts": max((row["arrival_ts"] for row in rows), default=None),
     }
     return {feed: rows, "extracts": [statement]}
 
@@ -70,53 +78,6 @@ def merged(parts: Iterable[Raw]) -> Raw:
         for name, rows in part.items():
             raw[name] += rows
     return dict(raw)
-
-
-def owner_changes(seed: int, owners: int = 250) -> Raw:
-    """Change logs of owners: streamed changes and registry extracts, coarse times so that ties happen."""
-    rng = random.Random(seed)
-    parts: list[Raw] = []
-    offset = 0
-    # Two in three only stream their changes; the others are in the registry too.
-    streamed = [f"o-{seed}-{number:03}" for number in range(2 * owners // 3)]
-    for owner_id in streamed + [f"r-{seed}-{number:03}" for number in range(owners // 3)]:
-        for _ in range(rng.randrange(0, 7)):
-            changed_at = FIRST_DAY + timedelta(hours=rng.randrange(0, 12))
-            row = record(
-                "owners",
-                owner_id,
-                changed_at,
-                arrival_ts=changed_at + timedelta(minutes=rng.choice([0, 0, 1, 600])),
-                kafka_offset=offset,
-                kafka_partition=rng.randrange(2),
-                stream_id=rng.choice(["c.owners.1", "c.owners.2"]),
-                op=rng.choice(["upsert", "upsert", "upsert", "delete"]),
-                district=rng.choice(["1", "2", None]),
-                name=rng.choice([" Ada ", "Ada", ""]),
-                consent_flags=rng.choice(['{"email":true}', None]),
-            )
-            offset += 1
-            parts.append({"owners": [row]})
-            if rng.random() < 0.2:
-                parts.append({"owners": [{**row, "kafka_offset": offset, "stream_id": "c.owners.3"}]})
-                offset += 1
-    for number in range(6):
-        extracted_at = FIRST_DAY + timedelta(hours=2 * number + rng.randrange(2))
-        arrival_ts = extracted_at + timedelta(hours=7 if number == 2 else 0)
-        rows = [
-            record(
-                "owners",
-                f"r-{seed}-{owner:03}",
-                extracted_at,
-                arrival_ts=arrival_ts,
-                district=rng.choice(["1", "1", "2"]),
-            )
-            for owner in range(owners // 2)
-            if rng.random() < 0.6
-            for _ in range(rng.choice([1, 1, 1, 2]))
-        ]
-        parts.append(extract("owners", number, extracted_at, rows, complete=number != 4))
-    return merged(parts)
 
 
 def small_world(seed: int, days: int = 9, devices: int = 5) -> Raw:

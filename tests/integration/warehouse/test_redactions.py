@@ -13,6 +13,7 @@ END = f"{FIRST_DAY + (DAYS + 4) * DAY:%Y-%m-%d %H:%M:%S}"
 # What is redacted: collar d1 from the middle of day 3 to the middle of day 5, and pet p3 with its collar d3 as a whole.
 FROM, TO = FIRST_DAY + 3 * DAY + timedelta(hours=11), FIRST_DAY + 5 * DAY + timedelta(hours=11)
 ERASED = {"pets": "pet_id", "device_assignments": "pet_id", "clinic_visits": "pet_id"}
+ERASED_RECORDS = {feed: f"{column} = 'p3'" for feed, column in ERASED.items()}
 
 
 def is_redacted(feed: str, row: dict[str, Any]) -> bool:
@@ -45,13 +46,11 @@ def test_after_a_redaction_the_touched_days_equal_a_warehouse_that_never_had_the
 
     had = make_warehouse(world)
     had.build(variables={"as_of_ts": END}, without=("unit_test", "test"))
-    with had.connect() as con:
-        con.execute(
-            "delete from raw.telemetry_events where device_id = 'd3'"
-            f" or (device_id = 'd1' and arrival_ts >= timestamp '{FROM}' and arrival_ts < timestamp '{TO}')"
-        )
-        for feed, column in ERASED.items():
-            con.execute(f"delete from raw.{feed} where {column} = 'p3'")
+    events = (
+        f"device_id = 'd3' or (device_id = 'd1'"
+        f" and arrival_ts >= timestamp '{FROM}' and arrival_ts < timestamp '{TO}')"
+    )
+    had.redact({"telemetry_events": events, **ERASED_RECORDS})
     had.load({"redacted_ranges": redacted_ranges(gone)})
     dirty = sorted({f"{row['event_ts']:%Y-%m-%d}" for row in gone["telemetry_events"]})
     had.build(variables={"dirty_days": dirty, "as_of_ts": END})
@@ -73,9 +72,7 @@ def test_a_redaction_of_records_alone_reaches_the_models(make_warehouse):
     never_had.build(variables={"as_of_ts": END}, without=("unit_test", "test"))
     had = make_warehouse(world)
     had.build(variables={"as_of_ts": END}, without=("unit_test", "test"))
-    with had.connect() as con:
-        for feed, column in ERASED.items():
-            con.execute(f"delete from raw.{feed} where {column} = 'p3'")
+    had.redact(ERASED_RECORDS)
     had.build(variables={"dirty_days": [], "as_of_ts": END}, without=("unit_test", "test"))
     with never_had.connect() as con_a, had.connect() as con_b:
         for table in never_had.tables():

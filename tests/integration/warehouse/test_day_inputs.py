@@ -1,0 +1,81 @@
+"""A day's fingerprint stands for exactly what the day reads: the same versions, the same sum; others, another."""
+
+from collections import defaultdict
+from datetime import datetime, timedelta
+
+import pytest
+from seeded_raw import FIRST_DAY, small_world
+
+DAYS = 9
+VERSIONS = {
+    "intervals": "select device_id, valid_from, valid_to, pet_id, pet_resolution from cur.device_pet_intervals",
+    "devices": "select device_id, valid_from, valid_to, record_md5, is_deleted from cur.devices",
+    "assignment_cuts": "select device_id, valid_from, valid_to from cur.assignment_cuts",
+}
+
+
+@pytest.fixture(scope="module")
+def warehouse(make_warehouse):
+    built = make_warehouse(small_world(seed=5, days=DAYS))
+    built.build("--select", "+cur_day_inputs", without=("unit_test", "test"))
+    return built
+
+
+def fingerprints(warehouse, kind):
+    rows = warehouse.rows(f"select event_date, fingerprint from cur.day_inputs where input_kind = '{kind}'")
+    return {row["event_date"]: row["fingerprint"] for row in rows}
+
+
+def assert_stands_for(found, read):
+    """`found` and `read` map days to fingerprints and to what was read: each fingerprint has one content and back."""
+    assert found.keys() == read.keys()
+    contents, sums = defaultdict(set), defaultdict(set)
+    for day, fingerprint in found.items():
+        contents[fingerprint].add(read[day])
+        sums[read[day]].add(fingerprint)
+    assert {len(seen) for seen in [*contents.values(), *sums.values()]} == {1}
+    assert len(sums) > 1, "every day reads the same; nothing was tested"
+
+
+@pytest.mark.parametrize("kind", list(VERSIONS))
+def test_a_days_fingerprint_stands_for_the_versions_that_overlap_it(warehouse, kind):
+    versions = [tuple(row.values()) for row in warehouse.rows(VERSIONS[kind])]
+    found = fingerprints(warehouse, kind)
+    read = {}
+    for day in found:
+        start = datetime(day.year, day.month, day.day)
+        end = start + timedelta(days=1)
+        read[day] = frozenset(
+            version for version in versions if version[1] < end and (version[2] is None or version[2] > start)
+        )
+    if kind == "devices":
+        # Only d0 changes, in the middle of day 4: both of its versions are read there.
+        assert {len(read[day]) for day in read} == {5, 6}
+    assert_stands_for(found, read)
+
+
+def test_a_days_fingerprint_stands_for_the_records_known_at_its_end(warehouse):
+    known = "select stream_id, kafka_partition, kafka_offset, arrival_ts from stg."
+    records = [
+        tuple(row.values())
+        for feed in ("device_assignments", "pets", "clinic_visits")
+        for row in warehouse.rows(known + feed)
+    ]
+    found = fingerprints(warehouse, "known_records")
+    read = {}
+    for day in found:
+        end = datetime(day.year, day.month, day.day) + timedelta(days=1)
+        read[day] = frozenset(record for record in records if record[3] <= end)
+    assert_stands_for(found, read)
+
+
+def test_every_day_with_events_has_a_fingerprint_of_each_kind(warehouse):
+    days = warehouse.rows(
+        "select (select count(distinct event_date) from stg.telemetry_events) as days,"
+        " count(distinct event_date) as listed, count(distinct input_kind) as kinds, count(*) as n"
+        " from cur.day_inputs"
+    )[0]
+    assert days["days"] == days["listed"] >= DAYS
+    assert days["n"] == days["listed"] * days["kinds"]
+    listed = warehouse.rows("select min(event_date) as first_day from stg.telemetry_days")
+    assert listed == [{"first_day": FIRST_DAY.date()}]
