@@ -384,3 +384,66 @@ def test_conflicts_follow_records_that_come_or_go_on_a_neighbouring_date(make_wa
     with warehouse.connect() as con:
         con.execute("delete from raw.telemetry_events where event_ts < '2026-06-03'")
     assert conflicts(["2026-06-02"]) == {"03 10": ("content", "03")}
+
+
+def test_a_context_is_owner_and_latest_completed_visit_at_its_time(make_warehouse: Any) -> None:
+    """A dbt unit test cannot give a model both layers of a feed, whose tables share their name."""
+    warehouse = make_warehouse({})
+    select = ("--select", "+cur_pet_contexts")
+    warehouse.build(*select, without=("unit_test", "test"))
+    with warehouse.connect() as con:
+        con.execute("""
+            insert into cur.pets by name
+            select * from (values
+                ('p1', 'o1', timestamp '2026-01-01', false),
+                -- Another weight, say.
+                ('p1', 'o1', timestamp '2026-02-01', false),
+                ('p1', 'o2', timestamp '2026-03-01', false),
+                ('p1', 'o2', timestamp '2026-06-01', true),
+                ('p2', 'o3', timestamp '2026-01-01', false)
+            ) as t (pet_id, owner_id, valid_from, is_deleted)
+        """)
+        con.execute("""
+            insert into cur.clinic_visits by name
+            select *, 'p1' as pet_id from (values
+                ('v1', 'c1', timestamp '2025-12-01 09:00:00', 'completed', date '2026-12-01', true, false),
+                -- Names no clinic, and a due date earlier than the one known.
+                ('v2', null, timestamp '2026-04-01 09:00:00', null, date '2026-05-01', true, false),
+                -- Missed; deleted; corrected since.
+                ('v3', 'c2', timestamp '2026-04-02 09:00:00', 'no_show', null, true, false),
+                ('v4', 'c3', timestamp '2026-04-03 09:00:00', 'completed', null, true, true),
+                ('v5', 'c4', timestamp '2026-04-04 09:00:00', 'completed', null, false, false),
+                -- Two at one moment.
+                ('v7', 'c6', timestamp '2026-05-01 09:00:00', 'completed', date '2027-05-01', true, false),
+                ('v6', 'c5', timestamp '2026-05-01 09:00:00', 'completed', null, true, false)
+            ) as t (visit_id, clinic_id, visit_ts, status, next_vaccine_due, is_current, is_deleted)
+        """)
+    warehouse.build("--select", "cur_pet_contexts", without=("unit_test", "test"))
+    rows = warehouse.rows("select * from cur.pet_contexts order by pet_id, valid_from")
+    first, second, third = (
+        datetime(2025, 12, 1, 9),
+        datetime(2026, 4, 1, 9),
+        datetime(2026, 5, 1, 9),
+    )
+    due, later_due = date(2026, 12, 1), date(2027, 5, 1)
+    assert [
+        (
+            row["valid_from"],
+            row["owner_id"],
+            row["is_deleted"],
+            row["clinic_id"],
+            row["last_visit_ts"],
+            row["next_vaccine_due"],
+        )
+        for row in rows
+    ] == [
+        (first, None, False, "c1", first, due),
+        (datetime(2026, 1, 1), "o1", False, "c1", first, due),
+        (datetime(2026, 3, 1), "o2", False, "c1", first, due),
+        (second, "o2", False, "c1", second, due),
+        (third, "o2", False, "c6", third, later_due),
+        (datetime(2026, 6, 1), None, True, "c6", third, later_due),
+        (datetime(2026, 1, 1), "o3", False, None, None, None),
+    ]
+    ends = [row["valid_to"] for row in rows]
+    assert ends == [*(row["valid_from"] for row in rows[1:6]), None, None]
