@@ -1,3 +1,5 @@
+{# What is dated after the data's present has not happened. #}
+{% set has_happened = "moments.moment_ts <= timestamp '" ~ var('as_of_ts') ~ "'" if var('as_of_ts') else 'true' %}
 {% set last_30d = 'partition by owner_id order by day_number range between 29 preceding and current row' %}
 {% set counts = {
     'session_count': "action = 'session'",
@@ -69,7 +71,7 @@ moments as (
         pet_owners.owner_id,
         appointments.scheduled_ts as moment_ts,
         'clinic' as channel,
-        appointments.status as action,
+        appointments.status as action,  -- noqa: RF04
         cast(null as integer) as duration_s
     from {{ ref('cur_appointments') }} as appointments
     inner join pet_owners
@@ -95,16 +97,13 @@ allowed as (
             and moments.moment_ts >= owners.held_from
             and (owners.valid_to is null or owners.valid_to > moments.moment_ts)
     where
-        coalesce(owners.allows_analytics, true)
+        {{ has_happened }}
+        and coalesce(owners.allows_analytics, true)
         and moments.owner_id not in (
             select refusing.owner_id
             from owners as refusing
             where refusing.is_current and not refusing.allows_analytics
         )
-        {% if var('as_of_ts') is not none %}
-        -- What is dated after the data's present has not happened.
-        and moments.moment_ts <= timestamp '{{ var("as_of_ts") }}'
-        {% endif %}
 ),
 
 days as (
