@@ -19,7 +19,7 @@ from present
 full outer join {{ ref('ml_feature_catalogue') }} as catalogue
     on present.feature_name = catalogue.feature_name and present.feature_version = catalogue.feature_version
 where
-    exists (select 1 from present as built)
+    exists (select built.feature_name from present as built)
     and (
         catalogue.feature_version is null
         or catalogue.status not in ('current', 'superseded')
