@@ -211,9 +211,9 @@ def test_in_order_of_arrival_each_alert_is_told_once_and_nothing_told_is_taken_b
     make_warehouse, rebuilt, raw
 ):
     rng = random.Random(1)
-    # In the middle of a day and of an hour; the last run brings nothing but the time.
+    # In the middle of a day and of an hour, then just after the last event; the last run brings late ones and time.
     presents = sorted(FIRST_DAY + timedelta(minutes=rng.randrange(2 * 1440, DAYS * 1440)) for _ in range(2))
-    presents += [END, END]
+    presents += [FIRST_DAY + DAYS * DAY + HOUR, END]
     batches = split(raw, lambda row: sum(row["arrival_ts"] > present for present in presents[:-1]), 4)
     warehouse = start(make_warehouse)
     told: dict[tuple[str, str], Row] = {}
