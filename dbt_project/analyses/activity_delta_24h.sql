@@ -12,7 +12,7 @@ with windows as (
 last_24h as (
     select
         events.pet_id,
-        sum(events.step_count) as steps_24h
+        cast(sum(events.step_count) as bigint) as steps_24h
     from {{ ref('anl_telemetry_events') }} as events
     inner join windows
         on events.event_ts >= windows.last_from_ts and events.event_ts < windows.until_ts
@@ -26,7 +26,7 @@ last_24h as (
 previous_24h as (
     select
         events.pet_id,
-        sum(events.step_count) as steps_previous_24h
+        cast(sum(events.step_count) as bigint) as steps_previous_24h
     from {{ ref('anl_telemetry_events') }} as events
     inner join windows
         on events.event_ts >= windows.previous_from_ts and events.event_ts < windows.last_from_ts

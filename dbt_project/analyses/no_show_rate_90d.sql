@@ -4,7 +4,7 @@
 
 select
     clinic_id,
-    sum(case when status = 'no_show' then 1 else 0 end) as no_shows,
+    cast(sum(case when status = 'no_show' then 1 else 0 end) as bigint) as no_shows,
     count(*) as scheduled,
     {{ ratio_of("sum(case when status = 'no_show' then 1 else 0 end)", 'count(*)') }} as no_show_rate
 from {{ ref('cur_clinic_visits') }}

@@ -28,7 +28,8 @@
     {%- endif -%}
 {%- endmacro %}
 
-{# The rules with the span in which each version holds, as a select. #}
+{# The rules with the span in which each version holds, as a select; is_low_bad
+   says that low values are the bad ones. #}
 {% macro alert_rules() -%}
     select
         rule,
@@ -36,6 +37,7 @@
         unit,
         threshold,
         clear_threshold,
+        clear_threshold > threshold as is_low_bad,
         window_hours,
         min_window_minutes,
         min_baseline_minutes,

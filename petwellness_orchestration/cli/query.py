@@ -88,10 +88,10 @@ def saved_sql(name: str, as_of: datetime) -> str:
 
 def _newest_arrival(con: duckdb.DuckDBPyConnection) -> datetime:
     """The present of the published data (naive UTC)."""
-    row = con.execute("select max(arrival_ts) from anl.telemetry_events").fetchone()
-    if row is None or row[0] is None:
+    [(newest,)] = con.execute("select max(arrival_ts) from anl.telemetry_events").fetchall()
+    if newest is None:
         raise QueryFailedError("no telemetry is published, so the data has no present; give --as-of")
-    return row[0]
+    return newest
 
 
 TABLES_SQL = """

@@ -103,7 +103,7 @@ sensed as (
         baseline_observed_minutes,
         window_worn_minutes,
         baseline_worn_minutes,
-        window_worn_minutes + baseline_worn_minutes > 0 as has_contact_sensor
+        window_worn_minutes + baseline_worn_minutes > 0 as has_contact
     from windows
     where {{ date_in_days('event_date', signal_days) }}
 ),
@@ -115,9 +115,9 @@ minutes as (
         rule,
         cast(window_amount as decimal(12, 0)) as window_amount,
         cast(baseline_amount as decimal(12, 0)) as baseline_amount,
-        cast(case when has_contact_sensor then window_worn_minutes else window_observed_minutes end as decimal(6, 0))
+        cast(case when has_contact then window_worn_minutes else window_observed_minutes end as decimal(6, 0))
             as window_minutes,
-        cast(case when has_contact_sensor then baseline_worn_minutes else baseline_observed_minutes end as decimal(6, 0))
+        cast(case when has_contact then baseline_worn_minutes else baseline_observed_minutes end as decimal(6, 0))
             as baseline_minutes
     from sensed
 ),
@@ -232,13 +232,10 @@ flavoured as (
         judged.observed_value,
         judged.baseline_value,
         case
-            when rules.clear_threshold > rules.threshold
-                then case
-                    when judged.observed <= rules.threshold * judged.reference then 'bad'
-                    when judged.observed >= rules.clear_threshold * judged.reference then 'clear'
-                end
-            when judged.observed >= rules.threshold * judged.reference then 'bad'
-            when judged.observed <= rules.clear_threshold * judged.reference then 'clear'
+            when rules.is_low_bad and judged.observed <= rules.threshold * judged.reference then 'bad'
+            when rules.is_low_bad and judged.observed >= rules.clear_threshold * judged.reference then 'clear'
+            when not rules.is_low_bad and judged.observed >= rules.threshold * judged.reference then 'bad'
+            when not rules.is_low_bad and judged.observed <= rules.clear_threshold * judged.reference then 'clear'
         end as flavour
     from judged
     inner join rules on judged.rule = rules.rule and judged.rule_version = rules.rule_version
