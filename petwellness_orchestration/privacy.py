@@ -23,9 +23,9 @@ MARK_NAME = "privacy.json"
 
 # Restricted data, or data that is looked at as tables; and the salt itself.
 _NO_LOGS = frozenset({"lake", "published", "scratch", "truth", "salt"})
-# A program's own state, and dbt's copies of the project's source: compiled SQL is in files of its own.
+# A program's own state, fitted models, and dbt's copies of the project's source: compiled SQL is in files of its own.
 _NO_LOG_SUFFIXES = frozenset(
-    {".duckdb", ".wal", ".db", ".db-wal", ".db-shm", ".db-journal", ".msgpack", ".gpickle"}
+    {".duckdb", ".wal", ".db", ".db-wal", ".db-shm", ".db-journal", ".msgpack", ".gpickle", ".joblib"}
 )
 _NO_LOG_NAMES = frozenset({"manifest.json", "semantic_manifest.json", "graph_summary.json"})
 
