@@ -71,19 +71,19 @@ overdue_changes as (
     select
         clinic_id,
         date_day,
-        sum(change) as overdue_change
+        sum(day_change) as overdue_change
     from (
         select
             clinic_id,
             first_day as date_day,
-            1 as change
+            1 as day_change
         from overdue_spans
         where first_day < end_day
         union all
         select
             clinic_id,
             end_day as date_day,
-            -1 as change
+            -1 as day_change
         from overdue_spans
         where first_day < end_day
     ) as changes

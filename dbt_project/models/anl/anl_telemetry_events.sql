@@ -14,13 +14,13 @@
 -- join neither adds nor drops rows.
 with contexts as (
     select
-        device_id,
-        pet_id,
-        pet_resolution,
-        owner_id,
-        clinic_id,
-        valid_from,
-        coalesce(valid_to, timestamp '9999-12-31 00:00:00') as valid_to
+        spans.device_id,
+        spans.pet_id,
+        spans.pet_resolution,
+        spans.owner_id,
+        spans.clinic_id,
+        spans.valid_from,
+        coalesce(spans.valid_to, timestamp '9999-12-31 00:00:00') as valid_to
     from {{ ref('cur_device_contexts') }} as spans
     where {{ span_in_days('spans.valid_from', 'spans.valid_to', days) }}
 )

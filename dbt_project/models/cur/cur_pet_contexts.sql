@@ -3,7 +3,7 @@
 {% set keys = touched_keys() %}
 {% set touched = touched_in_cte('pet_id', keys) %}
 
-with {{ touched_cte('pet_id', keys) }}
+{{ with_touched('pet_id', keys) }}
 completed_visits as (
     select
         pet_id,
