@@ -11,7 +11,7 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test dev lint format fuzz bench chaos bench-collector bench-day kafka-up kafka-down clean
+.PHONY: help install demo test dev lint format fuzz bench chaos bench-collector bench-day bench-warehouse kafka-up kafka-down clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ bench-collector: install ## The collector on Apache Kafka: against a naive loop,
 
 bench-day: install ## A simulated day through Kafka, collector and compaction (DEVICES=50000)
 	@$(BIN)/python -m benchmarks.day --devices $(or $(DEVICES),50000)
+
+bench-warehouse: install ## Increments on short and long histories, a whole day, readers (DEVICES=1000 DAY_DEVICES=50000)
+	@$(BIN)/python -m benchmarks.warehouse --devices $(or $(DEVICES),1000) --day-devices $(or $(DAY_DEVICES),50000)
 
 chaos: install ## Kill, freeze and cut off collectors at every step, then look for every record; to build/chaos.json
 	@$(BIN)/python -m chaos

@@ -14,6 +14,11 @@ AIM_TIMES_NAIVE = 5.0
 AIM_SHARE_OF_ENCODER = 0.5
 AIM_MEMORY_RATIO = 1.1
 AIM_DAY_FILES = 10_000
+AIM_INCREMENT_RATIO = 1.3
+AIM_WHOLE_DAY_RATIO = 3.0
+AIM_WHOLE_DAY_BYTES = 8_000_000_000
+AIM_CLINIC_MONTH_MS = 50
+AIM_YEAR_OF_MINUTES_MS = 45
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,16 @@ AIMS = (
     Aim("collector", "share_of_encoder", "of what encoding alone reaches", at_least=AIM_SHARE_OF_ENCODER),
     Aim("collector", "memory_ratio", "times the memory for ten times the backlog", at_most=AIM_MEMORY_RATIO),
     Aim("day", "objects", "objects of a day of 50,000 collars", at_most=AIM_DAY_FILES),
+    Aim("warehouse", "increment_ratio", "times a day on the short history", at_most=AIM_INCREMENT_RATIO),
+    Aim(
+        "warehouse",
+        "day_ratio",
+        "times loading, sorting and writing a large day",
+        at_most=AIM_WHOLE_DAY_RATIO,
+    ),
+    Aim("warehouse", "day_peak_bytes", "bytes for a large day", at_most=AIM_WHOLE_DAY_BYTES),
+    Aim("warehouse", "clinic_month_p95_ms", "ms, p95, beside a writer", at_most=AIM_CLINIC_MONTH_MS),
+    Aim("warehouse", "year_of_minutes_p95_ms", "ms, p95, beside a writer", at_most=AIM_YEAR_OF_MINUTES_MS),
     Aim("simulator", "events_per_s", "events/s on one core", at_least=AIM_EVENTS_PER_S),
     Aim("code_location", "ratio", "times the bare import", at_most=AIM_RATIO),
     Aim("demo", "wall_s", "s in all", at_most=AIM_TOTAL_S),

@@ -44,10 +44,11 @@ HOURS = 24
 # One event in so many is received a day late, so that a night rebuilds two days.
 LATE_EVERY = 200
 INCREMENTS = 3
+# Days of a fleet beyond its history: the increments, and one more that readers read beside.
+ADDED_DAYS = INCREMENTS + 1
 COLLARS_PER_CLINIC = 1_250
 COLLARS_PER_HOUSEHOLD = 1.22
 DAY_MEMORY = "5GB"
-READS = 60
 YEAR_OF_MINUTES = 365 * MINUTES
 BYTES_PER_ROW = 400
 
@@ -110,7 +111,7 @@ def hour_table(device_ids: pa.Array, clinic_ids: pa.Array, first_minute: datetim
     arrival_us += int(first_minute.replace(tzinfo=UTC).timestamp()) * 1_000_000
     late = np.arange(count) % LATE_EVERY == 0
     event_us = arrival_us - 2_000_000 - np.where(late, 86_400_000_000, 0)
-    # 20 ids of 16 digits a microsecond would be needed to meet twice.
+    # Unlike as long as there are fewer collars than that.
     ids = [f"{number:016x}" for number in (event_us * 100_003 + device).tolist()]
     numbers: dict[str, Any] = {
         "accel_x_g": draws.integers(-20_000, 20_000, count),
@@ -186,14 +187,14 @@ def land_day(store: ObjectStore, fleet: Fleet, day: date) -> int:
 
 
 REFRESH = """
-import json, resource, time
+import json, time
+from ingestion.memory import peak_memory_bytes
 from petwellness_orchestration.cli.runs import REFRESH, run_job
 from petwellness_orchestration.settings import load_settings
 began = time.perf_counter()
 done = run_job(load_settings(), REFRESH)
 wall_s = time.perf_counter() - began
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps([done.success, done.error, done.step_seconds, wall_s, peak]))
+print(json.dumps([done.success, done.error, done.step_seconds, wall_s, peak_memory_bytes()]))
 """
 
 
@@ -237,7 +238,7 @@ def history(home: Path, fleet: Fleet, days: int, say: Say) -> ObjectStore:
 def increment(folder: Path, devices: int, short: int, long: int, say: Say) -> dict[str, Any]:
     """Seconds of one more day on each history, in turns; the ratio of their medians."""
     lengths = {"short": short, "long": long}
-    fleets = {name: fleet_of(devices, days + INCREMENTS) for name, days in lengths.items()}
+    fleets = {name: fleet_of(devices, days + ADDED_DAYS) for name, days in lengths.items()}
     stores = {name: history(folder / name, fleets[name], days, say) for name, days in lengths.items()}
     found: dict[str, list[Refresh]] = {name: [] for name in lengths}
     for number in range(INCREMENTS):
@@ -262,8 +263,9 @@ def increment(folder: Path, devices: int, short: int, long: int, say: Say) -> di
 
 
 BASELINE = """
-import glob, json, resource, sys, time
+import json, sys, time
 import duckdb
+from ingestion.memory import peak_memory_bytes
 lake, scratch, memory = sys.argv[1:]
 began = time.perf_counter()
 con = duckdb.connect(scratch + "/baseline.duckdb")
@@ -277,8 +279,7 @@ con.execute(
     " (format parquet, compression zstd)"
 )
 con.close()
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps([time.perf_counter() - began, peak]))
+print(json.dumps([time.perf_counter() - began, peak_memory_bytes()]))
 """
 
 
@@ -367,13 +368,13 @@ def readers(home: Path, land_one_more: Callable[[], Any], say: Say) -> dict[str,
 
 def run(devices: int, short: int, long: int, day_devices: int, folder: Path, say: Say) -> dict[str, Any]:
     """All figures; 0 `day_devices` leaves the large day out."""
+    from ingestion.lake.store import LocalStore
+
     added = increment(folder, devices, short, long, say)
-    long_fleet = fleet_of(devices, long + INCREMENTS + 1)
 
     def one_more() -> None:
-        from ingestion.lake.store import LocalStore
-
-        land_day(LocalStore(folder / "long" / "lake"), long_fleet, START + timedelta(days=long + INCREMENTS))
+        last = START + timedelta(days=long + INCREMENTS)
+        land_day(LocalStore(folder / "long" / "lake"), fleet_of(devices, long + ADDED_DAYS), last)
 
     say("reading while a refresh writes ...")
     read = readers(folder / "long", one_more, say)
