@@ -24,7 +24,7 @@ KEYS = 90
 BATCHES = 4
 HOUR = timedelta(hours=1)
 MODELS = (
-    *(f"stg_{feed}" for feed in (*HISTORIES, "appointments", "breeds")),
+    *(f"stg_{feed}" for feed in RECORD_FEEDS),
     *(f"cur_{feed}" for feed in (*HISTORIES, "appointments")),
     *("stg_record_duplicates", "cur_record_days", "cur_record_findings"),
     *("cur_device_pet_intervals", "cur_assignment_cuts"),
