@@ -81,7 +81,10 @@ def test_a_sensor_that_is_wrong_is_out_of_range(holding: Holding) -> None:
 def test_no_activity_is_neither_in_nor_out_of_range(holding: Holding) -> None:
     result, metadata = evaluated(checks.values_in_range, holding(ACTIVITY))
     assert result.passed
-    assert (metadata["status"], metadata["reason"]) == ("not applicable", "no pet has activity on the days that were rebuilt")
+    assert (metadata["status"], metadata["reason"]) == (
+        "not applicable",
+        "no pet has activity on the days that were rebuilt",
+    )
 
 
 def heartbeats(*ratios: str) -> list[str]:
