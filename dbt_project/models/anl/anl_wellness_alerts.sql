@@ -209,6 +209,7 @@ select
     alerts.rule,
     rules.severity,
     alerts.raised_at,
+    cast(alerts.raised_at as date) as raised_date,
     alerts.closed_at,
     alerts.closed_at is null as is_open,
     alerts.close_reason,

@@ -1,0 +1,30 @@
+{{ config(meta={'dagster': {'ref': {'name': 'anl_clinics'}}}) }}
+-- Every key that a fact names is in its dimension; a fact without one joins to
+-- 'unknown'. Facts kept by day are looked at on the run's days. Returns what is missing.
+{% set days = var('dirty_days') %}
+{% set keys = [
+    ['anl_pet_daily_summary', 'pet_id', 'anl_pets', 'pet_id', 'event_date'],
+    ['anl_pet_daily_summary', 'owner_id', 'anl_owners', 'owner_id', 'event_date'],
+    ['anl_pet_daily_summary', 'clinic_id', 'anl_clinics', 'clinic_id', 'event_date'],
+    ['anl_pet_daily_summary', 'event_date', 'anl_dates', 'date_day', 'event_date'],
+    ['anl_clinic_daily_collars', 'clinic_id', 'anl_clinics', 'clinic_id', 'event_date'],
+    ['anl_clinic_daily_collars', 'event_date', 'anl_dates', 'date_day', 'event_date'],
+    ['anl_clinic_kpis', 'clinic_id', 'anl_clinics', 'clinic_id', none],
+    ['anl_clinic_kpis', 'date_day', 'anl_dates', 'date_day', none],
+    ['anl_owner_engagement', 'owner_id', 'anl_owners', 'owner_id', none],
+    ['anl_owner_engagement', 'event_date', 'anl_dates', 'date_day', none],
+    ['anl_wellness_alerts', 'pet_id', 'anl_pets', 'pet_id', none],
+    ['anl_wellness_alerts', 'owner_id', 'anl_owners', 'owner_id', none],
+    ['anl_wellness_alerts', 'clinic_id', 'anl_clinics', 'clinic_id', none],
+    ['anl_wellness_alerts', 'raised_date', 'anl_dates', 'date_day', none],
+] %}
+{% for fact, key, dimension, id, day in keys %}
+{% if not loop.first %}union all{% endif %}
+select
+    '{{ fact }}.{{ key }}' as fact_key,
+    cast(facts.{{ key }} as varchar) as missing_value
+from {{ ref(fact) }} as facts
+where
+    {{ date_in_days('facts.' ~ day, days) if day else 'true' }}
+    and facts.{{ key }} not in (select known.{{ id }} from {{ ref(dimension) }} as known)
+{% endfor %}
