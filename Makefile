@@ -11,7 +11,7 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test dev lint format fuzz bench chaos bench-collector bench-day bench-warehouse kafka-up kafka-down clean
+.PHONY: help install demo test dev lint format fuzz powerbi bench chaos bench-collector bench-day bench-warehouse kafka-up kafka-down clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ kafka-down: install ## Stop it; its data stay in build/kafka
 
 fuzz: install ## A million fuzzed messages against the strict reference, to build/fuzz.json
 	@$(BIN)/python -m fuzz
+
+powerbi: install ## The Power BI project, from the dbt manifest
+	@$(BIN)/python -m powerbi
 
 clean: ## Remove state, build output and the virtual environment
 	@test ! -e build/kafka/kafka.json || $(BIN)/python -m infrastructure.kafka down

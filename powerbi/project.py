@@ -141,9 +141,7 @@ def _fact(fact: Fact, model: Mapping[str, Any], of_metrics: Iterable[Measure]) -
     own = [measure for measure in of_metrics if measure.table == fact.name]
     needed = {*fact.keys, *fact.attributes}.union(*(measure.columns for measure in own))
     names = [column for column in model["columns"] if column in needed]
-    columns = [
-        _column(fact.name, model, column, is_hidden=column not in fact.attributes) for column in names
-    ]
+    columns = [_column(fact.name, model, column, is_hidden=column not in fact.attributes) for column in names]
     keys = [key for key in fact.keys if model["columns"][key]["data_type"] == "varchar"]
     return _table(fact.name, model, [*map(_measure, own), *columns], names, keys, {})
 
@@ -295,7 +293,9 @@ def _model(tables: Iterable[str]) -> str:
         },
         children=(Node("annotation __PBI_TimeIntelligenceEnabled = 0"),),
     )
-    refs = [f"ref table {quoted(table)}" for table in tables] + [f"ref role {quoted(role.name)}" for role in ROLES]
+    refs = [f"ref table {quoted(table)}" for table in tables] + [
+        f"ref role {quoted(role.name)}" for role in ROLES
+    ]
     return document([model]) + "\n" + "\n".join(refs) + "\n"
 
 

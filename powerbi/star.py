@@ -94,7 +94,10 @@ COLUMN_NAMES = {
 ACCESS_TABLE = "Clinic Access"
 ACCESS_COLUMNS = {
     "clinic_id": ("Clinic ID", "Clinic that the user may see."),
-    "user_principal_name": ("User Principal Name", "Sign-in name of the user in Power BI, as an e-mail address."),
+    "user_principal_name": (
+        "User Principal Name",
+        "Sign-in name of the user in Power BI, as an e-mail address.",
+    ),
 }
 
 _MY_CLINICS = (
