@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +89,7 @@ def _dax(metric: Mapping[str, Any], metrics: Mapping[str, Any], base: _Base) -> 
     parameters = metric["type_params"]
     match metric["type"]:
         case "simple":
-            return _filtered(metric, base, _aggregated(metric, base))
+            return _aggregated(metric, base)
         case "ratio":
             sides = (metrics[parameters[side]["name"]]["label"] for side in ("numerator", "denominator"))
             return "DIVIDE({})".format(", ".join(f"[{label}]" for label in sides))
@@ -102,21 +102,28 @@ def _aggregated(metric: Mapping[str, Any], base: _Base) -> str:
     if not re.fullmatch(r"\w+", base.expr):
         raise MetricNotTranslatableError(metric["name"], f"{base.expr!r} is no column")
     column = dax_column(base.table, base.expr)
+    conditions = list(_conditions(metric, base))
     if base.agg == "sum_boolean":
-        return f"CALCULATE(COUNTROWS('{base.table}'), KEEPFILTERS({column} = TRUE()))"
-    if base.agg not in _AGGREGATIONS:
+        total = f"COUNTROWS('{base.table}')"
+        conditions.insert(0, f"{column} = TRUE()")
+    elif base.agg in _AGGREGATIONS:
+        total = f"{_AGGREGATIONS[base.agg]}({column})"
+    else:
         raise MetricNotTranslatableError(metric["name"], f"its aggregation is {base.agg}")
-    total = f"{_AGGREGATIONS[base.agg]}({column})"
     if base.last_of is None:
-        return total
+        return _where(total, conditions)
     day = dax_column(base.table, base.last_of)
-    return f"VAR last_day = MAX({day}) RETURN CALCULATE({total}, KEEPFILTERS({day} = last_day))"
+    return f"VAR last_day = MAX({day}) RETURN {_where(total, [*conditions, f'{day} = last_day'])}"
 
 
-def _filtered(metric: Mapping[str, Any], base: _Base, dax: str) -> str:
+def _conditions(metric: Mapping[str, Any], base: _Base) -> Iterator[str]:
     for where in (metric["filter"] or {}).get("where_filters", []):
         found = _FILTER.fullmatch(where["where_sql_template"])
         if not found:
             raise MetricNotTranslatableError(metric["name"], f"its filter is {where['where_sql_template']}")
-        dax = f'CALCULATE({dax}, KEEPFILTERS({dax_column(base.table, found[1])} = "{found[2]}"))'
-    return dax
+        yield f'{dax_column(base.table, found[1])} = "{found[2]}"'
+
+
+def _where(total: str, conditions: Iterable[str]) -> str:
+    kept = "".join(f", KEEPFILTERS({condition})" for condition in conditions)
+    return f"CALCULATE({total}{kept})" if kept else total

@@ -3,13 +3,15 @@
 import json
 import re
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from powerbi.project import project_files
+from powerbi.measures import MetricNotTranslatableError
+from powerbi.project import PersonalColumnError, project_files
 
 FOLDER = Path(__file__).resolve().parents[3] / "powerbi"
 DEFINITION = FOLDER / "PetWellness.SemanticModel" / "definition"
@@ -76,8 +78,7 @@ def read(path: Path) -> list[Block]:
             continue
         inside = next((i for i, block in enumerate(stack) if block.line.endswith("=")), None)
         if inside is not None and depth > inside:
-            # A line of an expression: two tabs deeper than what it belongs to.
-            assert depth >= inside + 1, f"{path.name}:{number}"
+            # A line of an expression is two tabs deeper than what it belongs to.
             continue
         assert depth <= len(stack) - 1, f"{path.name}:{number} is indented under nothing"
         block = Block(line, description)
@@ -134,6 +135,26 @@ def test_the_committed_files_are_what_the_manifest_makes(manifest: dict[str, Any
     assert differing == [], "run `make powerbi`"
 
 
+def test_a_personal_column_is_refused(manifest: dict[str, Any]) -> None:
+    tagged = deepcopy(manifest)
+    tagged["nodes"]["model.petwellness.anl_pets"]["columns"]["pet_name"]["meta"] = {"pii": True}
+    with pytest.raises(PersonalColumnError, match=r"anl_pets\.pet_name"):
+        project_files(tagged)
+
+
+def test_a_metric_that_has_no_translation_is_refused_until_it_brings_its_own(
+    manifest: dict[str, Any],
+) -> None:
+    other = deepcopy(manifest)
+    metric = other["metrics"]["metric.petwellness.open_critical_alerts"]
+    metric["filter"]["where_filters"][0]["where_sql_template"] = "{{ Dimension('pet__species') }} like 'd%'"
+    with pytest.raises(MetricNotTranslatableError, match="open_critical_alerts"):
+        project_files(other)
+    metric["config"]["meta"]["dax"] = "COUNTROWS('Wellness Alerts')"
+    text = project_files(other)["PetWellness.SemanticModel/definition/tables/Wellness Alerts.tmdl"]
+    assert "measure 'Open Critical Alerts' = COUNTROWS('Wellness Alerts')" in text
+
+
 def test_every_column_is_one_of_the_warehouse_of_its_type_and_not_personal(
     manifest: dict[str, Any], tables: dict[str, Block]
 ) -> None:
@@ -160,7 +181,7 @@ def test_every_relationship_is_many_to_one_onto_a_column_that_a_test_holds_uniqu
         (node["attached_node"], node["test_metadata"]["kwargs"]["columns"][0])
         for node in manifest["nodes"].values()
         if node["resource_type"] == "test"
-        and (node["test_metadata"] or {}).get("name") == "unique_combination"
+        and node.get("test_metadata", {}).get("name") == "unique_combination"
         and len(node["test_metadata"]["kwargs"]["columns"]) == 1
     }
     ends = []
@@ -224,7 +245,7 @@ def test_a_rate_is_divided_from_its_sums(tables: dict[str, Block]) -> None:
     assert measures["No-Shows"] == "SUM('Clinic Days'[No Show Count])"
     assert measures["Openable Messages Sent"] == "[Push Messages Sent] + [E-Mails Sent]"
     assert measures["Open Critical Alerts"] == (
-        "CALCULATE(CALCULATE(COUNTROWS('Wellness Alerts'), KEEPFILTERS('Wellness Alerts'[Is Open] = TRUE())),"
+        "CALCULATE(COUNTROWS('Wellness Alerts'), KEEPFILTERS('Wellness Alerts'[Is Open] = TRUE()),"
         " KEEPFILTERS('Wellness Alerts'[Severity] = \"critical\"))"
     )
 

@@ -1,7 +1,7 @@
 """The star: dimensions keep every fact and say nothing personal; metrics are those worked out by hand."""
 
 import json
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,12 @@ def warehouse(make_warehouse: Any) -> Any:
     built.build(
         *("--select", "+star_keys_have_dimensions"),
         variables={"as_of_ts": f"{FIRST_DAY:%Y-%m-%d %H:%M:%S}"},
+        without=("unit_test", "test"),
     )
+    checked = built.invoke(
+        "test", "--select", "star_keys_have_dimensions", "anl_pets", "anl_owners", "anl_clinics"
+    )
+    assert checked.success, [item.message for item in checked.result.results]
     return built
 
 
@@ -206,5 +211,5 @@ def test_alerts_are_counted_by_whether_they_are_open_and_by_severity(ask: Any) -
 
 def test_what_cannot_be_seen_opened_is_no_part_of_the_open_rate(ask: Any) -> None:
     assert ask(["messages_opened", "engagement_open_rate"], ["metric_time__month"]) == [
-        (date(2026, 6, 1), 3, 0.75)
+        (datetime(2026, 6, 1), 3, 0.75)
     ]
