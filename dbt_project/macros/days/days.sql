@@ -169,7 +169,12 @@
     where input_kind in ('{{ kinds | join("', '") }}')
     {%- if (config.get('meta') or {}).get('judges_hours') %}
     union all
-    select '{{ this.schema }}.{{ this.identifier }}', 'present', cast(moment as date), cast({{ epoch_us('moment') }} as varchar)
+    select
+        '{{ this.schema }}.{{ this.identifier }}',
+        'present',
+        -- The day of the first hour that is not judged yet, the day before right after midnight.
+        cast({{ minutes_after(hours_after('moment', -1), -grace_minutes()) }} as date),
+        cast({{ epoch_us('moment') }} as varchar)
     from (select {{ data_present() }} as moment) as present
     where moment is not null
     {%- endif %}
