@@ -21,7 +21,7 @@ SMALL_FLEET = {
     # One salt for all, so that the hashes of two state folders can be compared.
     "PETWELLNESS_SALT": "salt of the tests",
 }
-DEMO_TIMEOUT_S = 240
+DEMO_TIMEOUT_S = 480
 
 Petwellness = Callable[..., "subprocess.CompletedProcess[str]"]
 
