@@ -34,6 +34,10 @@ def home(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             " cast(timestamp '2026-06-01' + i * interval 20 minute as date) as event_date"
             f" from range({10 * ROWS_PER_DAY}) as t(i)"
         )
+        con.execute(
+            "create table anl.telemetry_summary_hourly as"
+            " select 'p1' as pet_id, timestamp '2026-09-01' as hour_ts, date '2026-09-01' as event_date"
+        )
         con.execute("create table raw.before as from anl.telemetry_events")
         con.execute(
             "insert into raw.redacted_ranges values"
@@ -69,7 +73,7 @@ def test_days_are_planned_moved_and_brought_back(
     moved = petwellness("retain", env=environment)
     assert moved.returncode == 0, moved.stdout + moved.stderr
     assert "cold/anl/telemetry_events: 6 days, 432 rows moved" in moved.stdout
-    assert "done; 1 checks passed" in moved.stdout
+    assert "done; 2 checks passed" in moved.stdout
     assert {*rows_by_day(home, "anl.telemetry_events")} == {*before} - {*DUE}
     in_force = load_cold_days(LocalStore(home / "lake"))
     assert {day: one.rows for (_, day), one in in_force.items()} == dict.fromkeys(DUE, ROWS_PER_DAY)
@@ -90,7 +94,11 @@ def test_days_are_planned_moved_and_brought_back(
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("2020-01-01",), "anl.telemetry_events has no rows of 2020-01-01"),
+        (
+            ("2020-01-01", "--table", "anl.telemetry_events"),
+            "anl.telemetry_events has no rows of 2020-01-01",
+        ),
+        (("2020-01-01",), "has no rows of 2020-01-01"),
         (
             ("2026-06-01", "--table", "cur.owners"),
             "no table 'cur.owners' has a retention limit; choose one of",
