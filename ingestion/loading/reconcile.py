@@ -169,12 +169,14 @@ def row_findings(key: RangeKey, manifest: Manifest, raw: RawRange) -> list[Findi
 def read_raw_ranges(
     con: duckdb.DuckDBPyConnection, since_seq: int = 0, claimed_from: datetime | None = None
 ) -> tuple[dict[RangeKey, RawRange], int]:
-    """Every ledger entry of a load after `since_seq` with what its table holds of it, and the rows of no entry.
+    """Every ledger entry of a load after `since_seq` with what its table holds of it, and how many rows are of none.
 
     Of the tables only rows of ranges claimed at or after `claimed_from` (naive UTC) are
-    read; it has to lie at or before the claims of those loads. A range has one main
-    object, so its distinct offsets are those of one source file: rows that came under a
-    second name repeat them.
+    read; it has to lie at or before the claims of those loads. Rows of no entry are
+    counted without reading any: what the tables hold beyond the ledger, less what the
+    ranges that were read explain; negative when rows of an older range are gone. A range
+    has one main object, so its distinct offsets are those of one source file: rows that
+    came under a second name repeat them.
     """
     bound = "true" if claimed_from is None else f"ingested_at >= timestamp '{claimed_from}'"
     counts = " union all ".join(
@@ -209,4 +211,16 @@ def read_raw_ranges(
         for r in rows
         if r[0] is not None and r[8] > since_seq
     }
-    return ranges, sum(r[5] for r in rows if r[0] is None)
+    explained = sum(r.table_rows + r.redacted_rows - r.ledger_rows for r in ranges.values())
+    return ranges, _rows_beyond_the_ledger(con) - explained
+
+
+def _rows_beyond_the_ledger(con: duckdb.DuckDBPyConnection) -> int:
+    """Rows of all raw tables and redacted ones, less those that the ledger counts."""
+    held = " + ".join(f"(select count(*) from raw.{feed})" for feed in (TELEMETRY_FEED, *RECORD_FEED_NAMES))
+    [(surplus,)] = con.execute(
+        f"select {held}"
+        " + (select coalesce(sum(redacted_count), 0) from raw.redacted_ranges)"
+        " - (select coalesce(sum(row_count), 0) from raw.load_history)"
+    ).fetchall()
+    return int(surplus)
