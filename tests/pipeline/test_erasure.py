@@ -41,8 +41,8 @@ def erased_home(
     env = small_fleet_environment(home)
     with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as con:
         [(owner,)] = con.execute(
-            "select owner_id from cur.pets inner join anl.telemetry_events using (pet_id)"
-            " where is_current group by owner_id order by count(*) desc, owner_id limit 1"
+            "select pets.owner_id from cur.pets as pets inner join anl.telemetry_events using (pet_id)"
+            " where is_current group by pets.owner_id order by count(*) desc, pets.owner_id limit 1"
         ).fetchall()
     planned = succeed(petwellness, env, "erase", owner, "--reason", "request 12", "--dry-run")
     assert "rows in raw.telemetry_events" in planned
