@@ -55,10 +55,9 @@ BYTES_PER_ROW = 400
 
 @dataclass(frozen=True)
 class Refresh:
-    """One run of the job: seconds of its steps and by the wall, and the most memory its process had."""
+    """One run of the job: seconds of its steps, and the most memory its process had."""
 
     steps_s: dict[str, float]
-    wall_s: float
     peak_bytes: int
 
     @property
@@ -111,7 +110,7 @@ def hour_table(device_ids: pa.Array, clinic_ids: pa.Array, first_minute: datetim
     arrival_us += int(first_minute.replace(tzinfo=UTC).timestamp()) * 1_000_000
     late = np.arange(count) % LATE_EVERY == 0
     event_us = arrival_us - 2_000_000 - np.where(late, 86_400_000_000, 0)
-    # Unlike as long as there are fewer collars than that.
+    # Unlike for up to 100,003 collars.
     ids = [f"{number:016x}" for number in (event_us * 100_003 + device).tolist()]
     numbers: dict[str, Any] = {
         "accel_x_g": draws.integers(-20_000, 20_000, count),
@@ -187,14 +186,12 @@ def land_day(store: ObjectStore, fleet: Fleet, day: date) -> int:
 
 
 REFRESH = """
-import json, time
+import json
 from ingestion.memory import peak_memory_bytes
 from petwellness_orchestration.cli.runs import REFRESH, run_job
 from petwellness_orchestration.settings import load_settings
-began = time.perf_counter()
 done = run_job(load_settings(), REFRESH)
-wall_s = time.perf_counter() - began
-print(json.dumps([done.success, done.error, done.step_seconds, wall_s, peak_memory_bytes()]))
+print(json.dumps([done.success, done.error, done.step_seconds, peak_memory_bytes()]))
 """
 
 
@@ -216,10 +213,10 @@ def refresh(home: Path, memory: str | None = None) -> Refresh:
     lines = done.stdout.strip().splitlines()
     if done.returncode != 0 or not lines:
         raise RuntimeError(f"the refresh ended with exit code {done.returncode}: {done.stderr[-2000:]}")
-    success, error, steps, wall_s, peak_bytes = json.loads(lines[-1])
+    success, error, steps, peak_bytes = json.loads(lines[-1])
     if not success:
         raise RuntimeError(f"the refresh failed: {error}")
-    return Refresh(steps, wall_s, peak_bytes)
+    return Refresh(steps, peak_bytes)
 
 
 def history(home: Path, fleet: Fleet, days: int, say: Say) -> ObjectStore:

@@ -11,7 +11,7 @@ with visits as (
     where
         is_current
         and not is_deleted
-        and coalesce(status, 'completed') = 'completed'
+        and {{ is_completed_visit() }}
         and visit_ts < {{ present }}
     group by pet_id
 )

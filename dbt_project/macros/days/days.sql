@@ -2,8 +2,10 @@
    literal dates and inserts them again; nothing joins over history. #}
 
 {# Pure: the days, as sorted ISO strings, of which a window contains one of
-   `days`: the `window_days` days that end on that day and `days_after` days after it. #}
+   `days`: the `window_days` days that end on that day and `days_after` days after it.
+   None (every day) stays none. #}
 {% macro expand_days(days, window_days, days_after=0) -%}
+    {%- if days is none -%}{{ return(none) }}{%- endif -%}
     {%- set found = {} -%}
     {%- for day in days -%}
         {%- set first = modules.datetime.datetime.strptime(day | string, '%Y-%m-%d') -%}
@@ -27,17 +29,6 @@
         {%- endif -%}
     {%- endfor -%}
     {{ return(ranges) }}
-{%- endmacro %}
-
-{# Pure: `days` and the `count` days before each; none stays none. #}
-{% macro with_days_before(days, count) -%}
-    {%- if days is none -%}{{ return(none) }}{%- endif -%}
-    {%- set shifted = [] -%}
-    {%- for day in days -%}
-        {%- set first = modules.datetime.datetime.strptime(day | string, '%Y-%m-%d') - modules.datetime.timedelta(days=count) -%}
-        {%- do shifted.append(first.strftime('%Y-%m-%d')) -%}
-    {%- endfor -%}
-    {{ return(expand_days(shifted, count + 1)) }}
 {%- endmacro %}
 
 {# Predicate: a date column lies in `days` (none: every day, []: no day). #}

@@ -19,7 +19,7 @@ completed_visits as (
         known_from,
         known_to
     from known_visits
-    where coalesce(status, 'completed') = 'completed' and pet_id is not null
+    where {{ is_completed_visit() }} and pet_id is not null
 ),
 
 known_pets as (

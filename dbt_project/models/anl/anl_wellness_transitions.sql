@@ -15,11 +15,13 @@
 ) }}
 -- depends_on: {{ ref('cur_day_inputs') }}, {{ ref('cur_applied_inputs') }}, {{ ref('stg_telemetry_events') }}
 {% set days = model_days() %}
-{% set signal_days = with_days_before(days, signal_lookback_days()) %}
-{% set window_days = with_days_before(days, window_lookback_days()) %}
+{% set signal_days = expand_days(days, 1, days_after=signal_lookback_days()) %}
+{% set window_days = expand_days(days, 1, days_after=window_lookback_days()) %}
 {% set of_hour = 'pet_id, hour_no, hour_ts, judged_at, event_date' %}
-{% set window_last = window_hours() - 1 %}
-{% set baseline_first = window_hours() + baseline_hours() - 1 %}
+{% set last_hours = 'partition by pet_id, rule order by hour_no range between '
+    ~ (window_hours() - 1) ~ ' preceding and current row' %}
+{% set baseline = 'partition by pet_id, rule order by hour_no range between '
+    ~ (window_hours() + baseline_hours() - 1) ~ ' preceding and ' ~ window_hours() ~ ' preceding' %}
 
 with rules as (
     {{ alert_rules() | indent(4) }}
@@ -69,27 +71,12 @@ windows as (
     select
         {{ of_hour }},
         rule,
-        sum(amount) over (
-            partition by pet_id, rule order by hour_no range between {{ window_last }} preceding and current row
-        ) as window_amount,
-        sum(amount) over (
-            partition by pet_id, rule
-            order by hour_no range between {{ baseline_first }} preceding and {{ window_hours() }} preceding
-        ) as baseline_amount,
-        sum(observed_minutes) over (
-            partition by pet_id, rule order by hour_no range between {{ window_last }} preceding and current row
-        ) as window_observed_minutes,
-        sum(observed_minutes) over (
-            partition by pet_id, rule
-            order by hour_no range between {{ baseline_first }} preceding and {{ window_hours() }} preceding
-        ) as baseline_observed_minutes,
-        sum(worn_minutes) over (
-            partition by pet_id, rule order by hour_no range between {{ window_last }} preceding and current row
-        ) as window_worn_minutes,
-        sum(worn_minutes) over (
-            partition by pet_id, rule
-            order by hour_no range between {{ baseline_first }} preceding and {{ window_hours() }} preceding
-        ) as baseline_worn_minutes
+        sum(amount) over ({{ last_hours }}) as window_amount,
+        sum(amount) over ({{ baseline }}) as baseline_amount,
+        sum(observed_minutes) over ({{ last_hours }}) as window_observed_minutes,
+        sum(observed_minutes) over ({{ baseline }}) as baseline_observed_minutes,
+        sum(worn_minutes) over ({{ last_hours }}) as window_worn_minutes,
+        sum(worn_minutes) over ({{ baseline }}) as baseline_worn_minutes
     from amounts
 ),
 

@@ -2,6 +2,9 @@
 {{ record_model(feeds, finding_key(), after=staged_tables(feeds) + ['cur.pets', 'cur.owners']) }}
 {% set keys = touched_keys() %}
 {% set touched = touched_in_cte('finding_key', keys) %}
+{% set record = [
+    'feed', 'entity_id', 'stream_id', 'kafka_partition', 'kafka_offset', 'changed_at', 'arrival_ts'
+] | join(',\n        ') %}
 
 {{ with_touched('finding_key', keys) }}
 records as (
@@ -96,13 +99,7 @@ statements as (
 
 findings as (
     select
-        feed,
-        entity_id,
-        stream_id,
-        kafka_partition,
-        kafka_offset,
-        changed_at,
-        arrival_ts,
+        {{ record }},
         'clock_ahead' as finding,
         true as is_set_aside,
         cast(null as varchar) as named_id
@@ -110,13 +107,7 @@ findings as (
     where is_ahead
     union all
     select
-        feed,
-        entity_id,
-        stream_id,
-        kafka_partition,
-        kafka_offset,
-        changed_at,
-        arrival_ts,
+        {{ record }},
         case when stream_id = last_stream_id then 'duplicate_key' else 'contradicted' end as finding,
         true as is_set_aside,
         cast(null as varchar) as named_id
@@ -124,13 +115,7 @@ findings as (
     where is_deletion <> last_is_deletion or (not is_deletion and record_md5 <> last_md5)
     union all
     select
-        feed,
-        entity_id,
-        stream_id,
-        kafka_partition,
-        kafka_offset,
-        changed_at,
-        arrival_ts,
+        {{ record }},
         'before_birth' as finding,
         false as is_set_aside,
         pet_id as named_id
@@ -143,13 +128,7 @@ findings as (
         )
     union all
     select
-        feed,
-        entity_id,
-        stream_id,
-        kafka_partition,
-        kafka_offset,
-        changed_at,
-        arrival_ts,
+        {{ record }},
         'unknown_pet' as finding,
         false as is_set_aside,
         pet_id as named_id

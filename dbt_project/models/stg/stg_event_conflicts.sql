@@ -8,7 +8,7 @@
 -- An id is compared with itself on the same and on the neighbouring dates, so a
 -- dirty day also re-opens the days beside it, and those read the days beside them.
 {% set days = model_days() %}
-{% set days_read = none if days is none else expand_days(days, 2, 1) %}
+{% set days_read = expand_days(days, 2, days_after=1) %}
 
 -- Only repeated ids are compared; a hash finds them without grouping text over all rows.
 with repeated_hashes as (

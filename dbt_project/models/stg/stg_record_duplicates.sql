@@ -2,37 +2,23 @@
 {{ record_model(feeds, 'arrival_ts') }}
 {% set keys = touched_keys() %}
 {% set touched = touched_in_cte('arrival_ts', keys) %}
+{% set columns = [
+    'feed', 'entity_id', 'stream_id', 'kafka_partition', 'kafka_offset', 'changed_at', 'arrival_ts', 'record_md5',
+    'kept_stream_id', 'kept_kafka_partition', 'kept_kafka_offset',
+] | join(',\n        ') %}
 
 {{ with_touched('arrival_ts', keys) }}
 repeats as (
     {%- for feed in feeds %}
     select
-        feed,
-        entity_id,
-        stream_id,
-        kafka_partition,
-        kafka_offset,
-        changed_at,
-        arrival_ts,
-        record_md5,
-        kept_stream_id,
-        kept_kafka_partition,
-        kept_kafka_offset
+        {{ columns }}
     from (
         with {{ cleaned_records(feed, touched) | indent(8) }}
 
         select
             '{{ feed }}' as feed,
             {{ entity_id(feed) }} as entity_id,
-            stream_id,
-            kafka_partition,
-            kafka_offset,
-            changed_at,
-            arrival_ts,
-            record_md5,
-            kept_stream_id,
-            kept_kafka_partition,
-            kept_kafka_offset
+            numbered.*
         from numbered
         where repeat_number > 1
     ) as {{ feed }}
@@ -43,15 +29,5 @@ repeats as (
 )
 
 select
-    feed,
-    entity_id,
-    stream_id,
-    kafka_partition,
-    kafka_offset,
-    changed_at,
-    arrival_ts,
-    record_md5,
-    kept_stream_id,
-    kept_kafka_partition,
-    kept_kafka_offset
+    {{ columns | replace('        ', '    ') }}
 from repeats
