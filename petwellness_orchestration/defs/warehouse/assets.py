@@ -10,7 +10,7 @@ from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
 
 from petwellness_orchestration import names
 from petwellness_orchestration.defs.warehouse.dbt_run import DbtFailedError, output_folder, run_dbt
-from petwellness_orchestration.defs.warehouse.manifest import read_manifest
+from petwellness_orchestration.defs.warehouse.manifest import parsed_project, read_manifest
 from petwellness_orchestration.defs.warehouse.partitions import days_to_build
 from petwellness_orchestration.defs.warehouse.translator import WarehouseTranslator
 from petwellness_orchestration.observing import (
@@ -59,6 +59,7 @@ def warehouse(context: dg.AssetExecutionContext, platform: PlatformResource) -> 
         dbt_variables(days, as_of_ts, build_seq),
         output_folder(settings.state.home, context.run_id),
         progress=context.log.info,
+        project=parsed_project(),
     )
     with platform.warehouse() as con:
         counts = count_tables(con, run, read_manifest(), {*days, *days_to_judge(as_of_ts)})

@@ -65,10 +65,12 @@ def run_dbt(
     target_path: Path,
     progress: Callable[[str], None] = lambda _: None,
     target: str | None = None,
+    project: Any = None,
 ) -> DbtRun:
     """Run `dbt <command>` on the platform's warehouse (or another `target`) with a target path of its own.
 
-    The warehouse file must not be open in this process; it is closed again on return. A second
+    Without `project` (`manifest.parsed_project`) dbt parses it first, which takes longer than most
+    increments. The warehouse file must not be open in this process; it is closed again on return. A second
     call, from another thread, waits for the first.
     """
     from dbt.cli.main import dbtRunner
@@ -95,7 +97,7 @@ def run_dbt(
         "--quiet",
     ]  # fmt: skip
     with _ONE_AT_A_TIME, dbt_environment(settings):
-        result = dbtRunner(callbacks=[on_event]).invoke(arguments)
+        result = dbtRunner(manifest=project, callbacks=[on_event]).invoke(arguments)
     if result.exception is not None:
         run.error = str(result.exception)
     for node in getattr(result.result, "results", None) or []:

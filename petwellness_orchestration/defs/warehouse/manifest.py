@@ -1,4 +1,4 @@
-"""The dbt manifest that definitions are built from, parsed anew when the project is newer."""
+"""The dbt manifest that definitions are built from and builds run on, parsed anew when the project is newer."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from petwellness_orchestration.settings import DBT_PROJECT_DIR, load_settings
 
 MANIFEST_DIR = DBT_PROJECT_DIR / "target"
 MANIFEST_PATH = MANIFEST_DIR / "manifest.json"
+# The same as dbt itself reads it.
+PARSED_PATH = MANIFEST_DIR / "partial_parse.msgpack"
 
 
 def ensure_manifest() -> Path:
@@ -22,7 +24,7 @@ def ensure_manifest() -> Path:
 
 def is_current() -> bool:
     """Whether the manifest exists and is newer than every file of the dbt project."""
-    if not MANIFEST_PATH.exists():
+    if not MANIFEST_PATH.exists() or not PARSED_PATH.exists():
         return False
     built_at = MANIFEST_PATH.stat().st_mtime
     return all(path.stat().st_mtime <= built_at for path in project_files())
@@ -48,3 +50,15 @@ def parse_project() -> None:
 def read_manifest() -> dict[str, Any]:
     """The manifest as a dictionary, read once a process."""
     return json.loads(ensure_manifest().read_text())
+
+
+def parsed_project() -> Any:
+    """The parsed project as dbt takes it, so that a run need not parse it again; a new one for each run,
+    since dbt writes into it."""
+    from dbt.contracts.graph.manifest import Manifest
+
+    ensure_manifest()
+    project = Manifest.from_msgpack(PARSED_PATH.read_bytes())
+    # dbt does this after parsing: what macros see as `graph`.
+    project.build_flat_graph()
+    return project
