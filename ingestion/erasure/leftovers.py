@@ -133,47 +133,74 @@ def warehouse_leftovers(con: duckdb.DuckDBPyConnection, redactions: Redactions) 
 
 
 def _stale_sums(con: duckdb.DuckDBPyConnection, columns_of: dict[str, list[str]]) -> list[Leftover]:
-    """Daily tables by device or pet whose number of events is not that of the events there are; of days
-    whose events are in cold storage, by day."""
+    """Daily and hourly tables whose number of events is not that of the events there are."""
     found = []
-    for key, events in (("device_id", "stg.telemetry_events"), ("pet_id", "anl.telemetry_events")):
-        if events not in columns_of:
-            continue
-        for name, columns in columns_of.items():
-            if not {key, "event_date", "event_count"} <= {*columns}:
-                continue
-            rows = _count(
-                con,
-                f"""
-                with cold as (select event_date, row_count from raw.cold_days where table_name = '{events}'),
-
-                sums as (
-                    select
-                        if(cold.event_date is null, {key}, '') as {key},
-                        daily.event_date,
-                        sum(daily.event_count) as event_count
-                    from {name} as daily
-                    left join cold on daily.event_date = cold.event_date
-                    group by all
-                ),
-
-                counts as (
-                    select {key}, event_date, count(*) as event_count from {events} group by all
-                    union all
-                    select '' as {key}, event_date, row_count as event_count from cold
-                )
-
-                select count(*)
-                from sums
-                left join counts on sums.{key} = counts.{key} and sums.event_date = counts.event_date
-                where sums.event_count > coalesce(counts.event_count, 0)
-                """,
-            )
-            if rows:
-                found.append(
-                    Leftover(name.split(".")[0], name, rows, "daily rows that count events which are gone")
-                )
+    for name, columns in columns_of.items():
+        has = {*columns}
+        rows = 0
+        if {"pet_id", "judged_at", "event_count"} <= has:
+            rows = _stale_hours(con, name)
+        elif {"event_date", "event_count"} <= has:
+            for key, events in (("device_id", "stg.telemetry_events"), ("pet_id", "anl.telemetry_events")):
+                if key in has and events in columns_of:
+                    rows += _stale_days(con, name, key, events)
+        if rows:
+            found.append(Leftover(name.split(".")[0], name, rows, "rows that count events which are gone"))
     return found
+
+
+def _stale_days(con: duckdb.DuckDBPyConnection, name: str, key: str, events: str) -> int:
+    """Devices' or pets' days with more events than there are; of days whose events are in cold storage, by day."""
+    return _count(
+        con,
+        f"""
+        with cold as (select event_date, row_count from raw.cold_days where table_name = '{events}'),
+
+        sums as (
+            select
+                if(cold.event_date is null, {key}, '') as {key},
+                daily.event_date,
+                sum(daily.event_count) as event_count
+            from {name} as daily
+            left join cold on daily.event_date = cold.event_date
+            group by all
+        ),
+
+        counts as (
+            select {key}, event_date, count(*) as event_count from {events} group by all
+            union all
+            select '' as {key}, event_date, row_count as event_count from cold
+        )
+
+        select count(*)
+        from sums
+        left join counts on sums.{key} = counts.{key} and sums.event_date = counts.event_date
+        where sums.event_count > coalesce(counts.event_count, 0)
+        """,
+    )
+
+
+def _stale_hours(con: duckdb.DuckDBPyConnection, name: str) -> int:
+    """Pets' hours with more events than all collars have that were ever said to be the pet's: which of them
+    it wore was judged by what was known then, and may have been corrected since."""
+    return _count(
+        con,
+        f"""
+        with collars as (select distinct pet_id, device_id from stg.device_assignments),
+
+        counts as (
+            select collars.pet_id, date_trunc('hour', events.event_ts) as hour_ts, count(*) as event_count
+            from stg.telemetry_events as events
+            inner join collars on events.device_id = collars.device_id
+            group by all
+        )
+
+        select count(*)
+        from {name} as hours
+        left join counts on hours.pet_id = counts.pet_id and hours.hour_ts = counts.hour_ts
+        where hours.event_count > coalesce(counts.event_count, 0)
+        """,
+    )
 
 
 def published_leftovers(folder: Path, redactions: Redactions) -> list[Leftover]:

@@ -173,6 +173,14 @@ def build(
 
 
 @app.command()
+def check() -> None:
+    """Run every check over every day; exit code 1 when one of them fails. Nothing is built."""
+    from petwellness_orchestration.cli.steps import check_everything
+
+    raise typer.Exit(check_everything())
+
+
+@app.command()
 def publish() -> None:
     """Write what changed to the published copy that readers use."""
     from petwellness_orchestration.cli.steps import publish_tables

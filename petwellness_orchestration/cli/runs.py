@@ -26,6 +26,7 @@ REFRESH = "refresh"
 ROLL_UP = "roll_up"
 COMPACT = "compact"
 RETAIN = "retain"
+CHECK_EVERYTHING = "check_everything"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from petwellness_orchestration.cli.console import mebibytes, say, thousands, warn
-from petwellness_orchestration.cli.runs import EVERYTHING, REFRESH, RunOutcome, run_job
+from petwellness_orchestration.cli.runs import CHECK_EVERYTHING, EVERYTHING, REFRESH, RunOutcome, run_job
 from petwellness_orchestration.settings import PlatformSettings, load_settings
 
 
@@ -34,6 +34,13 @@ def build_models(full_refresh: bool) -> int:
     if full_refresh:
         forget_builds(settings)
     return finish(run_job(settings, REFRESH, ["group:stg or group:cur or group:anl or group:ml"]))
+
+
+def check_everything() -> int:
+    """Every check over every day; 1 when one of them fails (not: warns)."""
+    outcome = run_job(load_settings(), CHECK_EVERYTHING)
+    is_failed = any(check.status == "failed" for check in outcome.checks)
+    return finish(outcome) or int(is_failed)
 
 
 def publish_tables() -> int:

@@ -221,6 +221,7 @@ def test_automation_is_off_unless_it_is_switched_on(definitions: dg.Definitions)
             "nightly",
             "nightly_compaction",
             "nightly_retention",
+            "weekly_checks",
             "hourly_roll_up",
             "landing_sensor",
             "failure_alert",

@@ -382,6 +382,28 @@ def test_rows_added_behind_the_ledger_stop_the_run(
     assert "lake_and_raw_reconcile" in loaded.stderr
 
 
+def test_checks_of_everything_find_what_happened_to_an_older_day(
+    copied_home: Callable[[str], Path],
+    small_fleet_environment: Callable[..., dict[str, str]],
+    petwellness: Petwellness,
+) -> None:
+    home = copied_home("changed_by_hand")
+    with duckdb.connect(str(home / "warehouse.duckdb")) as con:
+        con.execute("update anl.daily_activity set pulse_bpm_mean = 900 where event_date = date '2026-06-01'")
+        con.execute(
+            "insert into stg.telemetry_events"
+            " from stg.telemetry_events where event_date = date '2026-06-01' limit 1"
+        )
+        # The last build was about another day, so nothing looks at this one by itself.
+        con.execute("delete from raw.rebuilt_days")
+        con.execute("insert into raw.rebuilt_days values ('anl.daily_activity', date '2026-06-02', 99)")
+    checked = petwellness("check", env=small_fleet_environment(home))
+    assert checked.returncode == 1
+    assert "check anl/daily_activity:values_in_range failed" in checked.stdout
+    assert "check stg/telemetry_events:stg_telemetry_events_key_is_unique failed" in checked.stdout
+    assert "Traceback" not in checked.stderr
+
+
 def test_the_demo_fails_when_a_blocking_check_does(
     copied_home: Callable[[str], Path],
     small_fleet_environment: Callable[..., dict[str, str]],

@@ -17,8 +17,8 @@ Environment = Callable[..., dict[str, str]]
 
 # Of the platform's own bookkeeping: when and in which load.
 EXCLUDED = {"raw.load_history": ["loaded_at", "load_seq"]}
-# Marks of what was done when; scores are not part of a rebuild.
-SKIPPED = {"raw.build_marks", "raw.redactions", "anl.visit_risk_scores"}
+# Marks of what was done when (decision 030); scores are not part of a rebuild.
+SKIPPED = {"raw.build_marks", "raw.rebuilt_days", "raw.redactions", "anl.visit_risk_scores"}
 
 
 def succeed(petwellness: Petwellness, env: dict[str, str], *arguments: str) -> str:

@@ -41,6 +41,20 @@ worn_pet_contexts as (
     where contexts.valid_to is null or contexts.valid_to > worn_pets.first_worn_at
 ),
 
+-- To a reader a collar without a pet is the same whether a span says so or none does.
+worn_contexts as (
+    select
+        device_id,
+        pet_id,
+        pet_resolution,
+        owner_id,
+        clinic_id,
+        valid_from,
+        valid_to
+    from {{ ref('cur_device_contexts') }}
+    where pet_resolution <> 'unassigned'
+),
+
 cuts as (
     select
         device_id,
@@ -67,7 +81,7 @@ fingerprints as (
         ['is_deleted', 'boolean'],
     ]) | indent(4) }}
     union all
-    {{ clipped_fingerprint('device_contexts', ref('cur_device_contexts'), [
+    {{ clipped_fingerprint('device_contexts', 'worn_contexts', [
         ['device_id', 'text'],
         ['pet_id', 'text'],
         ['pet_resolution', 'text'],

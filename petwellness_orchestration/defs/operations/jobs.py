@@ -4,7 +4,7 @@ import dagster as dg
 
 from petwellness_orchestration import names
 from petwellness_orchestration.defs.landing.partitions import ARRIVAL_DAYS
-from petwellness_orchestration.defs.warehouse.partitions import DIRTY_TAGS, EVENT_DAYS
+from petwellness_orchestration.defs.warehouse.partitions import ALL_TAGS, DIRTY_TAGS, EVENT_DAYS
 from petwellness_orchestration.settings import OperationsSettings, load_settings
 
 _OPERATIONS = OperationsSettings()
@@ -21,6 +21,7 @@ LANDING_INTERVAL_S = 30
 ROLL_UP_CRON = "15 * * * *"
 COMPACTION_CRON = "30 4 * * *"
 RETENTION_CRON = "30 5 * * *"
+WEEKLY_CHECKS_CRON = "0 7 * * 0"
 
 # A run starts up for seconds before it counts as started. One that was never
 # launched stays NOT_STARTED forever and must not hold up the rest.
@@ -81,6 +82,16 @@ retain = dg.define_asset_job(
 )
 
 
+check_everything = dg.define_asset_job(
+    "check_everything",
+    # The gate is a part of training; compaction proves a day when it is written.
+    selection=dg.AssetSelection.all_asset_checks()
+    - dg.AssetSelection.checks_for_assets(names.VISIT_RISK_MODEL, names.TELEMETRY_COMPACTED),
+    tags=ALL_TAGS,
+    description="Every check over every day; nothing is built. Nightly checks look at the days that a build rebuilt.",
+)
+
+
 @dg.schedule(
     job=roll_up,
     cron_schedule=ROLL_UP_CRON,
@@ -126,6 +137,18 @@ def nightly_retention(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     """One run for every day that is due by then."""
     day = latest_ended_day(context.scheduled_execution_time.timestamp())
     return dg.RunRequest(run_key=f"retain-{day}", partition_key=day)
+
+
+@dg.schedule(
+    job=check_everything,
+    cron_schedule=WEEKLY_CHECKS_CRON,
+    execution_timezone=_OPERATIONS.timezone,
+    default_status=_SCHEDULE_STATUS,
+    description="Every Sunday after the nightly runs: what a change by hand or a failing disk did to older days.",
+)
+def weekly_checks(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """One run over everything."""
+    return dg.RunRequest(run_key=f"checks-{context.scheduled_execution_time:%Y-%m-%d}")
 
 
 @dg.schedule(

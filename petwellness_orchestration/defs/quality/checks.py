@@ -1,15 +1,21 @@
 """Checks beyond dbt tests: value ranges, heartbeat, and counts across layers.
 
-Those on tables kept by day look at the days that the last build rebuilt.
+Those on tables kept by day look at the days that the last build rebuilt, in a run
+of checks alone at every day.
 """
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from petwellness_orchestration import names
+from petwellness_orchestration.defs.warehouse.partitions import ALL_SCOPE, SCOPE_TAG
 from petwellness_orchestration.resources import PlatformResource
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 DAILY_ACTIVITY = dg.AssetKey(["anl", "daily_activity"])
 TELEMETRY_EVENTS = dg.AssetKey(["anl", "telemetry_events"])
@@ -27,22 +33,24 @@ EXAMPLES = 10
     pool=names.WAREHOUSE_POOL,
     description="Daily measures lie within what a living animal can show (Great Expectations).",
 )
-def values_in_range(platform: PlatformResource) -> dg.AssetCheckResult:
+def values_in_range(
+    context: dg.AssetCheckExecutionContext, platform: PlatformResource
+) -> dg.AssetCheckResult:
     """Every pet-day's measures against their ranges."""
-    from ingestion.loading.rebuilt import in_days, rebuilt_last
     from petwellness_orchestration.expectations import DAILY_ACTIVITY_RANGES, Range, validate
 
     columns = ", ".join(f"cast({column} as double) as {column}" for column in DAILY_ACTIVITY_RANGES)
     with platform.warehouse() as con:
-        days = in_days("event_date", rebuilt_last(con, "anl.daily_activity"))
+        days = _days_judged(context, con, "anl.daily_activity")
         frame = con.execute(f"select {columns} from anl.daily_activity where {days}").df()
     if frame.empty:
-        return not_applicable("no pet has activity on the days that were rebuilt")
+        return not_applicable("no pet has activity on the days that are looked at")
     ranges = [Range(column, low, high) for column, (low, high) in DAILY_ACTIVITY_RANGES.items()]
     results = validate(frame, ranges)
     return dg.AssetCheckResult(
         passed=all(result.passed for result in results),
         metadata={
+            "reason": f"{sum(r.outside for r in results)} values lie outside",
             "rows": len(frame),
             **{f"{r.column} outside": r.outside for r in results},
             "not judged (no values)": ", ".join(r.column for r in results if r.judged == 0) or "none",
@@ -55,9 +63,11 @@ def values_in_range(platform: PlatformResource) -> dg.AssetCheckResult:
     pool=names.WAREHOUSE_POOL,
     description="Devices sent at least 80 % of a day's expected heartbeats (Great Expectations).",
 )
-def device_heartbeat(platform: PlatformResource) -> dg.AssetCheckResult:
+def device_heartbeat(
+    context: dg.AssetCheckExecutionContext, platform: PlatformResource
+) -> dg.AssetCheckResult:
     """Rebuilt device-days below the ratio are named; they warn and do not stop the run."""
-    return _heartbeat(platform, "anl.device_daily_heartbeat", "device_id")
+    return _heartbeat(context, platform, "anl.device_daily_heartbeat", "device_id")
 
 
 @dg.asset_check(
@@ -65,18 +75,29 @@ def device_heartbeat(platform: PlatformResource) -> dg.AssetCheckResult:
     pool=names.WAREHOUSE_POOL,
     description="The devices of a clinic sent at least 80 % of a day's expected heartbeats (Great Expectations).",
 )
-def clinic_heartbeat(platform: PlatformResource) -> dg.AssetCheckResult:
+def clinic_heartbeat(
+    context: dg.AssetCheckExecutionContext, platform: PlatformResource
+) -> dg.AssetCheckResult:
     """Rebuilt clinic-days below the ratio are named; they warn and do not stop the run."""
-    return _heartbeat(platform, "anl.clinic_daily_heartbeat", "clinic_id")
+    return _heartbeat(context, platform, "anl.clinic_daily_heartbeat", "clinic_id")
 
 
-def _heartbeat(platform: PlatformResource, table: str, key: str) -> dg.AssetCheckResult:
+def _days_judged(context: dg.AssetCheckExecutionContext, con: "DuckDBPyConnection", table: str) -> str:
+    """SQL: the event dates of a table that a check in this run looks at."""
     from ingestion.loading.rebuilt import in_days, rebuilt_last
+
+    is_all = context.run.tags.get(SCOPE_TAG) == ALL_SCOPE
+    return in_days("event_date", None if is_all else rebuilt_last(con, table))
+
+
+def _heartbeat(
+    context: dg.AssetCheckExecutionContext, platform: PlatformResource, table: str, key: str
+) -> dg.AssetCheckResult:
     from petwellness_orchestration.expectations import Range, validate
 
     min_ratio = platform.settings().operations.heartbeat_min_ratio
     with platform.warehouse() as con:
-        days = in_days("event_date", rebuilt_last(con, table))
+        days = _days_judged(context, con, table)
         frame = con.execute(
             f"select {key}, event_date, heartbeat_ratio from {table}"
             f" where heartbeat_ratio is not null and {days} order by heartbeat_ratio, event_date, {key}"
@@ -250,11 +271,13 @@ def nothing_redacted_is_left(platform: PlatformResource) -> dg.AssetCheckResult:
     description="No name, address, phone number, e-mail address, chip or salt in anl, ml, what is published, logs or"
     " Dagster's metadata.",
 )
-def no_personal_data(platform: PlatformResource) -> dg.AssetCheckResult:
-    """Looks at what is new since the last time nothing was found; `petwellness privacy` looks at everything."""
+def no_personal_data(
+    context: dg.AssetCheckExecutionContext, platform: PlatformResource
+) -> dg.AssetCheckResult:
+    """Looks at what is new since the last time nothing was found; a run of checks alone looks at everything."""
     from petwellness_orchestration.privacy import find_personal_data
 
-    report = find_personal_data(platform.settings(), full=False)
+    report = find_personal_data(platform.settings(), full=context.run.tags.get(SCOPE_TAG) == ALL_SCOPE)
     return dg.AssetCheckResult(
         passed=not report.findings,
         metadata={

@@ -9,7 +9,7 @@ from dagster_dbt import dbt_assets
 from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
 
 from petwellness_orchestration import names
-from petwellness_orchestration.defs.warehouse.dbt_run import DbtFailedError, output_folder, run_dbt
+from petwellness_orchestration.defs.warehouse.dbt_run import DbtFailedError, DbtRun, output_folder, run_dbt
 from petwellness_orchestration.defs.warehouse.manifest import parsed_project, read_manifest
 from petwellness_orchestration.defs.warehouse.partitions import days_to_build
 from petwellness_orchestration.defs.warehouse.translator import WarehouseTranslator
@@ -36,7 +36,11 @@ FAILURES_SHOWN = 5
     pool=names.WAREHOUSE_POOL,
 )
 def warehouse(context: dg.AssetExecutionContext, platform: PlatformResource) -> Iterator[Any]:
-    """Build the selected models for the days this run is about, then test them."""
+    """Build the selected models for the days this run is about, then test them; tests alone look at every day."""
+    yield from _build(context, platform) if context.selected_asset_keys else _test(context, platform)
+
+
+def _build(context: dg.AssetExecutionContext, platform: PlatformResource) -> Iterator[Any]:
     from ingestion.lake.landing import utc_now
     from ingestion.loading import duckdb_raw
     from ingestion.loading.rebuilt import begin_build
@@ -76,17 +80,46 @@ def warehouse(context: dg.AssetExecutionContext, platform: PlatformResource) -> 
         keep_history(con, build, context.log.error)
         yield from _asset_events(context, run.events, counts, days)
         if not run.succeeded:
-            shown = "; ".join(run.failures[:FAILURES_SHOWN])
-            raise DbtFailedError(f"dbt build failed: {run.error or ''} {shown}".strip())
+            raise _failed(run)
         if days == tuple(dirty) and not context.is_subset:
             duckdb_raw.set_build_mark(con, duckdb_raw.WAREHOUSE_MARK, load_seq)
 
 
-def dbt_variables(days: tuple[date, ...], as_of_ts: datetime | None, build_seq: int) -> dict[str, Any]:
-    """dbt variables of one build: the event days to rebuild, the data's own present (None: no data), its number."""
+def _test(context: dg.AssetExecutionContext, platform: PlatformResource) -> Iterator[Any]:
+    """The selected tests on tables as they stand. Nothing is built, so no rebuilt days stand for the rest."""
+    from ingestion.loading import duckdb_raw
+
+    settings = platform.settings()
+    with platform.warehouse() as con:
+        as_of_ts = duckdb_raw.data_time(con)
+    names_of_tests = sorted(key.name for key in context.selected_asset_check_keys)
+    context.log.info(f"testing every day: {len(names_of_tests)} tests")
+    run = run_dbt(
+        settings,
+        ["test", "--select", *names_of_tests],
+        dbt_variables(None, as_of_ts),
+        output_folder(settings.state.home, context.run_id),
+        progress=context.log.info,
+        project=parsed_project(),
+    )
+    yield from _asset_events(context, run.events, {}, ())
+    if not run.succeeded:
+        raise _failed(run)
+
+
+def _failed(run: DbtRun) -> DbtFailedError:
+    shown = "; ".join(run.failures[:FAILURES_SHOWN])
+    return DbtFailedError(f"dbt failed: {run.error or ''} {shown}".strip())
+
+
+def dbt_variables(
+    days: tuple[date, ...] | None, as_of_ts: datetime | None, build_seq: int = 0
+) -> dict[str, Any]:
+    """dbt variables of one invocation: the event days it is about (None: all), the data's own present (None: no
+    data), and the build's number."""
     return {
         "build_seq": build_seq,
-        "dirty_days": [day.isoformat() for day in days],
+        "dirty_days": None if days is None else [day.isoformat() for day in days],
         "as_of_ts": None if as_of_ts is None else f"{as_of_ts:%Y-%m-%d %H:%M:%S}",
     }
 

@@ -3,7 +3,8 @@
 A scheduled run carries one partition key, the day it runs for, and the tag
 `petwellness/scope: dirty`: it rebuilds every day that new ranges touched,
 in one run (one run per day took half an hour over 189 days). A run without the
-tag is a backfill and rebuilds exactly its partitions.
+tag is a backfill and rebuilds exactly its partitions. A run of checks alone, with
+the scope `all`, builds nothing and looks at every day.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from petwellness_orchestration.settings import OperationsSettings
 SCOPE_TAG = "petwellness/scope"
 DIRTY_SCOPE = "dirty"
 DIRTY_TAGS = {SCOPE_TAG: DIRTY_SCOPE}
+ALL_SCOPE = "all"
+ALL_TAGS = {SCOPE_TAG: ALL_SCOPE}
 
 
 def event_days() -> dg.DailyPartitionsDefinition:

@@ -164,8 +164,33 @@ def test_sums_that_count_events_which_are_gone_are_found(erased: Town, tmp_path:
     )
     with duckdb.connect(str(path)) as con:
         [found] = warehouse_leftovers(con, load_redactions(erased.store))
-        assert str(found) == "ml.device_day_measures: 1 daily rows that count events which are gone"
+        assert str(found) == "ml.device_day_measures: 1 rows that count events which are gone"
         con.execute("delete from ml.device_day_measures where device_id = 'c1'")
+        assert warehouse_leftovers(con, load_redactions(erased.store)) == []
+
+
+def test_hours_that_count_events_which_are_gone_are_found_whoever_wears_the_collar_now(
+    erased: Town, tmp_path: Path
+) -> None:
+    """Three events are there of the collar that p8 was said to wear, and p9 was once: no hour counts a fourth."""
+    path = tmp_path / "w.duckdb"
+    warehouse(
+        path,
+        "create schema stg",
+        "create schema anl",
+        "create table stg.telemetry_events as"
+        " select 'c2' as device_id, timestamp '2026-06-02 10:20:00' as event_ts from range(3)",
+        "create table stg.device_assignments as"
+        " select * from (values ('c2', 'p8'), ('c2', 'p9')) as t(device_id, pet_id)",
+        "create table anl.wellness_hours as"
+        " select pet_id, timestamp '2026-06-02 10:00:00' as hour_ts, date '2026-06-02' as event_date,"
+        " timestamp '2026-06-02 11:10:00' as judged_at, n as event_count"
+        " from (values ('p8', 3), ('p9', 4)) as t(pet_id, n)",
+    )
+    with duckdb.connect(str(path)) as con:
+        [found] = warehouse_leftovers(con, load_redactions(erased.store))
+        assert str(found) == "anl.wellness_hours: 1 rows that count events which are gone"
+        con.execute("delete from anl.wellness_hours where pet_id = 'p9'")
         assert warehouse_leftovers(con, load_redactions(erased.store)) == []
 
 

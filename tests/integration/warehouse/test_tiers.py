@@ -8,7 +8,7 @@ from seeded_raw import DAY, FIRST_DAY, small_world, split_into_batches
 
 from ingestion.lake.store import LocalStore
 from ingestion.loading.compare import compare_tables
-from ingestion.loading.duckdb_raw import open_warehouse
+from ingestion.loading.duckdb_raw import WAREHOUSE_MARK, latest_load_seq, open_warehouse, set_build_mark
 from ingestion.tiers.cold import load_cold_days
 from ingestion.tiers.moving import find_problems, retain
 from ingestion.tiers.policy import TieredTable
@@ -25,6 +25,8 @@ def variables(dirty, known):
 
 def move(warehouse, store, known, scratch: Path):
     with open_warehouse(warehouse.path) as con:
+        # What was loaded was built, as the asset notes it; nothing moves before.
+        set_build_mark(con, WAREHOUSE_MARK, latest_load_seq(con))
         return retain(con, store, [EVENTS], known, END, scratch)
 
 

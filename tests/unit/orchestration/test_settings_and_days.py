@@ -147,4 +147,5 @@ def test_dbt_is_told_the_days_and_the_present() -> None:
         "dirty_days": ["2026-06-01", "2026-06-02"],
         "as_of_ts": "2026-06-03 04:05:06",
     }
+    assert dbt_variables(None, None)["dirty_days"] is None
     assert dbt_variables((), None, 1) == {"build_seq": 1, "dirty_days": [], "as_of_ts": None}
