@@ -13,7 +13,7 @@ export DO_NOT_TRACK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test dev lint format fuzz powerbi bench chaos bench-collector bench-day bench-warehouse kafka-up kafka-down clean
+.PHONY: help install demo test dev docs lint format fuzz powerbi bench chaos bench-collector bench-day bench-warehouse kafka-up kafka-down clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -38,6 +38,11 @@ test: install ## The default test suite; needs nothing running
 
 dev: install ## The Dagster UI on 127.0.0.1:3000 with a live fleet; Ctrl-C stops all of it
 	@$(BIN)/petwellness dev
+
+docs: install ## dbt's documentation on http://127.0.0.1:8080; Ctrl-C stops it
+	@$(BIN)/dbt --quiet docs generate --empty-catalog --target lint --project-dir dbt_project --profiles-dir dbt_project --target-path ../build/dbt_docs
+	@echo "http://127.0.0.1:8080 has the documentation of models, macros, metrics and exposures"
+	@$(BIN)/python -m http.server 8080 --bind 127.0.0.1 --directory build/dbt_docs
 
 lint: install ## ruff, mypy and sqlfluff
 	@$(BIN)/ruff check .
