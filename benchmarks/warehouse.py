@@ -110,7 +110,7 @@ def hour_table(device_ids: pa.Array, clinic_ids: pa.Array, first_minute: datetim
     arrival_us += int(first_minute.replace(tzinfo=UTC).timestamp()) * 1_000_000
     late = np.arange(count) % LATE_EVERY == 0
     event_us = arrival_us - 2_000_000 - np.where(late, 86_400_000_000, 0)
-    # Unlike for up to 100,003 collars.
+    # Distinct for up to 100,003 collars.
     ids = [f"{number:016x}" for number in (event_us * 100_003 + device).tolist()]
     numbers: dict[str, Any] = {
         "accel_x_g": draws.integers(-20_000, 20_000, count),

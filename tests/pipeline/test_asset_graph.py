@@ -37,6 +37,23 @@ def test_the_code_location_loads(manifest: Path) -> None:
     dg.Definitions.validate_loadable(definitions())
 
 
+def test_builds_run_on_the_platforms_own_parse_whatever_others_parsed(manifest: Path) -> None:
+    """A parsed project names its target's database; a linter's is another one than the warehouse."""
+    from petwellness_orchestration.defs.warehouse.manifest import parsed_project
+    from petwellness_orchestration.settings import DBT_PROJECT_DIR
+
+    folder = str(DBT_PROJECT_DIR)
+    subprocess.run(
+        [
+            *(str(Path(sys.executable).with_name("dbt")), "--quiet", "parse", "--target", "lint"),
+            *("--project-dir", folder, "--profiles-dir", folder),
+        ],
+        check=True,
+        timeout=240,
+    )
+    assert parsed_project().nodes["model.petwellness.cur_pets"].database == "warehouse"
+
+
 def described(definitions: dg.Definitions, graph: Any) -> dict[str, Any]:
     """The graph in plain values, in a stable order."""
     repository = definitions.get_repository_def()

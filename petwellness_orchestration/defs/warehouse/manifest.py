@@ -9,24 +9,35 @@ from typing import Any
 
 from petwellness_orchestration.settings import DBT_PROJECT_DIR, load_settings
 
-MANIFEST_DIR = DBT_PROJECT_DIR / "target"
-MANIFEST_PATH = MANIFEST_DIR / "manifest.json"
-# The same as dbt itself reads it.
-PARSED_PATH = MANIFEST_DIR / "partial_parse.msgpack"
+
+def parsed_dir() -> Path:
+    """Where the project is parsed to, by dbt target. Not dbt's own target folder: linters and dbt by hand
+    parse into that for other targets, and a parsed project names the database of its target."""
+    return DBT_PROJECT_DIR / "target" / load_settings().environment.dbt_target
+
+
+def manifest_path() -> Path:
+    """The manifest as JSON, which definitions read."""
+    return parsed_dir() / "manifest.json"
+
+
+def parsed_path() -> Path:
+    """The same as dbt itself reads it."""
+    return parsed_dir() / "partial_parse.msgpack"
 
 
 def ensure_manifest() -> Path:
     """Path of an up-to-date manifest; parses the project when a file of it is newer."""
     if not is_current():
         parse_project()
-    return MANIFEST_PATH
+    return manifest_path()
 
 
 def is_current() -> bool:
-    """Whether the manifest exists and is newer than every file of the dbt project."""
-    if not MANIFEST_PATH.exists() or not PARSED_PATH.exists():
+    """Whether the parsed project exists and is newer than every file of the dbt project."""
+    if not manifest_path().exists() or not parsed_path().exists():
         return False
-    built_at = MANIFEST_PATH.stat().st_mtime
+    built_at = manifest_path().stat().st_mtime
     return all(path.stat().st_mtime <= built_at for path in project_files())
 
 
@@ -38,10 +49,10 @@ def project_files() -> list[Path]:
 
 
 def parse_project() -> None:
-    """`dbt parse` into the project's target folder. Raises DbtFailedError with dbt's message."""
+    """`dbt parse` into `parsed_dir`. Raises DbtFailedError with dbt's message."""
     from petwellness_orchestration.defs.warehouse.dbt_run import DbtFailedError, run_dbt
 
-    run = run_dbt(load_settings(), ["parse"], {}, MANIFEST_DIR)
+    run = run_dbt(load_settings(), ["parse"], {}, parsed_dir())
     if not run.succeeded:
         raise DbtFailedError(f"dbt parse failed: {run.error or run.failures}")
 
@@ -58,7 +69,7 @@ def parsed_project() -> Any:
     from dbt.contracts.graph.manifest import Manifest
 
     ensure_manifest()
-    project = Manifest.from_msgpack(PARSED_PATH.read_bytes())
+    project = Manifest.from_msgpack(parsed_path().read_bytes())
     # dbt does this after parsing: what macros see as `graph`.
     project.build_flat_graph()
     return project
