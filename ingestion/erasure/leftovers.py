@@ -136,17 +136,21 @@ def _stale_sums(con: duckdb.DuckDBPyConnection, columns_of: dict[str, list[str]]
     """Daily and hourly tables whose number of events is not that of the events there are."""
     found = []
     for name, columns in columns_of.items():
-        has = {*columns}
-        rows = 0
-        if {"pet_id", "judged_at", "event_count"} <= has:
-            rows = _stale_hours(con, name)
-        elif {"event_date", "event_count"} <= has:
-            for key, events in (("device_id", "stg.telemetry_events"), ("pet_id", "anl.telemetry_events")):
-                if key in has and events in columns_of:
-                    rows += _stale_days(con, name, key, events)
-        if rows:
+        if rows := _stale_rows(con, name, {*columns}, {*columns_of}):
             found.append(Leftover(name.split(".")[0], name, rows, "rows that count events which are gone"))
     return found
+
+
+def _stale_rows(con: duckdb.DuckDBPyConnection, name: str, columns: set[str], tables: set[str]) -> int:
+    if {"pet_id", "judged_at", "event_count"} <= columns:
+        return _stale_hours(con, name)
+    if not {"event_date", "event_count"} <= columns:
+        return 0
+    return sum(
+        _stale_days(con, name, key, events)
+        for key, events in (("device_id", "stg.telemetry_events"), ("pet_id", "anl.telemetry_events"))
+        if key in columns and events in tables
+    )
 
 
 def _stale_days(con: duckdb.DuckDBPyConnection, name: str, key: str, events: str) -> int:

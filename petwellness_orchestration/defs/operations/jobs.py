@@ -139,16 +139,14 @@ def nightly_retention(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     return dg.RunRequest(run_key=f"retain-{day}", partition_key=day)
 
 
-@dg.schedule(
+weekly_checks = dg.ScheduleDefinition(
+    name="weekly_checks",
     job=check_everything,
     cron_schedule=WEEKLY_CHECKS_CRON,
     execution_timezone=_OPERATIONS.timezone,
     default_status=_SCHEDULE_STATUS,
     description="Every Sunday after the nightly runs: what a change by hand or a failing disk did to older days.",
 )
-def weekly_checks(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-    """One run over everything."""
-    return dg.RunRequest(run_key=f"checks-{context.scheduled_execution_time:%Y-%m-%d}")
 
 
 @dg.schedule(

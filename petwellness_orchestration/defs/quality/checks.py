@@ -1,7 +1,7 @@
 """Checks beyond dbt tests: value ranges, heartbeat, and counts across layers.
 
-Those on tables kept by day look at the days that the last build rebuilt, in a run
-of checks alone at every day.
+Those on tables kept by day look at the days that the last build rebuilt, in the job
+`check_everything` at every day.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from petwellness_orchestration import names
-from petwellness_orchestration.defs.warehouse.partitions import ALL_SCOPE, SCOPE_TAG
+from petwellness_orchestration.defs.warehouse.partitions import is_about_every_day
 from petwellness_orchestration.resources import PlatformResource
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def values_in_range(
 def device_heartbeat(
     context: dg.AssetCheckExecutionContext, platform: PlatformResource
 ) -> dg.AssetCheckResult:
-    """Rebuilt device-days below the ratio are named; they warn and do not stop the run."""
+    """Device-days below the ratio are named; they warn and do not stop the run."""
     return _heartbeat(context, platform, "anl.device_daily_heartbeat", "device_id")
 
 
@@ -78,7 +78,7 @@ def device_heartbeat(
 def clinic_heartbeat(
     context: dg.AssetCheckExecutionContext, platform: PlatformResource
 ) -> dg.AssetCheckResult:
-    """Rebuilt clinic-days below the ratio are named; they warn and do not stop the run."""
+    """Clinic-days below the ratio are named; they warn and do not stop the run."""
     return _heartbeat(context, platform, "anl.clinic_daily_heartbeat", "clinic_id")
 
 
@@ -86,8 +86,8 @@ def _days_judged(context: dg.AssetCheckExecutionContext, con: "DuckDBPyConnectio
     """SQL: the event dates of a table that a check in this run looks at."""
     from ingestion.loading.rebuilt import in_days, rebuilt_last
 
-    is_all = context.run.tags.get(SCOPE_TAG) == ALL_SCOPE
-    return in_days("event_date", None if is_all else rebuilt_last(con, table))
+    every_day = is_about_every_day(context.run.tags)
+    return in_days("event_date", None if every_day else rebuilt_last(con, table))
 
 
 def _heartbeat(
@@ -274,10 +274,10 @@ def nothing_redacted_is_left(platform: PlatformResource) -> dg.AssetCheckResult:
 def no_personal_data(
     context: dg.AssetCheckExecutionContext, platform: PlatformResource
 ) -> dg.AssetCheckResult:
-    """Looks at what is new since the last time nothing was found; a run of checks alone looks at everything."""
+    """Looks at what is new since the last time nothing was found; `check_everything` looks at everything."""
     from petwellness_orchestration.privacy import find_personal_data
 
-    report = find_personal_data(platform.settings(), full=context.run.tags.get(SCOPE_TAG) == ALL_SCOPE)
+    report = find_personal_data(platform.settings(), full=is_about_every_day(context.run.tags))
     return dg.AssetCheckResult(
         passed=not report.findings,
         metadata={

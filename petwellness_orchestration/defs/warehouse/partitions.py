@@ -3,8 +3,8 @@
 A scheduled run carries one partition key, the day it runs for, and the tag
 `petwellness/scope: dirty`: it rebuilds every day that new ranges touched,
 in one run (one run per day took half an hour over 189 days). A run without the
-tag is a backfill and rebuilds exactly its partitions. A run of checks alone, with
-the scope `all`, builds nothing and looks at every day.
+tag is a backfill and rebuilds exactly its partitions. The job of checks has the
+scope `all`: it builds nothing, and its checks look at every day.
 """
 
 from __future__ import annotations
@@ -30,6 +30,11 @@ def event_days() -> dg.DailyPartitionsDefinition:
 
 
 EVENT_DAYS = event_days()
+
+
+def is_about_every_day(tags: Mapping[str, str]) -> bool:
+    """Whether a run's checks look at every day, not at those that were rebuilt last."""
+    return tags.get(SCOPE_TAG) == ALL_SCOPE
 
 
 def days_to_build(
