@@ -1,7 +1,9 @@
 """Thresholds by Great Expectations and the checks over them, on small tables."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -32,8 +34,14 @@ def holding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Holding:
     return make
 
 
-def evaluated(check: Any, platform: PlatformResource) -> tuple[dg.AssetCheckResult, dict[str, Any]]:
-    result = check(platform=platform)
+def evaluated(
+    check: Any, platform: PlatformResource, tags: dict[str, str] | None = None
+) -> tuple[dg.AssetCheckResult, dict[str, Any]]:
+    """What a check says in a run with these tags. Dagster's own context for direct calls has no run."""
+    function = check.op.compute_fn.decorated_fn
+    context = SimpleNamespace(run=SimpleNamespace(tags=tags or {}))
+    takes_context = "context" in inspect.signature(function).parameters
+    result = function(context, platform) if takes_context else function(platform)
     assert isinstance(result, dg.AssetCheckResult)
     return result, {name: value.value for name, value in result.metadata.items()}
 
