@@ -91,7 +91,7 @@ def test_no_activity_is_neither_in_nor_out_of_range(holding: Holding) -> None:
     assert result.passed
     assert (metadata["status"], metadata["reason"]) == (
         "not applicable",
-        "no pet has activity on the days that were rebuilt",
+        "no pet has activity on the days that are looked at",
     )
 
 
