@@ -172,7 +172,7 @@ def test_sums_that_count_events_which_are_gone_are_found(erased: Town, tmp_path:
 def test_hours_that_count_events_which_are_gone_are_found_whoever_wears_the_collar_now(
     erased: Town, tmp_path: Path
 ) -> None:
-    """Three events are there of the collar that p8 was said to wear, and p9 was once: no hour counts a fourth."""
+    """Of the collar that p8 and, once, p9 were said to wear three events are there: no hour can count a fourth."""
     path = tmp_path / "w.duckdb"
     warehouse(
         path,

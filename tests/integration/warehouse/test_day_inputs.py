@@ -8,12 +8,14 @@ from seeded_raw import FIRST_DAY, small_world
 
 DAYS = 9
 # Begin and end of a version, and what else a day reads of it; a segment's begin is read as a value, too.
+# A span of a collar that nobody wears reads like no span.
 VERSIONS = {
     "intervals": "select valid_from, valid_to, device_id, pet_id, pet_resolution from cur.device_pet_intervals",
     "devices": "select valid_from, valid_to, device_id, record_md5, is_deleted from cur.devices",
     "assignment_cuts": "select valid_from, valid_to, device_id, valid_from as cut_ts from cur.assignment_cuts",
     "device_contexts": """
         select valid_from, valid_to, device_id, pet_id, pet_resolution, owner_id, clinic_id from cur.device_contexts
+        where pet_resolution <> 'unassigned'
     """,
 }
 

@@ -13,6 +13,7 @@ import pytest
 
 from ingestion.loading.duckdb_raw import open_warehouse
 from petwellness_orchestration.defs.quality import checks
+from petwellness_orchestration.defs.warehouse.partitions import ALL_TAGS
 from petwellness_orchestration.expectations import DAILY_ACTIVITY_RANGES, Range, validate
 from petwellness_orchestration.resources import PlatformResource
 
@@ -109,6 +110,18 @@ def test_enough_heartbeats_pass(holding: Holding, ratios: list[str]) -> None:
     assert result.passed
     assert metadata["below"] == 0
     assert metadata["judged"] == len([ratio for ratio in ratios if ratio != "null"])
+
+
+def test_only_the_run_of_all_checks_looks_at_days_that_were_not_rebuilt(holding: Holding) -> None:
+    platform = holding(*heartbeats("0.25", "1.0"))
+    with platform.warehouse() as con:
+        con.execute(
+            "insert into raw.rebuilt_days values ('anl.device_daily_heartbeat', date '2026-06-02', 1)"
+        )
+    result, metadata = evaluated(checks.device_heartbeat, platform)
+    assert (result.passed, metadata["judged"]) == (True, 1)
+    result, metadata = evaluated(checks.device_heartbeat, platform, ALL_TAGS)
+    assert (result.passed, metadata["judged"]) == (False, 2)
 
 
 def test_devices_below_the_ratio_are_named_and_warn(holding: Holding) -> None:
