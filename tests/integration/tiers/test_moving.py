@@ -450,9 +450,9 @@ def test_sums_of_days_in_cold_storage_are_held_against_what_was_moved(
     move(store)
     redact(con, store)
     redactions = load_redactions(store)
-    assert [one.detail for one in warehouse_leftovers(con, redactions) if "daily" in one.detail] == []
+    assert [one.detail for one in warehouse_leftovers(con, redactions) if "count events" in one.detail] == []
     con.execute(
         "insert into anl.telemetry_summary_hourly values ('p0', '2026-06-05 01:00:00', '2026-06-05', 40)"
     )
-    [found] = [one for one in warehouse_leftovers(con, redactions) if "daily" in one.detail]
-    assert str(found) == "anl.telemetry_summary_hourly: 1 daily rows that count events which are gone"
+    [found] = [one for one in warehouse_leftovers(con, redactions) if "count events" in one.detail]
+    assert str(found) == "anl.telemetry_summary_hourly: 1 rows that count events which are gone"

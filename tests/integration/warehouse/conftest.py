@@ -83,16 +83,19 @@ RAW_SCHEMAS = {
 Rows = Sequence[Mapping[str, Any]]
 
 
-def _load_seeded_raw() -> None:
-    spec = importlib.util.spec_from_file_location("seeded_raw", Path(__file__).with_name("seeded_raw.py"))
+def _load_beside(name: str) -> Any:
+    """A module of this folder, from then on importable by its name: the tests' folders are no packages."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
-    sys.modules["seeded_raw"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
+    return module
 
 
-_load_seeded_raw()
+_load_beside("seeded_raw")
+failed_nodes = _load_beside("dbt_results").failed_nodes
 
 
 class DbtProject:
@@ -189,11 +192,7 @@ class Warehouse:
         """Build everything `without` those kinds of nodes; fails with dbt's own messages."""
         excluded = [argument for kind in without for argument in ("--exclude-resource-type", kind)]
         result = self.invoke("build", *excluded, *args, variables=variables)
-        problems = [
-            f"{item.node.unique_id}: {item.status} {item.message}"
-            for item in (result.result.results if result.result else [])
-            if str(item.status) not in {"success", "pass", "skipped"}
-        ]
+        problems = failed_nodes(result)
         assert not problems, problems
         assert result.success, result.exception
         return result.result

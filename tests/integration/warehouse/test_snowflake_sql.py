@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dbt_results import failed_nodes
 
 DBT_PROJECT = Path(__file__).resolve().parents[3] / "dbt_project"
 DIRTY_DAYS = ["2026-03-01", "2026-03-02", "2026-03-05"]
@@ -210,11 +211,7 @@ class SnowflakeProject:
 
     @staticmethod
     def _succeeded(outcome: Any) -> Any:
-        problems = [
-            f"{item.node.unique_id}: {item.message}"
-            for item in getattr(outcome.result, "results", None) or []
-            if str(item.status) not in ("success", "pass", "skipped")
-        ]
+        problems = failed_nodes(outcome)
         assert outcome.exception is None
         assert not problems, problems
         return outcome.result
