@@ -13,7 +13,7 @@ export DO_NOT_TRACK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test dev docs lint format fuzz powerbi bench chaos bench-collector bench-day bench-warehouse kafka-up kafka-down clean
+.PHONY: help install demo test dev docs lint format fuzz powerbi snowflake-plans bench chaos bench-collector bench-day bench-warehouse kafka-up kafka-down clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -65,6 +65,9 @@ bench-day: install ## A simulated day through Kafka, collector and compaction (D
 
 bench-warehouse: install ## Increments on short and long histories, a whole day, readers (DEVICES=1000 DAY_DEVICES=50000)
 	@$(BIN)/python -m benchmarks.warehouse --devices $(or $(DEVICES),1000) --day-devices $(or $(DAY_DEVICES),50000)
+
+snowflake-plans: install ## What each environment's Snowflake account would get, to infrastructure/snowflake/plans
+	@for name in dev ci prod; do $(BIN)/python -m infrastructure.snowflake plan $$name --offline --save || exit 1; done
 
 chaos: install ## Kill, freeze and cut off collectors at every step, then look for every record; to build/chaos.json
 	@$(BIN)/python -m chaos

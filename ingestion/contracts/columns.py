@@ -10,6 +10,9 @@ import pyarrow as pa
 
 TIMESTAMP = pa.timestamp("us")
 
+# Columns of canonical JSON: text in the lake, semi-structured in both warehouses.
+JSON_COLUMNS = frozenset({"payload", "consent_flags", "diagnosis_codes", "ocr_fields"})
+
 ENVELOPE: list[pa.Field] = [
     pa.field("stream_id", pa.string(), nullable=False),
     pa.field("kafka_partition", pa.int32(), nullable=False),

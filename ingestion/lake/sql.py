@@ -83,10 +83,12 @@ def telemetry_sql(con: duckdb.DuckDBPyConnection, uris: Sequence[str]) -> str:
 
 
 def duckdb_type(field: pa.Field) -> str:
-    """DuckDB type that holds a landing column's values exactly. Raises KeyError for a type no feed has."""
+    """DuckDB type that holds a column's values exactly. Raises KeyError for a type no table of raw has."""
     import pyarrow as pa
 
     kind = field.type
+    if pa.types.is_list(kind):
+        return f"{duckdb_type(kind.value_field)}[]"
     if pa.types.is_decimal(kind):
         return f"decimal({kind.precision}, {kind.scale})"
     names = {

@@ -21,7 +21,9 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ingestion.contracts.columns import JSON_COLUMNS
 from ingestion.contracts.feeds import RECORD_FEED_NAMES, TELEMETRY_FEED
+from ingestion.contracts.ledgers import LEDGERS
 from ingestion.lake.landing import Manifest, feed_schema, read_manifest, utc_now
 from ingestion.lake.layout import RangeKey
 from ingestion.lake.reading import check_schema_version
@@ -34,8 +36,6 @@ from ingestion.loading.redacting import Removed, delete_redacted, redacted, regi
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
-
-JSON_COLUMNS = frozenset({"payload", "consent_flags", "diagnosis_codes", "ocr_fields"})
 
 # Files per insert: bounds the memory of one statement, keeps its progress visible.
 FILES_PER_INSERT = 64
@@ -113,52 +113,12 @@ def create_raw_tables(con: duckdb.DuckDBPyConnection) -> None:
     """Create what is missing of the raw schema. No keys: enforcing one on 8 million rows
     took 28 s against 3 s, so tests guard uniqueness."""
     statements = ["create schema if not exists raw"]
-    for feed in (TELEMETRY_FEED, *RECORD_FEED_NAMES):
+    feeds = {feed: feed_schema(feed) for feed in (TELEMETRY_FEED, *RECORD_FEED_NAMES)}
+    for table, schema in {**feeds, **LEDGERS}.items():
         columns = ", ".join(
-            f"{column.name} {sql_type(column)}{'' if column.nullable else ' not null'}"
-            for column in feed_schema(feed)
+            f"{column.name} {sql_type(column)}{'' if column.nullable else ' not null'}" for column in schema
         )
-        statements.append(f"create table if not exists raw.{feed} ({columns})")
-    statements.append(
-        "create table if not exists raw.extracts (extract_id varchar not null, feed varchar not null,"
-        " source_system varchar not null, stream_id varchar not null, complete boolean not null,"
-        " row_count bigint not null, extracted_at timestamp not null, claimed_at timestamp not null,"
-        " arrival_ts timestamp)"
-    )
-    statements.append(
-        "create table if not exists raw.load_history (stream_id varchar not null,"
-        " kafka_partition integer not null, start_offset bigint not null, end_offset bigint not null,"
-        " feed varchar not null, source_file varchar not null, row_count bigint not null,"
-        " rejected_count bigint not null, consent_dropped_count bigint not null,"
-        " offset_gap_count bigint not null, event_dates date[] not null, load_seq bigint not null,"
-        " loaded_at timestamp not null)"
-    )
-    statements.append(
-        "create table if not exists raw.redacted_ranges (stream_id varchar not null,"
-        " kafka_partition integer not null, start_offset bigint not null, feed varchar not null,"
-        " redacted_count bigint not null, max_arrival_ts timestamp)"
-    )
-    statements.append(
-        "create table if not exists raw.redactions (redaction_id varchar not null,"
-        " event_dates date[] not null, load_seq bigint not null, applied_at timestamp not null)"
-    )
-    statements.append(
-        "create table if not exists raw.cold_days (table_name varchar not null, event_date date not null,"
-        " row_count bigint not null, fingerprint varchar not null)"
-    )
-    statements.append(
-        "create table if not exists raw.kept_days (table_name varchar not null, event_date date not null,"
-        " kept_until date not null)"
-    )
-    statements.append(
-        "create table if not exists raw.build_marks (mark varchar not null, load_seq bigint not null)"
-    )
-    # At most one row (ingestion.privacy.salt).
-    statements.append("create table if not exists raw.hash_salt (salt varchar not null)")
-    statements.append(
-        "create table if not exists raw.rebuilt_days"
-        " (table_name varchar not null, event_date date, build_seq bigint not null)"
-    )
+        statements.append(f"create table if not exists raw.{table} ({columns})")
     for statement in statements:
         con.execute(statement)
     _add_new_columns(con)

@@ -1,0 +1,109 @@
+"""Which account, and what of it no file may say: settings from the environment, the map of environments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+FOLDER = Path(__file__).resolve().parent
+
+
+class UnknownEnvironmentError(ValueError):
+    """No environment has this name; the message lists those there are."""
+
+
+class ProductionRefusedError(ValueError):
+    """A change of production was asked for without saying so."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where objects go: every name that the account shares begins with `prefix` and two underscores."""
+
+    name: str
+    prefix: str
+    is_production: bool = False
+
+    @property
+    def values_file(self) -> Path:
+        return FOLDER / "environments" / f"{self.name}.yaml"
+
+    @property
+    def plan_file(self) -> Path:
+        """What a plan for an empty account says."""
+        return FOLDER / "plans" / f"{self.name}.sql"
+
+
+ENVIRONMENTS = {
+    one.name: one
+    for one in (
+        Environment("dev", "DEV"),
+        Environment("ci", "CI"),
+        Environment("prod", "PROD", is_production=True),
+    )
+}
+
+
+def environment_named(name: str) -> Environment:
+    """Raises UnknownEnvironmentError."""
+    if name not in ENVIRONMENTS:
+        raise UnknownEnvironmentError(f"'{name}' is no environment; choose one of: {', '.join(ENVIRONMENTS)}")
+    return ENVIRONMENTS[name]
+
+
+class AccountSettings(BaseSettings):
+    """`PETWELLNESS_SNOWFLAKE_*`: how to reach the account, and names and keys that belong to it."""
+
+    model_config = SettingsConfigDict(env_prefix="PETWELLNESS_SNOWFLAKE_", frozen=True)
+
+    account: str = Field(description="Account identifier, organisation-account.")
+    user: str = Field(description="User of the role that owns these objects (docs/snowflake.md).")
+    private_key_path: Path = Field(description="Private key of that user, PEM.")
+    private_key_passphrase: SecretStr | None = None
+    role: str = "SNOWDDL_ADMIN"
+    warehouse: str | None = None
+    landing_url: str = Field(
+        description="Landing prefix of the lake, s3://<bucket>/landing/.", pattern="^s3://.+/$"
+    )
+    storage_integration: str = Field(description="Storage integration that may read it.")
+    ingestion_public_key: str = Field(description="Public key of the user ingestion_service, one line.")
+    dbt_public_key: str
+    ml_public_key: str
+    operations_public_key: str
+    power_bi_public_key: str
+
+    def placeholders(self) -> dict[str, str]:
+        """What the configuration leaves open."""
+        return {
+            "landing_url": self.landing_url,
+            "storage_integration": self.storage_integration,
+            "ingestion_public_key": self.ingestion_public_key,
+            "dbt_public_key": self.dbt_public_key,
+            "ml_public_key": self.ml_public_key,
+            "operations_public_key": self.operations_public_key,
+            "power_bi_public_key": self.power_bi_public_key,
+        }
+
+
+def load_account() -> AccountSettings:
+    """From the environment variables of this process; raises pydantic's ValidationError naming what is missing."""
+    # Validating nothing reads the environment, which a checker of types does not know of a call.
+    return AccountSettings.model_validate({})
+
+
+def example_account() -> AccountSettings:
+    """Stands for an account where none is at hand."""
+    values: dict[str, Any] = {
+        "account": "EXAMPLE-ACCOUNT",
+        "user": "SNOWDDL",
+        "private_key_path": Path("unused"),
+        "landing_url": "s3://example-bucket/landing/",
+        "storage_integration": "PETWELLNESS_LAKE",
+    }
+    for user in ("ingestion", "dbt", "ml", "operations", "power_bi"):
+        values[f"{user}_public_key"] = f"EXAMPLE{user.replace('_', '').upper()}KEY"
+    return AccountSettings.model_construct(**values)

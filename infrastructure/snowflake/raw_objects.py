@@ -1,0 +1,108 @@
+"""Tables, pipes and per-environment schemas for SnowDDL, from the contract: no I/O, no SQL of our own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ingestion.contracts.columns import TELEMETRY_SCHEMA, record_schema
+from ingestion.contracts.feeds import RECORD_FEED_NAMES, TELEMETRY_FEED
+from ingestion.contracts.ledgers import LEDGERS
+from ingestion.loading.snowflake_sql import copied_columns, snowflake_type
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from snowddl.blueprint import PipeBlueprint, TableBlueprint
+    from snowddl.config import SnowDDLConfig
+
+DATABASE = "petwellness"
+RAW = "raw"
+STAGE = "landing"
+FILE_FORMAT = "landed_parquet"
+
+# Document 000 clusters by pet and time; raw knows no pet yet, and stg reads it by arrival.
+CLUSTER_BY = {TELEMETRY_FEED: ["to_date(arrival_ts)", "device_id"]}
+
+
+def feed_schemas() -> dict[str, pa.Schema]:
+    """By feed: the columns of its landing files and of its table in raw."""
+    return {TELEMETRY_FEED: TELEMETRY_SCHEMA, **{feed: record_schema(feed) for feed in RECORD_FEED_NAMES}}
+
+
+def add_raw_objects(config: SnowDDLConfig) -> None:
+    """Add what the YAML files do not spell out: tables and pipes of raw, schemas of developers, rights that only
+    some environments have."""
+    for feed, schema in feed_schemas().items():
+        config.add_blueprint(_table(config.env_prefix, feed, schema))
+        config.add_blueprint(_pipe(config.env_prefix, feed, schema))
+    for name, schema in LEDGERS.items():
+        config.add_blueprint(_table(config.env_prefix, name, schema))
+    for developer in config.get_placeholder("DEVELOPERS"):
+        _add_developer(config, str(developer))
+
+
+def _table(env_prefix: str, name: str, schema: pa.Schema) -> TableBlueprint:
+    from snowddl.blueprint import DataType, Ident, SchemaObjectIdent, TableBlueprint, TableColumn
+
+    return TableBlueprint(
+        full_name=SchemaObjectIdent(env_prefix, DATABASE, RAW, name),
+        columns=[
+            TableColumn(
+                name=Ident(field.name), type=DataType(snowflake_type(field)), not_null=not field.nullable
+            )
+            for field in schema
+        ],
+        cluster_by=CLUSTER_BY.get(name),
+    )
+
+
+def _pipe(env_prefix: str, feed: str, schema: pa.Schema) -> PipeBlueprint:
+    from snowddl.blueprint import PipeBlueprint, SchemaObjectIdent
+
+    return PipeBlueprint(
+        full_name=SchemaObjectIdent(env_prefix, DATABASE, RAW, feed),
+        auto_ingest=True,
+        copy_table_name=SchemaObjectIdent(env_prefix, DATABASE, RAW, feed),
+        copy_stage_name=SchemaObjectIdent(env_prefix, DATABASE, RAW, STAGE),
+        # With its slash: `owners` would match `owners_old`, too.
+        copy_path=f"/{feed}/",
+        copy_transform={name.upper(): sql for name, sql in copied_columns(schema).items()},
+        copy_file_format=SchemaObjectIdent(env_prefix, DATABASE, RAW, FILE_FORMAT),
+    )
+
+
+def _add_developer(config: SnowDDLConfig, developer: str) -> None:
+    """A schema `dev_<name>`, and the role that owns it and reads what is shared."""
+    from snowddl.blueprint import (
+        AccountObjectIdent,
+        BusinessRoleBlueprint,
+        IdentPattern,
+        SchemaBlueprint,
+        SchemaIdent,
+        build_role_ident,
+    )
+
+    schema = f"dev_{developer}"
+    config.add_blueprint(
+        SchemaBlueprint(
+            full_name=SchemaIdent(config.env_prefix, DATABASE, schema),
+            permission_model="BUILT",
+            is_sandbox=True,
+            is_transient=True,
+            retention_time=0,
+            comment=f"What {developer} builds",
+        )
+    )
+    config.add_blueprint(
+        BusinessRoleBlueprint(
+            full_name=build_role_ident(
+                config.env_prefix, f"developer_{developer}", config.BUSINESS_ROLE_SUFFIX
+            ),
+            schema_owner=[IdentPattern(f"{DATABASE}.{schema}")],
+            schema_read=[
+                IdentPattern(f"{DATABASE}.{shared}")
+                for shared in (RAW, "stg", "cur", "anl", "ml", "governance")
+            ],
+            warehouse_usage=[AccountObjectIdent(config.env_prefix, "dev_wh")],
+            comment=f"{developer} builds in {schema} and reads the rest",
+        )
+    )

@@ -1,0 +1,200 @@
+"""The Snowflake account as code: plans for an empty account, held against what they have to say. No account."""
+
+import re
+from collections import defaultdict
+
+import pytest
+
+from infrastructure.snowflake.account import (
+    ENVIRONMENTS,
+    Environment,
+    ProductionRefusedError,
+    UnknownEnvironmentError,
+    environment_named,
+    example_account,
+    load_account,
+)
+from infrastructure.snowflake.planning import (
+    EmptyAccount,
+    UnknownQuestionError,
+    apply,
+    configured_names,
+    offline_plan,
+    text_of,
+)
+from infrastructure.snowflake.raw_objects import feed_schemas
+from ingestion.contracts.ledgers import LEDGERS
+from ingestion.lake import layout
+
+PLANS: dict[str, list[str]] = {}
+
+
+@pytest.fixture(params=ENVIRONMENTS.values(), ids=lambda one: one.name)
+def environment(request: pytest.FixtureRequest) -> Environment:
+    one: Environment = request.param
+    return one
+
+
+@pytest.fixture
+def plan(environment: Environment) -> list[str]:
+    if environment.name not in PLANS:
+        PLANS[environment.name] = [*offline_plan(environment).suggested]
+    return PLANS[environment.name]
+
+
+def test_a_plan_for_an_empty_account_is_the_one_that_was_reviewed(
+    environment: Environment, plan: list[str]
+) -> None:
+    assert text_of(plan) == environment.plan_file.read_text(), (
+        f"read the difference, then: python -m infrastructure.snowflake plan {environment.name} --offline --save"
+    )
+
+
+def test_the_plan_makes_every_object_of_the_configuration(environment: Environment, plan: list[str]) -> None:
+    text = "\n".join(plan).replace('"', "")
+    names = configured_names(environment)
+    assert len(names) > 60
+    assert [name for name in names if name not in text] == []
+
+
+def test_every_name_an_account_shares_begins_with_the_environment(
+    environment: Environment, plan: list[str]
+) -> None:
+    made = re.findall(
+        r'^CREATE (?:DATABASE|WAREHOUSE|ROLE|USER|RESOURCE MONITOR) "([^"]+)"', "\n".join(plan), re.M
+    )
+    assert made
+    assert [name for name in made if not name.startswith(f"{environment.prefix}__")] == []
+
+
+def test_raw_has_the_columns_of_the_contract(environment: Environment, plan: list[str]) -> None:
+    for name, schema in {**feed_schemas(), **LEDGERS}.items():
+        [statement] = [
+            one for one in plan if re.match(rf'CREATE TABLE "[^"]+"\."RAW"\."{name.upper()}"', one)
+        ]
+        columns = re.findall(r'^ *,? *"([A-Z0-9_]+)" ([A-Z_]+(?:\([\d,]+\))?)( NOT NULL)?', statement, re.M)
+        assert [(column.lower(), bool(not_null)) for column, _, not_null in columns] == [
+            (field.name, not field.nullable) for field in schema
+        ]
+
+
+def test_each_feed_has_one_pipe_on_its_own_prefix(plan: list[str]) -> None:
+    watched = {}
+    for statement in plan:
+        if statement.startswith("CREATE PIPE"):
+            table, path = re.search(
+                r'COPY INTO "[^"]+"\."RAW"\."([^"]+)".*FROM @"[^"]+"\."RAW"\."LANDING"(\S+)', statement, re.S
+            ).groups()  # type: ignore[union-attr]
+            assert "AUTO_INGEST = TRUE" in statement
+            watched[table.lower()] = path
+    assert watched == {feed: f"/{feed}/" for feed in feed_schemas()}
+
+
+def test_the_stage_is_the_landing_prefix_alone(plan: list[str]) -> None:
+    [url] = re.findall(r"URL = '([^']+)'", "\n".join(plan))
+    assert url.endswith(f"/{layout.LANDING}")
+
+
+def reach(plan: list[str]) -> dict[str, set[tuple[str, str]]]:
+    """By business role: (privilege, schema) of tables it has, through every role it inherits."""
+    granted: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    inherits: dict[str, set[str]] = defaultdict(set)
+    for statement in plan:
+        if found := re.match(r'GRANT ROLE "([^"]+)" TO ROLE "([^"]+)"', statement):
+            inherits[found[2]].add(found[1])
+        if found := re.match(
+            r'GRANT (\w+) ON FUTURE TABLES IN SCHEMA "[^"]+"\."([^"]+)" TO ROLE "([^"]+)"', statement
+        ):
+            granted[found[3]].add((found[1], found[2]))
+
+    def of(role: str) -> set[tuple[str, str]]:
+        return granted[role].union(*(of(below) for below in inherits[role]))
+
+    return {
+        re.sub(r"^[A-Z]+__|__B_ROLE$", "", role).lower(): of(role)
+        for role in [*inherits]
+        if role.endswith("__B_ROLE")
+    }
+
+
+def schemas_with(privileges: set[tuple[str, str]], *wanted: str) -> set[str]:
+    return {schema.lower() for privilege, schema in privileges if privilege in wanted}
+
+
+def test_roles_reach_what_they_are_for_and_nothing_else(plan: list[str]) -> None:
+    roles = reach(plan)
+    readable = {role: schemas_with(privileges, "SELECT", "OWNERSHIP") for role, privileges in roles.items()}
+    written = {
+        role: schemas_with(privileges, "INSERT", "UPDATE", "DELETE", "OWNERSHIP")
+        for role, privileges in roles.items()
+    }
+    people = {role for role in roles if role.startswith("developer_")}
+    assert {role: readable[role] for role in roles if role not in people} == {
+        "ingestion": {"raw"},
+        "transformer": {"raw", "stg", "cur", "anl", "ml", "governance"},
+        "analytics": {"anl"},
+        "clinic_bi": {"anl"},
+        "ml": {"anl", "ml"},
+        "operations": {"raw", "ops"},
+        "data_protection": {"raw", "stg", "cur", "governance"},
+    }
+    assert {role: written[role] for role in roles if role not in people} == {
+        "ingestion": {"raw"},
+        "transformer": {"stg", "cur", "anl", "ml"},
+        "analytics": set(),
+        "clinic_bi": set(),
+        "ml": {"ml"},
+        "operations": {"ops"},
+        "data_protection": {"governance"},
+    }
+    for role in people:
+        assert written[role] == {f"dev_{role.removeprefix('developer_')}"}
+
+
+def test_only_development_has_developers(environment: Environment, plan: list[str]) -> None:
+    assert ('."DEV_' in "\n".join(plan)) is (environment.name == "dev")
+
+
+def test_services_sign_in_with_keys_alone(plan: list[str]) -> None:
+    users = [statement for statement in plan if statement.startswith("CREATE USER")]
+    assert len(users) == 5
+    for statement in users:
+        assert "TYPE = 'SERVICE'" in statement
+        assert "RSA_PUBLIC_KEY" in statement
+        assert "PASSWORD" not in statement
+
+
+def test_every_warehouse_stops_when_idle_and_ends_long_statements(plan: list[str]) -> None:
+    warehouses = [statement for statement in plan if statement.startswith("CREATE WAREHOUSE")]
+    assert len(warehouses) == 4
+    for statement in warehouses:
+        suspended_after_s = int(re.search(r"AUTO_SUSPEND = (\d+)", statement)[1])  # type: ignore[index]
+        assert 60 <= suspended_after_s <= 600
+        assert re.search(r"STATEMENT_TIMEOUT_IN_SECONDS = \d+", statement)
+    limited = [one for one in plan if re.match(r"ALTER WAREHOUSE .* SET RESOURCE_MONITOR", one)]
+    assert len(limited) == 4
+
+
+def test_an_unknown_environment_is_named_with_those_there_are() -> None:
+    with pytest.raises(UnknownEnvironmentError, match=r"'staging'.*dev, ci, prod"):
+        environment_named("staging")
+
+
+def test_production_is_not_changed_unless_somebody_says_so() -> None:
+    with pytest.raises(ProductionRefusedError, match="--production"):
+        apply(ENVIRONMENTS["prod"], example_account())
+
+
+def test_the_stand_in_answers_no_question_it_does_not_know() -> None:
+    with pytest.raises(UnknownQuestionError, match="SELECT 1"):
+        EmptyAccount().cursor().execute("SELECT 1")
+
+
+def test_a_landing_prefix_without_its_slash_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in example_account().model_dump().items():
+        if value is not None:
+            monkeypatch.setenv(f"PETWELLNESS_SNOWFLAKE_{name.upper()}", str(value))
+    assert load_account().landing_url == example_account().landing_url
+    monkeypatch.setenv("PETWELLNESS_SNOWFLAKE_LANDING_URL", "s3://bucket/landing")
+    with pytest.raises(ValueError, match="landing_url"):
+        load_account()
