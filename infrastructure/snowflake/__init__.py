@@ -3,6 +3,6 @@
 `config/` says what is the same everywhere (databases, schemas, warehouses, roles,
 users, policies), `environments/` what differs, `raw_objects` what follows from the
 contract (tables, pipes). `planning` runs SnowDDL, with or without an account;
-`plans/` holds what a plan for an empty account says, so that a change is read as
-SQL. Loading rows is not done here (`ingestion.loading`), nor are dbt's tables.
+`plans/` holds what a plan for an empty account says (production's; of the others
+what differs), so that a change is read as SQL. Loading rows is not done here (`ingestion.loading`), nor are dbt's tables.
 """

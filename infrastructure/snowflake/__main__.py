@@ -27,18 +27,20 @@ Name = Annotated[
 def plan(
     environment: Name,
     offline: Annotated[bool, typer.Option(help="For an empty account, without any: everything.")] = False,
-    save: Annotated[bool, typer.Option(help="With --offline: to infrastructure/snowflake/plans.")] = False,
+    save: Annotated[
+        bool,
+        typer.Option(help="With --offline: to infrastructure/snowflake/plans, all of it or what differs."),
+    ] = False,
 ) -> None:
     """Show what differs between the account and the configuration; changes nothing. Exits with 2 if anything does."""
     with _explained():
         where = accounts.environment_named(environment)
         if offline:
-            text = planning.text_of(planning.offline_plan(where).suggested)
             if save:
-                where.plan_file.write_text(text)
-                typer.echo(f"{where.plan_file}: {text.count(';')} statements")
+                where.plan_file.write_text(planning.reviewed_text(where))
+                typer.echo(f"written to {where.plan_file}")
             else:
-                typer.echo(text, nl=False)
+                typer.echo(planning.text_of(planning.offline_plan(where).suggested), nl=False)
             return
         found = planning.live_plan(where, accounts.load_account())
     typer.echo(planning.text_of(found.suggested), nl=False)

@@ -34,7 +34,7 @@ class Environment:
 
     @property
     def plan_file(self) -> Path:
-        """What a plan for an empty account says."""
+        """What is kept of a plan for an empty account (`planning.reviewed_text`)."""
         return FOLDER / "plans" / f"{self.name}.sql"
 
 

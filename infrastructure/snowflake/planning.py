@@ -10,6 +10,7 @@ from io import StringIO
 from typing import Any
 
 from infrastructure.snowflake.account import (
+    ENVIRONMENTS,
     FOLDER,
     AccountSettings,
     Environment,
@@ -43,6 +44,29 @@ class Plan:
 def offline_plan(environment: Environment) -> Plan:
     """Everything an empty account would get. Raises PlanError."""
     return _run(environment, example_account(), ["plan"], EmptyAccount)
+
+
+def reviewed_text(environment: Environment) -> str:
+    """What is kept of an environment's offline plan: production's whole, of any other what differs from it."""
+    plan = offline_plan(environment).suggested
+    if environment.is_production:
+        return text_of(plan)
+    [production] = [one for one in ENVIRONMENTS.values() if one.is_production]
+    same_elsewhere = [
+        statement.replace(f"{production.prefix}__", f"{environment.prefix}__")
+        for statement in offline_plan(production).suggested
+    ]
+    own = _beyond(plan, same_elsewhere)
+    missing = [statement.splitlines()[0] for statement in _beyond(same_elsewhere, plan)]
+    return (
+        f"-- As {production.plan_file.name}, under the prefix {environment.prefix}, but for these statements:\n\n"
+        f"{text_of(own)}-- They stand for:\n{''.join(f'--   {line}{chr(10)}' for line in missing)}"
+    )
+
+
+def _beyond(statements: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Those that are not among the others, without SnowDDL's marks of pipes, which follow from their text."""
+    return [one for one in statements if one not in {*others} and not one.startswith("COMMENT ON PIPE")]
 
 
 def configured_names(environment: Environment) -> list[str]:

@@ -20,7 +20,7 @@ from infrastructure.snowflake.planning import (
     apply,
     configured_names,
     offline_plan,
-    text_of,
+    reviewed_text,
 )
 from infrastructure.snowflake.raw_objects import feed_schemas
 from ingestion.contracts.ledgers import LEDGERS
@@ -42,11 +42,9 @@ def plan(environment: Environment) -> list[str]:
     return PLANS[environment.name]
 
 
-def test_a_plan_for_an_empty_account_is_the_one_that_was_reviewed(
-    environment: Environment, plan: list[str]
-) -> None:
-    assert text_of(plan) == environment.plan_file.read_text(), (
-        f"read the difference, then: python -m infrastructure.snowflake plan {environment.name} --offline --save"
+def test_a_plan_for_an_empty_account_is_the_one_that_was_reviewed(environment: Environment) -> None:
+    assert reviewed_text(environment) == environment.plan_file.read_text(), (
+        "run `make snowflake-plans` and read what changed"
     )
 
 
