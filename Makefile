@@ -13,7 +13,7 @@ export DO_NOT_TRACK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test dev docs lint format fuzz powerbi snowflake-plans bench chaos bench-collector bench-day bench-warehouse kafka-up kafka-down clean
+.PHONY: help install demo test dev docs slim-state slim lint format fuzz powerbi snowflake-plans bench chaos bench-collector bench-day bench-warehouse kafka-up kafka-down clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -43,6 +43,17 @@ docs: install ## dbt's documentation on http://127.0.0.1:8080; Ctrl-C stops it
 	@$(BIN)/dbt --quiet docs generate --empty-catalog --target lint --project-dir dbt_project --profiles-dir dbt_project --target-path ../build/dbt_docs
 	@echo "http://127.0.0.1:8080 has the documentation of models, macros, metrics and exposures"
 	@$(BIN)/python -m http.server 8080 --bind 127.0.0.1 --directory build/dbt_docs
+
+slim-state: install ## What `make slim` compares with: manifest and warehouse of the last demo, to build/slim_state
+	@mkdir -p build/slim_state
+	@cp dbt_project/target/embedded/manifest.json .petwellness/warehouse.duckdb build/slim_state/
+
+slim: install ## Only dbt models that differ from build/slim_state, and what reads them, on a copy of its warehouse
+	@cp build/slim_state/warehouse.duckdb build/slim.duckdb
+	@PETWELLNESS_DUCKDB_PATH=$(CURDIR)/build/slim.duckdb $(BIN)/dbt build --target embedded --project-dir dbt_project \
+		--profiles-dir dbt_project --target-path $(CURDIR)/build/slim_target \
+		--select state:modified+ --defer --state $(CURDIR)/build/slim_state
+	@rm -f build/slim.duckdb
 
 lint: install ## ruff, mypy and sqlfluff
 	@$(BIN)/ruff check .
