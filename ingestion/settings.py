@@ -112,8 +112,9 @@ class CollectorSettings(BaseSettings):
         default=20.0, gt=0, description="How long the service may land what it holds when it is stopped."
     )
     metrics_port: int = Field(
-        default=0, ge=0, le=65535, description="Prometheus metrics on this port of 127.0.0.1; 0 is off."
+        default=0, ge=0, le=65535, description="Prometheus metrics on this port; 0 is off."
     )
+    metrics_host: str = Field(default="127.0.0.1", description="Address that metrics are served on.")
     as_service: bool = Field(
         default=False,
         description="Collectors run beside the graph; the drain asset then reports what landed.",

@@ -71,7 +71,7 @@ def serve_telemetry(settings: PlatformSettings, stop: threading.Event, metrics_p
         }
         log.error("failed", extra=fields_of(fields))
 
-    with serve_metrics(metrics, metrics_port):
+    with serve_metrics(metrics, metrics_port, settings.collector.metrics_host):
         log.info("started", extra=fields_of({"lake": store.url, "metrics_port": metrics_port}))
         # What cannot be reached as configured is raised: whoever starts the service shall see it.
         first = [make()]

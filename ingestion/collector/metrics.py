@@ -199,15 +199,15 @@ def _histogram(name: str, meaning: str, counts: list[int], sum_s: float) -> Metr
 
 
 @contextlib.contextmanager
-def serve_metrics(metrics: CollectorMetrics, port: int) -> Iterator[None]:
-    """Answer GET /metrics on 127.0.0.1 while the context is open; port 0 answers nobody.
+def serve_metrics(metrics: CollectorMetrics, port: int, host: str = ADDRESS) -> Iterator[None]:
+    """Answer GET /metrics on this address while the context is open; port 0 answers nobody.
 
     Raises MetricsPortError when the port is taken.
     """
     if port == 0:
         yield
         return
-    server, thread = _listen(metrics, port)
+    server, thread = _listen(metrics, port, host)
     try:
         yield
     finally:
@@ -216,16 +216,16 @@ def serve_metrics(metrics: CollectorMetrics, port: int) -> Iterator[None]:
         thread.join()
 
 
-def _listen(metrics: CollectorMetrics, port: int) -> tuple[WSGIServer, Thread]:
+def _listen(metrics: CollectorMetrics, port: int, host: str) -> tuple[WSGIServer, Thread]:
     from prometheus_client import start_http_server
 
     registry = CollectorRegistry()
     registry.register(metrics)
     ProcessCollector(registry=registry)
     try:
-        return start_http_server(port, addr=ADDRESS, registry=registry)
+        return start_http_server(port, addr=host, registry=registry)
     except OSError as error:
         raise MetricsPortError(
-            f"metrics cannot be served on {ADDRESS}:{port} ({error.strerror or error}); "
+            f"metrics cannot be served on {host}:{port} ({error.strerror or error}); "
             f"choose another port (--metrics-port or {PORT_SETTING})"
         ) from error

@@ -18,6 +18,7 @@ _EXPECTED = (
     "CatalogueDamagedError",
     "CompactionError",
     "ConsentSnapshotStaleError",
+    "DagsterStorageError",
     "DbtFailedError",
     "EmbeddedBrokerError",
     "LandingStalledError",

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from petwellness_orchestration.cli.processes import dagster
 from petwellness_orchestration.cli.rejects import rejects
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(rejects, name="rejects")
+app.add_typer(dagster, name="dagster")
 
 DataOption = Annotated[
     Path | None,

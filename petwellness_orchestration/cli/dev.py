@@ -17,20 +17,13 @@ from petwellness_orchestration.cli.console import say, warn
 from petwellness_orchestration.cli.publish import stop_on_signals
 from petwellness_orchestration.cli.steps import land_records
 from petwellness_orchestration.defs.warehouse.manifest import ensure_manifest
-from petwellness_orchestration.instance import prepare_dagster_home
+from petwellness_orchestration.instance import prepare_dagster_home, write_workspace
 from petwellness_orchestration.settings import load_settings
 
 STOP_TIMEOUT_S = 20
 BROKER_TIMEOUT_S = 30
 UI_TIMEOUT_S = 120
 POLL_S = 0.5
-
-WORKSPACE_YAML = """\
-load_from:
-  - python_module:
-      module_name: petwellness_orchestration.definitions
-      location_name: petwellness
-"""
 
 
 @dataclass
@@ -144,13 +137,6 @@ def _answers(port: int) -> bool:
     """Whether something listens on a port of 127.0.0.1."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def write_workspace(home: Path) -> Path:
-    """The workspace file of this state folder: one code location, under the product's name."""
-    path = home / "dagster" / "workspace.yaml"
-    path.write_text(WORKSPACE_YAML)
-    return path
 
 
 def _petwellness() -> str:

@@ -29,3 +29,7 @@ def test_the_rules_are_valid(promtool: str) -> None:
 
 def test_each_situation_raises_its_alert(promtool: str) -> None:
     assert "SUCCESS" in run(promtool, "test", "rules", "collector_alerts_test.yml")
+
+
+def test_prometheus_of_the_compose_file_is_configured_in_its_language(promtool: str) -> None:
+    assert "SUCCESS" in run(promtool, "check", "config", "prometheus.yml")

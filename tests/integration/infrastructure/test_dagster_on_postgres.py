@@ -1,0 +1,220 @@
+"""Dagster as production runs it: code location, web UI and daemon in processes of their own, over PostgreSQL."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PETWELLNESS = Path(sys.executable).with_name("petwellness")
+TIMEOUT_S = 240
+
+LOCATIONS = """
+{
+  workspaceOrError {
+    ... on Workspace {
+      locationEntries { locationOrLoadError { ... on RepositoryLocation { repositories { name } } } }
+    }
+  }
+}
+"""
+LAUNCH = """
+mutation($selector: JobOrPipelineSelector!) {
+  launchRun(executionParams: {selector: $selector}) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+  }
+}
+"""
+STATUS = """
+query($id: ID!) {
+  runOrError(runId: $id) {
+    ... on Run { status assetMaterializations { assetKey { path } } eventConnection { events { __typename } } }
+  }
+}
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def postgres_programs() -> Path | None:
+    """Folder of PostgreSQL's server programs, which Debian keeps out of the path."""
+    found = shutil.which("initdb")
+    folders = [Path(found).parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    return folders[-1] if folders else None
+
+
+def as_postgres(command: list[str]) -> list[str]:
+    """PostgreSQL does not run as root: there it runs as the user that its package makes."""
+    return ["runuser", "-u", "postgres", "--", *command] if os.geteuid() == 0 else command
+
+
+@pytest.fixture(scope="module")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    programs = postgres_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed (Debian: postgresql): Dagster over PostgreSQL is not tested")
+    # Not one of pytest's, which are closed to other users.
+    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+    if os.geteuid() == 0:
+        shutil.chown(folder, "postgres", "postgres")
+    port = free_port()
+    data = folder / "data"
+    control = [str(programs / "pg_ctl"), "-D", str(data), "-w"]
+    options = f"-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
+    try:
+        initialise = [str(programs / "initdb"), "-D", str(data), "-U", "dagster", "--auth=trust", "--no-sync"]
+        subprocess.run(as_postgres(initialise), check=True, capture_output=True, cwd="/")
+        start = [*control, "-o", options, "-l", str(folder / "log"), "start"]
+        subprocess.run(as_postgres(start), check=True, stdout=subprocess.DEVNULL, cwd="/")
+        try:
+            yield f"postgresql+psycopg2://dagster@127.0.0.1:{port}/postgres"
+        finally:
+            subprocess.run(
+                as_postgres([*control, "-m", "immediate", "stop"]), check=True, capture_output=True, cwd="/"
+            )
+    finally:
+        shutil.rmtree(folder)
+
+
+class Platform:
+    """Dagster's three processes on one state folder, and its GraphQL endpoint."""
+
+    def __init__(self, home: Path, postgres_url: str) -> None:
+        self.code_port, self.web_port = free_port(), free_port()
+        self.environment = {
+            **os.environ,
+            "PETWELLNESS_HOME": str(home),
+            "PETWELLNESS_DAGSTER_POSTGRES_URL": postgres_url,
+            "PETWELLNESS_FLEET_COLLARS": "4",
+            "PETWELLNESS_FLEET_HOUSEHOLDS": "3",
+            "PETWELLNESS_FLEET_CLINICS": "1",
+            "PETWELLNESS_FLEET_DAYS": "2",
+        }
+        self.logs = home / "logs"
+        self.logs.mkdir(parents=True)
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, name: str, *arguments: str) -> None:
+        with (self.logs / f"{name}.log").open("wb") as log:
+            self.processes.append(
+                subprocess.Popen(
+                    [str(PETWELLNESS), "dagster", *arguments],
+                    env=self.environment,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+
+    def query(self, text: str, **variables: Any) -> dict[str, Any]:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.web_port}/graphql",
+            json.dumps({"query": text, "variables": variables}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            found = json.load(answer)
+        assert "errors" not in found, found
+        data: dict[str, Any] = found["data"]
+        return data
+
+    def wait_for(self, what: Callable[[], Any]) -> Any:
+        """What it gives, once it gives something; fails when a process ends before."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while time.monotonic() < deadline:
+            assert all(process.poll() is None for process in self.processes), self.words()
+            if found := what():
+                return found
+            time.sleep(0.5)
+        raise AssertionError(f"not within {TIMEOUT_S} s; {self.words()}")
+
+    def words(self) -> str:
+        return "\n".join(f"{path.name}: {path.read_text()[-3000:]}" for path in self.logs.glob("*.log"))
+
+    def answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.web_port}/server_info", timeout=5):
+                return True
+        except OSError:
+            return False
+
+    def repository(self) -> str | None:
+        """Its name, once the code location is loaded."""
+        workspace = self.query(LOCATIONS)["workspaceOrError"]
+        names = [
+            repository["name"]
+            for entry in workspace["locationEntries"]
+            for repository in (entry["locationOrLoadError"] or {}).get("repositories", [])
+        ]
+        return names[0] if names else None
+
+    def launch(self, job: str) -> str:
+        selector = {
+            "repositoryLocationName": "petwellness",
+            "repositoryName": self.repository(),
+            "jobName": job,
+        }
+        launched = self.query(LAUNCH, selector=selector)["launchRun"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        run_id: str = launched["run"]["runId"]
+        return run_id
+
+    def ended(self, run_id: str) -> dict[str, Any] | None:
+        run: dict[str, Any] = self.query(STATUS, id=run_id)["runOrError"]
+        return run if run["status"] in ("SUCCESS", "FAILURE", "CANCELED") else None
+
+    def stop(self) -> None:
+        for process in reversed(self.processes):
+            process.send_signal(signal.SIGTERM)
+        for process in self.processes:
+            process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def platform(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    started = Platform(tmp_path_factory.mktemp("production") / "home", postgres_url)
+    try:
+        code = f"127.0.0.1:{started.code_port}"
+        started.start("code", "code", "--port", str(started.code_port))
+        started.start("web", "web", "--port", str(started.web_port), "--code", code)
+        started.start("daemon", "daemon", "--code", code)
+        started.wait_for(started.answers)
+        started.wait_for(started.repository)
+        yield started
+    finally:
+        started.stop()
+
+
+def test_a_run_from_the_ui_goes_through_the_queue_and_is_kept_in_postgres(platform: Platform) -> None:
+    run_id = platform.launch("roll_up")
+    run = platform.wait_for(lambda: platform.ended(run_id))
+    assert run["status"] == "SUCCESS", platform.words()
+    assert run["assetMaterializations"]
+    assert "RunDequeuedEvent" in {event["__typename"] for event in run["eventConnection"]["events"]}
+
+    # Nothing of it is on the disk of a process: SQLite would have left its files.
+    home = Path(platform.environment["PETWELLNESS_HOME"]) / "dagster"
+    assert [path.name for path in home.rglob("*.db")] == []
+    assert "storage:" in (home / "dagster.yaml").read_text()
+
+
+def test_no_file_holds_the_address_of_the_database(platform: Platform, postgres_url: str) -> None:
+    home = Path(platform.environment["PETWELLNESS_HOME"])
+    texts = [path for path in home.rglob("*") if path.suffix in (".yaml", ".log")]
+    assert texts
+    assert [path.name for path in texts if postgres_url in path.read_text()] == []
