@@ -363,8 +363,8 @@ def readers(home: Path, land_one_more: Callable[[], Any], say: Say) -> dict[str,
     }
 
 
-def run(devices: int, short: int, long: int, day_devices: int, folder: Path, say: Say) -> dict[str, Any]:
-    """All figures; 0 `day_devices` leaves the large day out."""
+def histories(folder: Path, devices: int, short: int, long: int, say: Say) -> dict[str, Any]:
+    """One more day on a short and a long history, then readers beside a writer on the long one."""
     from ingestion.lake.store import LocalStore
 
     added = increment(folder, devices, short, long, say)
@@ -375,24 +375,31 @@ def run(devices: int, short: int, long: int, day_devices: int, folder: Path, say
 
     say("reading while a refresh writes ...")
     read = readers(folder / "long", one_more, say)
-    for name in ("short", "long"):
-        shutil.rmtree(folder / name)
     figures = {"increment": added, "readers": read, "increment_ratio": added["ratio"]}
-    figures |= {name: read[name] for name in ("clinic_month_p95_ms", "year_of_minutes_p95_ms")}
-    if day_devices:
-        whole = whole_day(folder, day_devices, say)
-        figures |= {"day": whole, "day_ratio": whole["ratio"], "day_peak_bytes": whole["platform_peak_bytes"]}
-    return figures
+    return figures | {name: read[name] for name in ("clinic_month_p95_ms", "year_of_minutes_p95_ms")}
+
+
+def record(name: str, work: Callable[[Path], dict[str, Any]], output: Path) -> None:
+    """Measure in a folder of its own; write and print the figures beside those of the other benchmarks."""
+    from benchmarks import machine, report
+
+    with tempfile.TemporaryDirectory(prefix="petwellness-warehouse-") as folder:
+        section = machine.section(lambda: work(Path(folder)))
+    document = report.merged(report.read(output), machine.describe(), {name: section})
+    report.write(output, document)
+    print("\n".join(report.lines({**document, "benchmarks": {name: section}})), flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure and write the figures beside those of the other benchmarks."""
-    from benchmarks import machine, report
+    """Measure the large day, then the histories; each is written when it is done."""
     from benchmarks.__main__ import RESULTS, say
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.warehouse", description=__doc__)
     parser.add_argument(
-        "--devices", type=int, default=1_000, help="collars of the histories (default: %(default)s)"
+        "--devices",
+        type=int,
+        default=1_000,
+        help="collars of the histories, 0 for none (default: %(default)s)",
     )
     parser.add_argument(
         "--short", type=int, default=10, help="days of the short history (default: %(default)s)"
@@ -413,13 +420,14 @@ def main(arguments: list[str] | None = None) -> int:
             f"{tempfile.gettempdir()} has {free / 1e9:.0f} GB free, {rows * BYTES_PER_ROW / 1e9:.0f} are needed; set TMPDIR"
         )
         return 1
-    with tempfile.TemporaryDirectory(prefix="petwellness-warehouse-") as folder:
-        section = machine.section(
-            lambda: run(options.devices, options.short, options.long, options.day_devices, Path(folder), say)
+    if options.day_devices:
+        record("warehouse_day", lambda folder: whole_day(folder, options.day_devices, say), options.output)
+    if options.devices:
+        record(
+            "warehouse",
+            lambda folder: histories(folder, options.devices, options.short, options.long, say),
+            options.output,
         )
-    document = report.merged(report.read(options.output), machine.describe(), {"warehouse": section})
-    report.write(options.output, document)
-    print("\n".join(report.lines({**document, "benchmarks": {"warehouse": section}})))
     return 0
 
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pydantic import SecretStr
+
 POSTGRES_VARIABLE = "PETWELLNESS_DAGSTER_POSTGRES_URL"
 # With its driver: SQLAlchemy would otherwise take one that Dagster's storage does not install.
 POSTGRES_SCHEME = "postgresql+psycopg2://"
@@ -38,13 +40,12 @@ class DagsterStorageError(ValueError):
     """The address of Dagster's database is not one; the message says what it has to be, without its password."""
 
 
-def prepare_dagster_home(home: Path) -> Path:
+def prepare_dagster_home(home: Path, postgres_url: SecretStr | None = None) -> Path:
     """Write the instance's configuration under the state folder and make it this process's DAGSTER_HOME.
 
     Raises DagsterStorageError.
     """
-    postgres_url = os.environ.get(POSTGRES_VARIABLE, "")
-    if postgres_url and not postgres_url.startswith(POSTGRES_SCHEME):
+    if postgres_url and not postgres_url.get_secret_value().startswith(POSTGRES_SCHEME):
         raise DagsterStorageError(
             f"{POSTGRES_VARIABLE} has to be {POSTGRES_SCHEME}user:password@host:port/database"
         )

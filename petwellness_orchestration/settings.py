@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ingestion.settings import (
@@ -59,6 +59,10 @@ class OperationsSettings(BaseSettings):
     first_event_date: date = Field(default=date(2017, 1, 1), description="First daily partition (UTC).")
     first_arrival_date: date = Field(default=date(2026, 1, 1), description="First day anything landed (UTC).")
     alert_webhook_url: str | None = Field(default=None, description="Failures are posted here as JSON.")
+    dagster_postgres_url: SecretStr | None = Field(
+        default=None,
+        description="Where Dagster keeps its runs, postgresql+psycopg2://...; without it SQLite.",
+    )
     heartbeat_min_ratio: float = Field(default=0.8, gt=0, le=1)
     document_review_days: int = Field(
         default=3, ge=0, description="How long a document that OCR is not sure of may wait for a person."

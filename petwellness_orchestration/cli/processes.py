@@ -59,9 +59,9 @@ def _home() -> Path:
     from petwellness_orchestration.instance import prepare_dagster_home
     from petwellness_orchestration.settings import load_settings
 
-    home = load_settings().state.home
-    prepare_dagster_home(home)
-    return home
+    settings = load_settings()
+    prepare_dagster_home(settings.state.home, settings.operations.dagster_postgres_url)
+    return settings.state.home
 
 
 def _workspace(code_server: str) -> Path:

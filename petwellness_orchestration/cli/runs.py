@@ -64,7 +64,9 @@ def run_job(
     A job by event days runs for all dirty days; one by arrival days needs its
     `partition_key`, and one without partitions takes none.
     """
-    os.environ["DAGSTER_HOME"] = str(prepare_dagster_home(settings.state.home))
+    os.environ["DAGSTER_HOME"] = str(
+        prepare_dagster_home(settings.state.home, settings.operations.dagster_postgres_url)
+    )
     warnings.filterwarnings("ignore")
     say("loading the asset graph")
     import dagster as dg

@@ -367,6 +367,31 @@ def test_a_rebuild_from_the_lake_gives_the_same_tables(
             assert compare_tables(con, table, warehouse, table, exclude=left_out) == [], table
 
 
+def test_tables_damaged_by_hand_come_back_as_they_were(
+    warehouse: duckdb.DuckDBPyConnection,
+    copied_home: Callable[[str], Path],
+    small_fleet_environment: Callable[..., dict[str, str]],
+    petwellness: Petwellness,
+) -> None:
+    """docs/runbooks/recovery.md: a row too many deleted, a column overwritten, a table dropped, raw emptied."""
+    home = copied_home("recovered")
+    environment = small_fleet_environment(home)
+    with duckdb.connect(str(home / "warehouse.duckdb")) as con:
+        con.execute("delete from cur.owners where owner_id = (select min(owner_id) from cur.owners)")
+        con.execute("update anl.daily_activity set pulse_bpm_mean = 80")
+        con.execute("drop table anl.clinic_kpis")
+        con.execute("delete from raw.telemetry_events where event_ts < timestamp '2026-06-02'")
+    for command in (("reload", "--yes"), ("build", "--full-refresh")):
+        done = petwellness(*command, env=environment)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as con:
+        compared = tables(con, *LAYERS)
+        assert "anl.clinic_kpis" in compared
+        for table in compared:
+            assert compare_tables(con, table, warehouse, table) == [], table
+        assert compare_tables(con, "raw.telemetry_events", warehouse, "raw.telemetry_events") == []
+
+
 def test_rows_added_behind_the_ledger_stop_the_run(
     copied_home: Callable[[str], Path],
     small_fleet_environment: Callable[..., dict[str, str]],
