@@ -1,4 +1,4 @@
-"""Tables, pipes and per-environment schemas for SnowDDL, from the contract: no I/O, no SQL of our own."""
+"""Tables, pipes and developers' schemas for SnowDDL, from the contract: no I/O, no SQL of our own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from ingestion.contracts.columns import TELEMETRY_SCHEMA, record_schema
 from ingestion.contracts.feeds import RECORD_FEED_NAMES, TELEMETRY_FEED
 from ingestion.contracts.ledgers import LEDGERS
 from ingestion.loading.snowflake_sql import copied_columns, snowflake_type
+from ml.scoring import SCORES_SCHEMA, SCORES_TABLE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,22 +30,23 @@ def feed_schemas() -> dict[str, pa.Schema]:
 
 
 def add_raw_objects(config: SnowDDLConfig) -> None:
-    """Add what the YAML files do not spell out: tables and pipes of raw, schemas of developers, rights that only
-    some environments have."""
+    """Add what the YAML files do not spell out: tables and pipes of raw, the table of scores, schemas of developers."""
     for feed, schema in feed_schemas().items():
-        config.add_blueprint(_table(config.env_prefix, feed, schema))
+        config.add_blueprint(_table(config.env_prefix, RAW, feed, schema))
         config.add_blueprint(_pipe(config.env_prefix, feed, schema))
     for name, schema in LEDGERS.items():
-        config.add_blueprint(_table(config.env_prefix, name, schema))
+        config.add_blueprint(_table(config.env_prefix, RAW, name, schema))
+    schema_name, scores = SCORES_TABLE.split(".")
+    config.add_blueprint(_table(config.env_prefix, schema_name, scores, SCORES_SCHEMA))
     for developer in config.get_placeholder("DEVELOPERS"):
         _add_developer(config, str(developer))
 
 
-def _table(env_prefix: str, name: str, schema: pa.Schema) -> TableBlueprint:
+def _table(env_prefix: str, schema_name: str, name: str, schema: pa.Schema) -> TableBlueprint:
     from snowddl.blueprint import DataType, Ident, SchemaObjectIdent, TableBlueprint, TableColumn
 
     return TableBlueprint(
-        full_name=SchemaObjectIdent(env_prefix, DATABASE, RAW, name),
+        full_name=SchemaObjectIdent(env_prefix, DATABASE, schema_name, name),
         columns=[
             TableColumn(
                 name=Ident(field.name), type=DataType(snowflake_type(field)), not_null=not field.nullable

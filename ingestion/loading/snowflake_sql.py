@@ -30,6 +30,7 @@ def snowflake_type(field: pa.Field) -> str:
         pa.string(): "VARCHAR(16777216)",
         pa.int32(): "NUMBER(10,0)",
         pa.int64(): "NUMBER(19,0)",
+        pa.float64(): "FLOAT",
         pa.bool_(): "BOOLEAN",
         pa.date32(): "DATE",
         pa.timestamp("us"): "TIMESTAMP_NTZ(6)",
