@@ -266,6 +266,8 @@ from ingestion.memory import peak_memory_bytes
 lake, scratch, memory = sys.argv[1:]
 began = time.perf_counter()
 con = duckdb.connect(scratch + "/baseline.duckdb")
+# It would go to standard output, where the figures go.
+con.execute("set enable_progress_bar = false")
 con.execute(f"set memory_limit = '{memory}'; set threads = 2; set preserve_insertion_order = false")
 con.execute(
     "create table events as select * exclude (payload), cast(event_ts as date) as event_date"
