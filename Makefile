@@ -74,7 +74,7 @@ bench-collector: install ## The collector on Apache Kafka: against a naive loop,
 bench-day: install ## A simulated day through Kafka, collector and compaction (DEVICES=50000)
 	@$(BIN)/python -m benchmarks.day --devices $(or $(DEVICES),50000)
 
-bench-warehouse: install ## Increments on short and long histories, a whole day, readers (DEVICES=1000 DAY_DEVICES=50000)
+bench-warehouse: install ## A whole day, increments on short and long histories, readers (DEVICES=1000 DAY_DEVICES=50000)
 	@$(BIN)/python -m benchmarks.warehouse --devices $(or $(DEVICES),1000) --day-devices $(or $(DAY_DEVICES),50000)
 
 snowflake-plans: install ## What each environment's Snowflake account would get, to infrastructure/snowflake/plans
