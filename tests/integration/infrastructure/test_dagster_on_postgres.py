@@ -39,9 +39,7 @@ mutation($selector: JobOrPipelineSelector!) {
 """
 STATUS = """
 query($id: ID!) {
-  runOrError(runId: $id) {
-    ... on Run { status assetMaterializations { assetKey { path } } eventConnection { events { __typename } } }
-  }
+  runOrError(runId: $id) { ... on Run { status assetMaterializations { assetKey { path } } } }
 }
 """
 
@@ -200,12 +198,11 @@ def platform(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
         started.stop()
 
 
-def test_a_run_from_the_ui_goes_through_the_queue_and_is_kept_in_postgres(platform: Platform) -> None:
+def test_a_run_from_the_ui_ends_well_and_is_kept_in_postgres(platform: Platform) -> None:
     run_id = platform.launch("roll_up")
     run = platform.wait_for(lambda: platform.ended(run_id))
     assert run["status"] == "SUCCESS", platform.words()
     assert run["assetMaterializations"]
-    assert "RunDequeuedEvent" in {event["__typename"] for event in run["eventConnection"]["events"]}
 
     # Nothing of it is on the disk of a process: SQLite would have left its files.
     home = Path(platform.environment["PETWELLNESS_HOME"]) / "dagster"
