@@ -8,8 +8,8 @@ RUN useradd --uid 10001 --create-home petwellness \
 USER petwellness
 WORKDIR /app
 
-# What is installed depends on these two alone: a change of code does not install again.
-COPY --chown=petwellness pyproject.toml constraints.txt ./
+# What is installed depends on the first two alone: a change of code does not install again.
+COPY --chown=petwellness pyproject.toml constraints.txt README.md LICENSE ./
 RUN mkdir petwellness_orchestration ingestion ml \
     && uv venv /app/.venv \
     && uv pip install --python /app/.venv/bin/python --no-cache --constraint constraints.txt --editable '.[postgres]'

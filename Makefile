@@ -52,8 +52,8 @@ slim: install ## Only dbt models that differ from build/slim_state, and what rea
 	@cp build/slim_state/warehouse.duckdb build/slim.duckdb
 	@PETWELLNESS_DUCKDB_PATH=$(CURDIR)/build/slim.duckdb $(BIN)/dbt build --target embedded --project-dir dbt_project \
 		--profiles-dir dbt_project --target-path $(CURDIR)/build/slim_target \
-		--select state:modified+ --defer --state $(CURDIR)/build/slim_state
-	@rm -f build/slim.duckdb
+		--select state:modified+ --defer --state $(CURDIR)/build/slim_state; \
+		status=$$?; rm -f build/slim.duckdb; exit $$status
 
 lint: install ## ruff, mypy and sqlfluff
 	@$(BIN)/ruff check .
