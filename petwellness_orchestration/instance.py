@@ -6,11 +6,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import SecretStr
-
-POSTGRES_VARIABLE = "PETWELLNESS_DAGSTER_POSTGRES_URL"
-# With its driver: SQLAlchemy would otherwise take one that Dagster's storage does not install.
-POSTGRES_SCHEME = "postgresql+psycopg2://"
+from petwellness_orchestration.settings import PlatformSettings
 
 # DuckDB takes one writing process: runs that open its file queue up behind one
 # another. Dagster ignores a pool without a limit.
@@ -28,30 +24,22 @@ nux:
 """
 
 # By name of the variable, so that no file holds its password.
-POSTGRES_YAML = f"""\
+POSTGRES_YAML = """\
 storage:
   postgres:
     postgres_url:
-      env: {POSTGRES_VARIABLE}
+      env: PETWELLNESS_DAGSTER_POSTGRES_URL
 """
 
 
-class DagsterStorageError(ValueError):
-    """The address of Dagster's database is not one; the message says what it has to be, without its password."""
-
-
-def prepare_dagster_home(home: Path, postgres_url: SecretStr | None = None) -> Path:
-    """Write the instance's configuration under the state folder and make it this process's DAGSTER_HOME.
-
-    Raises DagsterStorageError.
-    """
-    if postgres_url and not postgres_url.get_secret_value().startswith(POSTGRES_SCHEME):
-        raise DagsterStorageError(
-            f"{POSTGRES_VARIABLE} has to be {POSTGRES_SCHEME}user:password@host:port/database"
-        )
-    folder = home / "dagster"
+def prepare_dagster_home(settings: PlatformSettings) -> Path:
+    """Write the instance's configuration under the state folder and make it this process's DAGSTER_HOME."""
+    folder = settings.state.home / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
-    _write_if_changed(folder / "dagster.yaml", DAGSTER_YAML + (POSTGRES_YAML if postgres_url else ""))
+    _write_if_changed(
+        folder / "dagster.yaml",
+        DAGSTER_YAML + (POSTGRES_YAML if settings.operations.dagster_postgres_url else ""),
+    )
     os.environ["DAGSTER_HOME"] = str(folder)
     return folder
 

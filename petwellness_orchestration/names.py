@@ -2,8 +2,6 @@
 
 import dagster as dg
 
-from ingestion.contracts.feeds import RECORD_FEED_NAMES, TELEMETRY_FEED
-
 # DuckDB takes one writing process, so everything that opens its file shares a pool.
 WAREHOUSE_POOL = "duckdb"
 
@@ -42,6 +40,3 @@ def landing_key(feed: str) -> dg.AssetKey:
 
 def raw_key(feed: str) -> dg.AssetKey:
     return dg.AssetKey(["raw", feed])
-
-
-FEEDS = (TELEMETRY_FEED, *RECORD_FEED_NAMES)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ingestion.settings import (
@@ -49,9 +49,10 @@ class SourceSettings(BaseSettings):
 
 
 class OperationsSettings(BaseSettings):
-    """When runs start and who hears of failures (`PETWELLNESS_*`)."""
+    """When runs start, where they are kept and who hears of failures (`PETWELLNESS_*`)."""
 
-    model_config = SettingsConfigDict(env_prefix="PETWELLNESS_", frozen=True)
+    # An address that is refused may hold a password: errors do not repeat it.
+    model_config = SettingsConfigDict(env_prefix="PETWELLNESS_", frozen=True, hide_input_in_errors=True)
 
     environment: str = "embedded"
     automation: bool = Field(default=False, description="Schedules and sensors start switched on.")
@@ -67,6 +68,14 @@ class OperationsSettings(BaseSettings):
     document_review_days: int = Field(
         default=3, ge=0, description="How long a document that OCR is not sure of may wait for a person."
     )
+
+    @field_validator("dagster_postgres_url")
+    @classmethod
+    def _names_its_driver(cls, value: SecretStr | None) -> SecretStr | None:
+        # SQLAlchemy would otherwise take one that Dagster's storage does not install.
+        if value and not value.get_secret_value().startswith("postgresql+psycopg2://"):
+            raise ValueError("give postgresql+psycopg2://user:password@host:port/database")
+        return value
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     help="Databases, schemas, warehouses, roles, users, policies, stages and pipes, as SnowDDL makes them of"
-    " infrastructure/snowflake/config. Without --offline it needs PETWELLNESS_SNOWFLAKE_* (docs/snowflake.md).",
+    " infrastructure/snowflake/config. Without --offline it needs PETWELLNESS_SNOWDDL_* (docs/snowflake.md).",
 )
 
 Name = Annotated[
@@ -57,7 +57,6 @@ def apply(
     """Create what is missing in the account; what would alter or drop is only shown."""
     with _explained():
         where = accounts.environment_named(environment)
-        planning.refuse_production(where, production)
         done = planning.apply(where, accounts.load_account(), unsafe, production)
     typer.echo(planning.text_of(done.suggested), nl=False)
     typer.echo(f"{len(done.done)} statements run, {len(done.suggested)} shown above and not run", err=True)
@@ -72,7 +71,7 @@ def _explained() -> Iterator[None]:
         yield
     except ValidationError as error:
         for problem in error.errors():
-            variable = f"PETWELLNESS_SNOWFLAKE_{'_'.join(str(part) for part in problem['loc']).upper()}"
+            variable = f"{accounts.PREFIX}{'_'.join(str(part) for part in problem['loc']).upper()}"
             typer.echo(f"{variable}: {problem['msg']}", err=True)
         typer.echo("Set them (docs/snowflake.md), or plan with --offline.", err=True)
         raise typer.Exit(1) from error

@@ -11,6 +11,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 FOLDER = Path(__file__).resolve().parent
 
+# Not the prefix of dbt's profile, which signs in as another user.
+PREFIX = "PETWELLNESS_SNOWDDL_"
+SIGN_IN = {"account", "user", "private_key_path", "private_key_passphrase", "role", "warehouse"}
+
 
 class UnknownEnvironmentError(ValueError):
     """No environment has this name; the message lists those there are."""
@@ -56,9 +60,9 @@ def environment_named(name: str) -> Environment:
 
 
 class AccountSettings(BaseSettings):
-    """`PETWELLNESS_SNOWFLAKE_*`: how to reach the account, and names and keys that belong to it."""
+    """`PETWELLNESS_SNOWDDL_*`: how to reach the account, and names and keys that belong to it."""
 
-    model_config = SettingsConfigDict(env_prefix="PETWELLNESS_SNOWFLAKE_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
     account: str = Field(description="Account identifier, organisation-account.")
     user: str = Field(description="User of the role that owns these objects (docs/snowflake.md).")
@@ -77,16 +81,8 @@ class AccountSettings(BaseSettings):
     power_bi_public_key: str
 
     def placeholders(self) -> dict[str, str]:
-        """What the configuration leaves open."""
-        return {
-            "landing_url": self.landing_url,
-            "storage_integration": self.storage_integration,
-            "ingestion_public_key": self.ingestion_public_key,
-            "dbt_public_key": self.dbt_public_key,
-            "ml_public_key": self.ml_public_key,
-            "operations_public_key": self.operations_public_key,
-            "power_bi_public_key": self.power_bi_public_key,
-        }
+        """What the configuration leaves open: every setting but those that sign in."""
+        return self.model_dump(exclude=SIGN_IN)
 
 
 def load_account() -> AccountSettings:

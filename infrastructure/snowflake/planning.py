@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from io import StringIO
 from typing import Any
 
@@ -41,6 +42,7 @@ class Plan:
     suggested: tuple[str, ...]
 
 
+@cache
 def offline_plan(environment: Environment) -> Plan:
     """Everything an empty account would get. Raises PlanError."""
     return _run(environment, example_account(), ["plan"], EmptyAccount)
@@ -87,15 +89,10 @@ def apply(
 
     Raises ProductionRefusedError without `production` where it is, and PlanError.
     """
-    refuse_production(environment, production)
-    flags = [*ALWAYS_APPLIED, *(["--apply-unsafe"] if unsafe else [])]
-    return _run(environment, account, [*flags, "apply"], None)
-
-
-def refuse_production(environment: Environment, production: bool) -> None:
-    """Raises ProductionRefusedError where it is and nobody said so."""
     if environment.is_production and not production:
         raise ProductionRefusedError(f"'{environment.name}' is production: say --production to change it")
+    flags = [*ALWAYS_APPLIED, *(["--apply-unsafe"] if unsafe else [])]
+    return _run(environment, account, [*flags, "apply"], None)
 
 
 def text_of(statements: Sequence[str]) -> str:

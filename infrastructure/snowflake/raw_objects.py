@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ingestion.contracts.columns import TELEMETRY_SCHEMA, record_schema
-from ingestion.contracts.feeds import RECORD_FEED_NAMES, TELEMETRY_FEED
+from ingestion.contracts.feeds import FEEDS, TELEMETRY_FEED
 from ingestion.contracts.ledgers import LEDGERS
+from ingestion.lake.landing import feed_schema
 from ingestion.loading.snowflake_sql import copied_columns, snowflake_type
 from ml.scoring import SCORES_SCHEMA, SCORES_TABLE
 
@@ -24,14 +24,10 @@ FILE_FORMAT = "landed_parquet"
 CLUSTER_BY = {TELEMETRY_FEED: ["to_date(arrival_ts)", "device_id"]}
 
 
-def feed_schemas() -> dict[str, pa.Schema]:
-    """By feed: the columns of its landing files and of its table in raw."""
-    return {TELEMETRY_FEED: TELEMETRY_SCHEMA, **{feed: record_schema(feed) for feed in RECORD_FEED_NAMES}}
-
-
 def add_raw_objects(config: SnowDDLConfig) -> None:
     """Add what the YAML files do not spell out: tables and pipes of raw, the table of scores, schemas of developers."""
-    for feed, schema in feed_schemas().items():
+    for feed in FEEDS:
+        schema = feed_schema(feed)
         config.add_blueprint(_table(config.env_prefix, RAW, feed, schema))
         config.add_blueprint(_pipe(config.env_prefix, feed, schema))
     for name, schema in LEDGERS.items():

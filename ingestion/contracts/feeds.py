@@ -13,3 +13,4 @@ RECORD_FEED_NAMES = (
     "visit_documents",
     "engagement",
 )
+FEEDS = (TELEMETRY_FEED, *RECORD_FEED_NAMES)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ingestion.contracts.columns import JSON_COLUMNS
-from ingestion.contracts.feeds import RECORD_FEED_NAMES, TELEMETRY_FEED
+from ingestion.contracts.feeds import FEEDS
 from ingestion.contracts.ledgers import LEDGERS
 from ingestion.lake.landing import Manifest, feed_schema, read_manifest, utc_now
 from ingestion.lake.layout import RangeKey
@@ -113,7 +113,7 @@ def create_raw_tables(con: duckdb.DuckDBPyConnection) -> None:
     """Create what is missing of the raw schema. No keys: enforcing one on 8 million rows
     took 28 s against 3 s, so tests guard uniqueness."""
     statements = ["create schema if not exists raw"]
-    feeds = {feed: feed_schema(feed) for feed in (TELEMETRY_FEED, *RECORD_FEED_NAMES)}
+    feeds = {feed: feed_schema(feed) for feed in FEEDS}
     for table, schema in {**feeds, **LEDGERS}.items():
         columns = ", ".join(
             f"{column.name} {sql_type(column)}{'' if column.nullable else ' not null'}" for column in schema
@@ -130,7 +130,7 @@ def _add_new_columns(con: duckdb.DuckDBPyConnection) -> None:
         "select table_name, column_name from information_schema.columns where table_schema = 'raw'"
     ).fetchall()
     present = set(rows)
-    for feed in (TELEMETRY_FEED, *RECORD_FEED_NAMES):
+    for feed in FEEDS:
         for column in feed_schema(feed):
             if (feed, column.name) not in present:
                 con.execute(f"alter table raw.{feed} add column {column.name} {sql_type(column)}")
@@ -455,10 +455,7 @@ def data_time(con: duckdb.DuckDBPyConnection) -> datetime | None:
     """
     newest = " union all ".join(
         [
-            *(
-                f"select max(arrival_ts) as arrival_ts from raw.{feed}"
-                for feed in (TELEMETRY_FEED, *RECORD_FEED_NAMES)
-            ),
+            *(f"select max(arrival_ts) as arrival_ts from raw.{feed}" for feed in FEEDS),
             "select max(max_arrival_ts) from raw.redacted_ranges",
         ]
     )

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from ingestion.collector.recovery import EMBEDDED_STOPPED
-from ingestion.contracts.feeds import RECORD_FEED_NAMES, TELEMETRY_FEED
+from ingestion.contracts.feeds import FEEDS
 from ingestion.lake import layout
 from ingestion.lake.landing import Claim, Manifest
 from ingestion.lake.layout import RangeKey
@@ -241,7 +241,7 @@ def log_gaps(
 def read_orphans(con: duckdb.DuckDBPyConnection) -> list[Orphans]:
     """Raw rows outside the ledger, by the file that brought them."""
     found = []
-    for feed in (TELEMETRY_FEED, *RECORD_FEED_NAMES):
+    for feed in FEEDS:
         found += con.execute(
             f"""
             with files as (

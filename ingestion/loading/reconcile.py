@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ingestion.lake.landing import Claim, Manifest
 
-from ingestion.contracts.feeds import RECORD_FEED_NAMES, TELEMETRY_FEED
+from ingestion.contracts.feeds import FEEDS
 from ingestion.lake.layout import RangeKey
 
 
@@ -228,7 +228,7 @@ def read_raw_ranges(
     came under a second name repeat them.
     """
     con.execute(_TABLE_FILES)
-    for feed in (TELEMETRY_FEED, *RECORD_FEED_NAMES):
+    for feed in FEEDS:
         _count_files(con, feed, since_seq, claimed_from)
     rows = con.execute(
         """
@@ -260,7 +260,7 @@ def read_raw_ranges(
 
 def _rows_beyond_the_ledger(con: duckdb.DuckDBPyConnection) -> int:
     """Rows of all raw tables and redacted ones, less those that the ledger counts."""
-    held = " + ".join(f"(select count(*) from raw.{feed})" for feed in (TELEMETRY_FEED, *RECORD_FEED_NAMES))
+    held = " + ".join(f"(select count(*) from raw.{feed})" for feed in FEEDS)
     [(surplus,)] = con.execute(
         f"select {held}"
         " + (select coalesce(sum(redacted_count), 0) from raw.redacted_ranges)"

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
-from ingestion.contracts.feeds import RECORD_FEED_NAMES, TELEMETRY_FEED
+from ingestion.contracts.feeds import FEEDS, RECORD_FEED_NAMES, TELEMETRY_FEED
 from ingestion.lake.landing import feed_schema
 from ingestion.lake.layout import RangeKey
 from ingestion.lake.redactions import Redactions, from_epoch_us
 
 if TYPE_CHECKING:
     import duckdb
-
-FEEDS = (TELEMETRY_FEED, *RECORD_FEED_NAMES)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ _EXPECTED = (
     "CatalogueDamagedError",
     "CompactionError",
     "ConsentSnapshotStaleError",
-    "DagsterStorageError",
     "DbtFailedError",
     "EmbeddedBrokerError",
     "LandingStalledError",

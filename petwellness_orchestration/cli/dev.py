@@ -44,12 +44,10 @@ def run_dev(port: int) -> int:
     ensure_manifest()
     if land_records() != 0:
         return 1
+    prepare_dagster_home(settings)
     environment = {
         **os.environ,
         "PETWELLNESS_HOME": str(settings.state.home),
-        "DAGSTER_HOME": str(
-            prepare_dagster_home(settings.state.home, settings.operations.dagster_postgres_url)
-        ),
         "PETWELLNESS_AUTOMATION": "true",
         "PETWELLNESS_COLLECTOR_AS_SERVICE": "true",
         # Dagster announces every preview API at each load of the code location.

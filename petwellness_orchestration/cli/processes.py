@@ -60,7 +60,7 @@ def _home() -> Path:
     from petwellness_orchestration.settings import load_settings
 
     settings = load_settings()
-    prepare_dagster_home(settings.state.home, settings.operations.dagster_postgres_url)
+    prepare_dagster_home(settings)
     return settings.state.home
 
 

@@ -7,7 +7,6 @@ folder's Dagster instance, so the UI shows it.
 from __future__ import annotations
 
 import logging
-import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -64,9 +63,7 @@ def run_job(
     A job by event days runs for all dirty days; one by arrival days needs its
     `partition_key`, and one without partitions takes none.
     """
-    os.environ["DAGSTER_HOME"] = str(
-        prepare_dagster_home(settings.state.home, settings.operations.dagster_postgres_url)
-    )
+    prepare_dagster_home(settings)
     warnings.filterwarnings("ignore")
     say("loading the asset graph")
     import dagster as dg

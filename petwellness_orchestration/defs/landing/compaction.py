@@ -4,7 +4,7 @@ from datetime import date
 
 import dagster as dg
 
-from ingestion.contracts.feeds import TELEMETRY_FEED
+from ingestion.contracts.feeds import FEEDS, TELEMETRY_FEED
 from petwellness_orchestration import names
 from petwellness_orchestration.defs.landing.partitions import ARRIVAL_DAYS
 from petwellness_orchestration.resources import PlatformResource
@@ -15,7 +15,7 @@ SHOWN = 20
 
 @dg.asset(
     key=names.CATALOGUE,
-    deps=[names.landing_key(feed) for feed in names.FEEDS],
+    deps=[names.landing_key(feed) for feed in FEEDS],
     group_name="landing",
     kinds={"parquet"},
     owners=[names.DATA_OWNER],

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
-from ingestion.contracts.feeds import RECORD_FEED_NAMES
+from ingestion.contracts.feeds import FEEDS, RECORD_FEED_NAMES
 from petwellness_orchestration import names
 from petwellness_orchestration.resources import PlatformResource
 
@@ -35,7 +35,7 @@ LANDING_GRACE = timedelta(seconds=60)
                 [names.landing_key(feed), names.REDACTIONS],
                 f"One row per landed record of {feed}, as it arrived, with its envelope.",
             )
-            for feed in names.FEEDS
+            for feed in FEEDS
         ),
         _spec(
             names.EXTRACTS,
@@ -44,7 +44,7 @@ LANDING_GRACE = timedelta(seconds=60)
         ),
         _spec(
             names.LOAD_HISTORY,
-            [*(names.landing_key(feed) for feed in names.FEEDS), names.REDACTIONS],
+            [*(names.landing_key(feed) for feed in FEEDS), names.REDACTIONS],
             "One row per loaded range (stream, partition, start, end): the load ledger.",
         ),
     ],
@@ -64,7 +64,7 @@ def raw_loads(
         report = load_pending(con, store, manifests, progress=context.log.info)
         scores_forgotten = forget_redacted_scores(con, store, report) if report.redactions else 0
         totals = table_row_counts(con, "raw")
-    for feed in names.FEEDS:
+    for feed in FEEDS:
         yield dg.MaterializeResult(
             names.raw_key(feed),
             metadata={"rows_loaded": report.rows_by_feed.get(feed, 0), "dagster/row_count": totals[feed]},

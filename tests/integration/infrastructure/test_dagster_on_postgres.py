@@ -99,10 +99,6 @@ class Platform:
             **os.environ,
             "PETWELLNESS_HOME": str(home),
             "PETWELLNESS_DAGSTER_POSTGRES_URL": postgres_url,
-            "PETWELLNESS_FLEET_COLLARS": "4",
-            "PETWELLNESS_FLEET_HOUSEHOLDS": "3",
-            "PETWELLNESS_FLEET_CLINICS": "1",
-            "PETWELLNESS_FLEET_DAYS": "2",
         }
         self.logs = home / "logs"
         self.logs.mkdir(parents=True)

@@ -87,7 +87,7 @@ def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Platform:
     monkeypatch.setenv("PETWELLNESS_SALT", SALT_VALUE)
     monkeypatch.setenv("DAGSTER_HOME", str(home / "dagster"))
     made = Platform(load_settings())
-    prepare_dagster_home(home)
+    prepare_dagster_home(made.settings)
     made.materialize(rows="12", note="Clinic at Linden Lane, pet Ada")
     return made
 

@@ -7,6 +7,7 @@ import pytest
 
 from infrastructure.snowflake.account import (
     ENVIRONMENTS,
+    PREFIX,
     Environment,
     ProductionRefusedError,
     UnknownEnvironmentError,
@@ -22,11 +23,10 @@ from infrastructure.snowflake.planning import (
     offline_plan,
     reviewed_text,
 )
-from infrastructure.snowflake.raw_objects import feed_schemas
+from ingestion.contracts.feeds import FEEDS
 from ingestion.contracts.ledgers import LEDGERS
 from ingestion.lake import layout
-
-PLANS: dict[str, list[str]] = {}
+from ingestion.lake.landing import feed_schema
 
 
 @pytest.fixture(params=ENVIRONMENTS.values(), ids=lambda one: one.name)
@@ -37,9 +37,7 @@ def environment(request: pytest.FixtureRequest) -> Environment:
 
 @pytest.fixture
 def plan(environment: Environment) -> list[str]:
-    if environment.name not in PLANS:
-        PLANS[environment.name] = [*offline_plan(environment).suggested]
-    return PLANS[environment.name]
+    return [*offline_plan(environment).suggested]
 
 
 def test_a_plan_for_an_empty_account_is_the_one_that_was_reviewed(environment: Environment) -> None:
@@ -66,7 +64,8 @@ def test_every_name_an_account_shares_begins_with_the_environment(
 
 
 def test_raw_has_the_columns_of_the_contract(environment: Environment, plan: list[str]) -> None:
-    for name, schema in {**feed_schemas(), **LEDGERS}.items():
+    feeds = {feed: feed_schema(feed) for feed in FEEDS}
+    for name, schema in {**feeds, **LEDGERS}.items():
         [statement] = [
             one for one in plan if re.match(rf'CREATE TABLE "[^"]+"\."RAW"\."{name.upper()}"', one)
         ]
@@ -85,7 +84,7 @@ def test_each_feed_has_one_pipe_on_its_own_prefix(plan: list[str]) -> None:
             ).groups()  # type: ignore[union-attr]
             assert "AUTO_INGEST = TRUE" in statement
             watched[table.lower()] = path
-    assert watched == {feed: f"/{feed}/" for feed in feed_schemas()}
+    assert watched == {feed: f"/{feed}/" for feed in FEEDS}
 
 
 def test_the_stage_is_the_landing_prefix_alone(plan: list[str]) -> None:
@@ -192,8 +191,8 @@ def test_the_stand_in_answers_no_question_it_does_not_know() -> None:
 def test_a_landing_prefix_without_its_slash_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in example_account().model_dump().items():
         if value is not None:
-            monkeypatch.setenv(f"PETWELLNESS_SNOWFLAKE_{name.upper()}", str(value))
+            monkeypatch.setenv(f"{PREFIX}{name.upper()}", str(value))
     assert load_account().landing_url == example_account().landing_url
-    monkeypatch.setenv("PETWELLNESS_SNOWFLAKE_LANDING_URL", "s3://bucket/landing")
+    monkeypatch.setenv(f"{PREFIX}LANDING_URL", "s3://bucket/landing")
     with pytest.raises(ValueError, match="landing_url"):
         load_account()

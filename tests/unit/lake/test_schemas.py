@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from ingestion.contracts.feeds import RECORD_FEED_NAMES, TELEMETRY_FEED
+from ingestion.contracts.feeds import FEEDS
 from ingestion.lake import landing
 from ingestion.lake.landing import feed_schema
 
@@ -15,7 +15,7 @@ def test_columns_of_a_schema_version_never_change() -> None:
         feed: {
             field.name: f"{field.type}{'' if field.nullable else ' not null'}" for field in feed_schema(feed)
         }
-        for feed in (TELEMETRY_FEED, *RECORD_FEED_NAMES)
+        for feed in FEEDS
     }
     assert kept[str(landing.SCHEMA_VERSION)] == today, (
         "columns have changed: see docs/schema-evolution.md, step 'columns'"
