@@ -17,68 +17,15 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from ingestion.contracts.columns import RECORD_FEEDS, TELEMETRY_SCHEMA, record_schema
+from ingestion.contracts.columns import JSON_COLUMNS, RECORD_FEEDS
+from ingestion.contracts.feeds import FEEDS
+from ingestion.contracts.ledgers import LEDGERS
+from ingestion.lake.landing import feed_schema
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 DBT_PROJECT = REPOSITORY / "dbt_project"
-JSON_COLUMNS = {"payload", "consent_flags", "diagnosis_codes", "ocr_fields"}
-EXTRACTS_SCHEMA = pa.schema(
-    [
-        ("extract_id", pa.string()),
-        ("feed", pa.string()),
-        ("source_system", pa.string()),
-        ("stream_id", pa.string()),
-        ("complete", pa.bool_()),
-        ("row_count", pa.int64()),
-        ("extracted_at", pa.timestamp("us")),
-        ("claimed_at", pa.timestamp("us")),
-        ("arrival_ts", pa.timestamp("us")),
-    ]
-)
-REDACTED_RANGES_SCHEMA = pa.schema(
-    [
-        ("stream_id", pa.string()),
-        ("kafka_partition", pa.int32()),
-        ("start_offset", pa.int64()),
-        ("feed", pa.string()),
-        ("redacted_count", pa.int64()),
-        ("max_arrival_ts", pa.timestamp("us")),
-    ]
-)
-LOAD_HISTORY_SCHEMA = pa.schema(
-    [
-        ("stream_id", pa.string()),
-        ("kafka_partition", pa.int32()),
-        ("start_offset", pa.int64()),
-        ("end_offset", pa.int64()),
-        ("feed", pa.string()),
-        ("load_seq", pa.int64()),
-    ]
-)
-REDACTIONS_SCHEMA = pa.schema([("redaction_id", pa.string()), ("load_seq", pa.int64())])
-BUILD_MARKS_SCHEMA = pa.schema([("mark", pa.string()), ("load_seq", pa.int64())])
-COLD_DAYS_SCHEMA = pa.schema(
-    [
-        ("table_name", pa.string()),
-        ("event_date", pa.date32()),
-        ("row_count", pa.int64()),
-        ("fingerprint", pa.string()),
-    ]
-)
-REBUILT_DAYS_SCHEMA = pa.schema(
-    [("table_name", pa.string()), ("event_date", pa.date32()), ("build_seq", pa.int64())]
-)
-RAW_SCHEMAS = {
-    "rebuilt_days": REBUILT_DAYS_SCHEMA,
-    "telemetry_events": TELEMETRY_SCHEMA,
-    "extracts": EXTRACTS_SCHEMA,
-    "redacted_ranges": REDACTED_RANGES_SCHEMA,
-    "load_history": LOAD_HISTORY_SCHEMA,
-    "redactions": REDACTIONS_SCHEMA,
-    "build_marks": BUILD_MARKS_SCHEMA,
-    "cold_days": COLD_DAYS_SCHEMA,
-    **{feed: record_schema(feed) for feed in RECORD_FEEDS},
-}
+# A ledger's rows are given in the columns that models read; the others are null.
+RAW_SCHEMAS = {**{feed: feed_schema(feed) for feed in FEEDS}, **LEDGERS}
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -112,21 +59,20 @@ class DbtProject:
         from dbt.adapters.duckdb.connections import DuckDBConnectionManager
         from dbt.cli.main import dbtRunner
 
-        command = [
-            *args,
+        settings = [
             *("--project-dir", str(self.project), "--profiles-dir", str(self.project)),
             *("--target-path", str(self.folder / "target"), "--log-path", str(self.folder / "logs")),
             *("--target", "embedded", "--quiet"),
         ]
-        if variables:
-            command += ["--vars", json.dumps(variables)]
+        given = ["--vars", json.dumps(variables)] if variables else []
         with environment(PETWELLNESS_DUCKDB_PATH=str(database), PETWELLNESS_DUCKDB_THREADS="1"):
             try:
                 if self._manifest is None:
-                    parsed = dbtRunner().invoke(["parse", *command[len(args) :]])
+                    # Without variables, as the platform parses: which models one refers to depends on them.
+                    parsed = dbtRunner().invoke(["parse", *settings])
                     assert parsed.success, parsed.exception
                     self._manifest = parsed.result
-                return dbtRunner(manifest=self._manifest).invoke(command)
+                return dbtRunner(manifest=self._manifest).invoke([*args, *settings, *given])
             finally:
                 DuckDBConnectionManager.close_all_connections()
 
@@ -141,12 +87,12 @@ class Warehouse:
         self._dbt = dbt
         with self.connect() as con:
             con.execute("create schema raw")
-            con.execute("create table raw.hash_salt as select 'salt of the tests' as salt")
             for name, schema in RAW_SCHEMAS.items():
                 con.register("empty_rows", schema.empty_table())
                 con.execute(f"create table raw.{name} as from empty_rows")
                 for column in JSON_COLUMNS & set(schema.names):
                     con.execute(f"alter table raw.{name} alter {column} type json")
+            con.execute("insert into raw.hash_salt values ('salt of the tests')")
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         return duckdb.connect(str(self.path))

@@ -77,6 +77,17 @@ def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hunter" not in repr(load_settings())
 
 
+def test_dagsters_database_names_its_driver_and_a_refusal_keeps_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PETWELLNESS_DAGSTER_POSTGRES_URL", "postgresql://dagster:geheim@127.0.0.1/dagster")
+    with pytest.raises(ValidationError, match="postgresql\\+psycopg2") as refused:
+        load_settings()
+    assert "geheim" not in str(refused.value)
+    monkeypatch.setenv("PETWELLNESS_DAGSTER_POSTGRES_URL", "postgresql+psycopg2://dagster@127.0.0.1/dagster")
+    assert load_settings().operations.dagster_postgres_url
+
+
 def test_real_data_goes_to_a_state_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from petwellness_orchestration.cli import use_data
 
