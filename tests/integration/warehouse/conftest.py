@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,10 @@ class Warehouse:
             for feed, condition in conditions.items():
                 con.execute(f"delete from raw.{feed} where {condition}")
             load_seq = self._latest_load(con) + 1
-            con.execute("insert into raw.redactions values (?, ?)", [f"redaction {load_seq}", load_seq])
+            con.execute(
+                "insert into raw.redactions (redaction_id, event_dates, load_seq, applied_at) values (?, [], ?, ?)",
+                [f"redaction {load_seq}", load_seq, datetime(2024, 4, 1, tzinfo=UTC)],
+            )
 
     @staticmethod
     def _latest_load(con: duckdb.DuckDBPyConnection) -> int:

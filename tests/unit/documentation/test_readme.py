@@ -57,12 +57,14 @@ def test_the_picture_shows_every_asset_once_and_every_dependency() -> None:
 
 
 def test_every_setting_that_is_named_exists() -> None:
+    import infrastructure.snowflake.account
     import ingestion.settings
     import ml.settings
     import petwellness_orchestration.settings
 
     known = set(OTHER_VARIABLES)
-    for module in (ingestion.settings, ml.settings, petwellness_orchestration.settings):
+    modules = (ingestion.settings, ml.settings, petwellness_orchestration.settings, infrastructure.snowflake.account)
+    for module in modules:
         for thing in vars(module).values():
             if getattr(thing, "__module__", "") == module.__name__ and hasattr(thing, "model_fields"):
                 known |= {f"{thing.model_config['env_prefix']}{name}".upper() for name in thing.model_fields}
