@@ -63,7 +63,12 @@ def test_every_setting_that_is_named_exists() -> None:
     import petwellness_orchestration.settings
 
     known = set(OTHER_VARIABLES)
-    modules = (ingestion.settings, ml.settings, petwellness_orchestration.settings, infrastructure.snowflake.account)
+    modules = (
+        ingestion.settings,
+        ml.settings,
+        petwellness_orchestration.settings,
+        infrastructure.snowflake.account,
+    )
     for module in modules:
         for thing in vars(module).values():
             if getattr(thing, "__module__", "") == module.__name__ and hasattr(thing, "model_fields"):
