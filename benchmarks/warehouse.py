@@ -348,6 +348,8 @@ def readers(home: Path, land_one_more: Callable[[], Any], say: Say) -> dict[str,
     drained = threading.Thread(target=writer.communicate, daemon=True)
     drained.start()
     with duckdb.connect(str(published), read_only=True, config={"threads": 2}) as con:
+        # As README tells readers of many questions.
+        con.execute("set parquet_metadata_cache = true")
         while writer.poll() is None:
             for name, sql in queries.items():
                 began = time.perf_counter()

@@ -24,6 +24,7 @@ def published_tables(manifest: Mapping[str, Any]) -> list[PublishedTable]:
             name=props["alias"],
             columns=tuple(name for name, column in props["columns"].items() if not is_pii(column)),
             day_column=day_column(props),
+            sorted_by=sorted_by(props),
         )
         for props in models
     ]
@@ -47,3 +48,9 @@ def day_column(props: Mapping[str, Any]) -> str | None:
     if "daily" not in props.get("tags", []):
         return None
     return props["config"]["meta"].get("day_column", "event_date")
+
+
+def sorted_by(props: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns that order a day's rows: those that cluster the table on Snowflake, without the day."""
+    clusters = props["config"].get("cluster_by") or ()
+    return tuple(name for name in clusters if name in props["columns"] and name != day_column(props))

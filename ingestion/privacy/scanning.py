@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,8 @@ _WORTH_A_LOOK = "[^0-9A-Za-z:-]|[A-Za-z]{3}-[A-Za-z]{3}|[0-9]{9}"
 _DIGEST = "[0-9a-f-]{16,}"
 _TEXT_TYPES = ("VARCHAR", "JSON")
 _ROWS_AT_ONCE = 10_000
+# From so many rows a value on, grouping a column first takes less than the rules on all rows (a third for ids of pets).
+_ROWS_A_VALUE = 8
 _CHARACTERS_AT_ONCE = 1_000_000
 
 
@@ -139,15 +141,22 @@ def _column_findings(
     con: duckdb.DuckDBPyConnection, detector: Detector, relation: str, place: str, columns: Iterable[str]
 ) -> Iterator[Finding]:
     singles, salts = sorted(detector.single_names), detector.salts
+    worth_a_look = [
+        "regexp_matches(found_text, ?) and not regexp_full_match(found_text, ?)",
+        *(["lower(found_text) = any(?)"] if singles else []),
+        *("contains(found_text, ?)" for _ in salts),
+    ]
+    columns = tuple(columns)
+    repeating = _repeating(con, relation, columns)
     for column in columns:
-        text = f'cast("{column}" as varchar)'
-        worth_a_look = [
-            f"regexp_matches({text}, ?) and not regexp_full_match({text}, ?)",
-            *([f"lower({text}) = any(?)"] if singles else []),
-            *(f"contains({text}, ?)" for _ in salts),
-        ]
+        text = f'cast("{column}" as varchar) as found_text'
+        texts = (
+            f"select {text}, count(*) as times from {relation} group by found_text"
+            if column in repeating
+            else f"select {text}, 1 as times from {relation}"
+        )
         cursor = con.execute(
-            f"select {text} as found_text, count(*) from {relation}"
+            f"select found_text, sum(times)::bigint from ({texts}) as texts"
             f" where ({') or ('.join(worth_a_look)}) group by found_text",
             [_WORTH_A_LOOK, _DIGEST, *([singles] if singles else []), *salts],
         )
@@ -156,6 +165,17 @@ def _column_findings(
             for value, count in rows:
                 tally.add(value, detector, f"{place}.{column}", count=count)
         yield from tally.findings()
+
+
+def _repeating(con: duckdb.DuckDBPyConnection, relation: str, columns: Sequence[str]) -> frozenset[str]:
+    """Columns of so few values that looking at each once is less work than looking at each row."""
+    if not columns:
+        return frozenset()
+    counted = ", ".join(f'approx_count_distinct("{column}")' for column in columns)
+    [(rows, *distinct)] = con.execute(f"select count(*), {counted} from {relation}").fetchall()
+    return frozenset(
+        column for column, values in zip(columns, distinct, strict=True) if values * _ROWS_A_VALUE <= rows
+    )
 
 
 def text_file_findings(root: Path, paths: Iterable[Path], detector: Detector) -> list[Finding]:

@@ -31,10 +31,8 @@ in_time as (
         event_date,
         date_trunc('hour', event_ts) as hour_ts,
         count(*) as event_count,
-        count(distinct extract(minute from event_ts)) as observed_minutes,
-        count(distinct case
-            when pulse_bpm is not null or body_temp_c is not null then extract(minute from event_ts)
-        end) as worn_minutes,
+        {{ distinct_minutes('event_ts') }} as observed_minutes,
+        {{ distinct_minutes('event_ts', 'pulse_bpm is not null or body_temp_c is not null') }} as worn_minutes,
         sum(step_count) as total_steps,
         sum(lick_count) as total_licks,
         sum(body_temp_c) as body_temp_c_sum,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from ingestion.loading.publish import (
     CATALOGUE_NAME,
     DATABASE_NAME,
+    ROW_GROUP_ROWS,
     PublishedTable,
     PublishReport,
     publish,
@@ -87,6 +89,43 @@ def test_readers_get_the_named_columns_of_every_row(
             ).fetchall()
         }
         assert not names & {"note", "name"}, path
+
+
+@pytest.mark.parametrize("last", ["steps", "pet_id"])
+@pytest.mark.parametrize(("sorted_rows", "files_of_day"), [(10_000_000, 1), (70_000, 3)])
+def test_a_day_of_many_rows_is_kept_in_the_order_of_its_table(
+    warehouse: duckdb.DuckDBPyConnection,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    last: str,
+    sorted_rows: int,
+    files_of_day: int,
+) -> None:
+    monkeypatch.setattr("ingestion.loading.publish.SORTED_ROWS", sorted_rows)
+    many = 3 * ROW_GROUP_ROWS
+    warehouse.execute(
+        "insert into anl.activity select date '2026-06-02', nullif('p' || lpad((i % 50)::varchar, 2, '0'), 'p13'),"
+        f" nullif(i, 77), 'secret' from range({many}) t(i)"
+    )
+    order = ("pet_id", last) if last == "steps" else ("pet_id",)
+    publish(warehouse, folder, [replace(DAILY, sorted_by=order)])
+    everything = "select event_date, pet_id, steps from anl.activity order by all"
+    assert rows(folder, everything) == warehouse.execute(everything).fetchall()
+    parts = read_catalogue(folder)["tables"]["anl.activity"]["2026-06-02"]["files"]
+    assert len(parts) == files_of_day
+    met = []
+    for part in parts:
+        file = f"'{folder / part}'"
+        kept = duckdb.sql(f"select pet_id, coalesce(steps, {many}) from read_parquet({file})").fetchall()
+        assert [row[: len(order)] for row in kept] == sorted(
+            (row[: len(order)] for row in kept), key=lambda row: (row[0] is None, row)
+        )
+        groups = duckdb.sql(
+            f"select stats_min_value, stats_max_value from parquet_metadata({file}) where path_in_schema = 'pet_id'"
+        ).fetchall()
+        # A pet's rows reach into two groups at most, however many there are; a group of nulls has no bounds.
+        met.append(sum(first <= "p07" <= last_pet for first, last_pet in groups if first is not None))
+    assert max(met) in (1, 2)
 
 
 def test_nothing_new_means_no_new_version_and_no_write(

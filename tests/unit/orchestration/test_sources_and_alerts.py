@@ -90,22 +90,29 @@ def model(
     }
 
 
+def clustered(props: dict[str, Any], columns: list[str]) -> dict[str, Any]:
+    return {**props, "config": {**props["config"], "cluster_by": columns}}
+
+
 def test_personal_columns_and_internal_schemas_are_not_published() -> None:
     from petwellness_orchestration.published import published_tables
 
     nodes = {
         "a": model("cur", "owners", {"owner_id": {}, "name": {"meta": {"pii": True}}}),
-        "b": model("anl", "events", {"event_id": {}, "email": {"config": {"meta": {"pii": True}}}}, "daily"),
+        "b": clustered(
+            model("anl", "events", {"event_id": {}, "email": {"config": {"meta": {"pii": True}}}}, "daily"),
+            ["event_date", "event_id", "cast(email as date)"],
+        ),
         "c": model("stg", "owners", {"owner_id": {}}),
         "d": {**model("anl", "seed", {"x": {}}), "resource_type": "seed"},
         "f": {**model("anl", "rules", {"rule": {}}, published=True), "resource_type": "seed"},
         "g": model("anl", "steps_between", {"x": {}}, published=False),
         "e": model("ml", "features", {"pet_id": {}}, "daily", day_column="end_ts"),
     }
-    found = {t.full_name: (t.columns, t.day_column) for t in published_tables({"nodes": nodes})}
+    found = {t.full_name: (t.columns, t.day_column, t.sorted_by) for t in published_tables({"nodes": nodes})}
     assert found == {
-        "anl.events": (("event_id",), "event_date"),
-        "anl.rules": (("rule",), None),
-        "cur.owners": (("owner_id",), None),
-        "ml.features": (("pet_id",), "end_ts"),
+        "anl.events": (("event_id",), "event_date", ("event_id",)),
+        "anl.rules": (("rule",), None, ()),
+        "cur.owners": (("owner_id",), None, ()),
+        "ml.features": (("pet_id",), "end_ts", ()),
     }
