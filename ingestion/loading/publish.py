@@ -134,7 +134,7 @@ def publish(
         files_written += sum(len(files) for files in written.values())
         days_changed += len(changed) + len(old.keys() - fingerprints.keys())
         if changed:
-            progress(f"published {table.full_name}: {len(changed)} parts")
+            progress(f"published {table.full_name}: {len(changed)} part{'s' if len(changed) != 1 else ''}")
     if days_changed:
         _switch(folder, catalogue, version)
         # Readers may still hold the database of the version before this one.
