@@ -3,7 +3,11 @@ warehouse. SQLite unless the settings name a PostgreSQL database, which several 
 
 from __future__ import annotations
 
+import json
 import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from petwellness_orchestration.settings import PlatformSettings
@@ -23,6 +27,16 @@ nux:
   enabled: false
 """
 
+# One file of events, which a run in this process can keep open (`events_kept_open`); by default each run has its own.
+SQLITE_YAML = """\
+event_log_storage:
+  module: dagster._core.storage.event_log
+  class: ConsolidatedSqliteEventLogStorage
+  config:
+    base_dir: {folder}
+"""
+EVENTS_FILE = "event_log.db"
+
 # By name of the variable, so that no file holds its password.
 POSTGRES_YAML = """\
 storage:
@@ -36,12 +50,32 @@ def prepare_dagster_home(settings: PlatformSettings) -> Path:
     """Write the instance's configuration under the state folder and make it this process's DAGSTER_HOME."""
     folder = settings.state.home / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
-    _write_if_changed(
-        folder / "dagster.yaml",
-        DAGSTER_YAML + (POSTGRES_YAML if settings.operations.dagster_postgres_url else ""),
-    )
+    has_postgres = settings.operations.dagster_postgres_url is not None
+    storage = POSTGRES_YAML if has_postgres else SQLITE_YAML.format(folder=json.dumps(str(_events(settings))))
+    _write_if_changed(folder / "dagster.yaml", DAGSTER_YAML + storage)
     os.environ["DAGSTER_HOME"] = str(folder)
     return folder
+
+
+@contextmanager
+def events_kept_open(settings: PlatformSettings) -> Iterator[None]:
+    """Hold Dagster's file of events open during a run.
+
+    Dagster connects anew for each statement, and SQLite moves its write-ahead log into the file, with all that has
+    to be synced, whenever the last connection closes. Writing 400 events took 15 s instead of 32 on a busy disk.
+    """
+    path = _events(settings) / EVENTS_FILE
+    if not path.exists():
+        yield
+        return
+    with closing(sqlite3.connect(path)) as connection:
+        # A connection that has read nothing has not opened the file.
+        connection.execute("select count(*) from sqlite_master").fetchone()
+        yield
+
+
+def _events(settings: PlatformSettings) -> Path:
+    return settings.state.home / "dagster" / "history"
 
 
 def write_workspace(home: Path, code_server: tuple[str, int] | None = None) -> Path:

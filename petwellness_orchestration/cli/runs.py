@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from petwellness_orchestration.cli.console import say
-from petwellness_orchestration.instance import prepare_dagster_home
+from petwellness_orchestration.instance import events_kept_open, prepare_dagster_home
 from petwellness_orchestration.settings import PlatformSettings
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def run_job(
         selected = dg.AssetSelection.from_coercible(list(assets)).resolve(graph)
         selection = sorted(key for key in selected if key in graph.executable_asset_keys)
     quiet_libraries()
-    with dg.DagsterInstance.get() as instance:
+    with dg.DagsterInstance.get() as instance, events_kept_open(settings):
         is_by_event_day = job.partitions_def == EVENT_DAYS
         result = job.execute_in_process(
             instance=instance,

@@ -1,0 +1,44 @@
+"""Dagster's storage in the state folder, as a run in this process uses it."""
+
+import sqlite3
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from petwellness_orchestration.instance import EVENTS_FILE, events_kept_open, prepare_dagster_home
+from petwellness_orchestration.settings import load_settings
+
+
+def materialize_once(instance: dg.DagsterInstance) -> None:
+    @dg.asset
+    def one() -> None: ...
+
+    assert dg.materialize([one], instance=instance).success
+
+
+def test_events_of_a_run_are_in_one_file_that_is_written_back_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PETWELLNESS_HOME", str(tmp_path))
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    settings = load_settings()
+    folder = prepare_dagster_home(settings)
+    with dg.DagsterInstance.get() as instance:
+        [events] = folder.rglob(EVENTS_FILE)
+        written_ahead = events.with_name(f"{EVENTS_FILE}-wal")
+        with events_kept_open(settings):
+            materialize_once(instance)
+            assert written_ahead.stat().st_size > 0
+        assert not written_ahead.exists()
+    with sqlite3.connect(events) as con:
+        kinds = {kind for (kind,) in con.execute("select dagster_event_type from event_logs").fetchall()}
+    assert {"ASSET_MATERIALIZATION", "PIPELINE_SUCCESS"} <= kinds
+
+
+def test_before_the_first_run_there_is_nothing_to_keep_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PETWELLNESS_HOME", str(tmp_path))
+    with events_kept_open(load_settings()):
+        assert not list(tmp_path.rglob(EVENTS_FILE))
