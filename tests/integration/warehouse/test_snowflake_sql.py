@@ -293,6 +293,13 @@ def test_a_build_from_nothing_and_an_increment_are_in_snowflakes_language(projec
     assert problems_of([*others, *increment], parse) == []
 
 
+def test_dropping_a_pull_requests_schema_is_in_snowflakes_language(project, parse):
+    arguments = json.dumps({"schemas": ["pr_7"], "dry_run": False}, separators=(",", ":"))
+    sent = project.statements(f"run-operation drop_schemas --args {arguments}", True, {})
+    assert "drop schema if exists petwellness.pr_7 cascade" in {" ".join(one.sql.split()) for one in sent}
+    assert problems_of(sent, parse) == []
+
+
 def test_saved_analyses_are_in_snowflakes_language(project, parse):
     assert problems_of(project.analyses(), parse) == []
 
