@@ -1,1 +1,1 @@
-{{ history_model('clinic_visits') }}
+{{ config(cluster_by=['clinic_id', 'cast(visit_ts as date)']) }}

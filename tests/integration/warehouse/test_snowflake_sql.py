@@ -22,6 +22,8 @@ from dbt_results import failed_nodes
 
 DBT_PROJECT = Path(__file__).resolve().parents[3] / "dbt_project"
 DIRTY_DAYS = ["2026-03-01", "2026-03-02", "2026-03-05"]
+DEFAULT_WAREHOUSE = "petwellness"
+TELEMETRY_WAREHOUSE = "petwellness_telemetry"
 
 FUNCTIONS = frozenset(
     line
@@ -32,10 +34,12 @@ FUNCTIONS = frozenset(
 
 @dataclass(frozen=True)
 class Statement:
-    """One statement that dbt sent, and the node it was for (empty: none)."""
+    """One statement that dbt sent, the node it was for (empty: none), and the session's tag and warehouse."""
 
     node: str
     sql: str
+    tag: str = ""
+    warehouse: str = ""
 
 
 @dataclass
@@ -50,8 +54,8 @@ class Account:
     built: bool
     statements: list[Statement] = field(default_factory=list)
 
-    def connect(self, **_: Any) -> "Connection":
-        return Connection(self)
+    def connect(self, warehouse: str, session_parameters: Mapping[str, str], **_: Any) -> "Connection":
+        return Connection(self, session_parameters["QUERY_TAG"], warehouse)
 
     def columns_of(self, node_id: str) -> list[tuple[str, str]]:
         """Names and types that a node's YAML states."""
@@ -79,6 +83,8 @@ class Account:
                 for node in self.manifest.nodes.values()
                 if self.built and node.resource_type in ("model", "seed") and node.schema == schema
             ]
+        if text.startswith("select current_warehouse()"):
+            return ["WAREHOUSE"], [(DEFAULT_WAREHOUSE,)]
         if text.startswith("show user functions"):
             return ["catalog_name", "schema_name", "name", "is_builtin"], []
         if text.startswith("describe table"):
@@ -95,11 +101,15 @@ class Account:
 
 @dataclass
 class Connection:
+    """A session, with what its statements are tagged with and where they run."""
+
     account: Account
+    tag: str
+    warehouse: str
     session_id: int = 1
 
     def cursor(self) -> "Cursor":
-        return Cursor(self.account)
+        return Cursor(self.account, self)
 
     def close(self) -> None: ...
 
@@ -109,6 +119,7 @@ class Cursor:
     """A cursor as dbt's adapter uses one."""
 
     account: Account
+    session: Connection
     sqlstate: str | None = None
     sfqid: str = "none"
     stats: None = None
@@ -123,9 +134,12 @@ class Cursor:
         # dbt's comment says which node it works for; some statements get it twice.
         body, *comments = re.split(r"\s*/\* (\{\"app\": \"dbt\".*?\}) \*/;?", sql)
         node = json.loads(comments[0]).get("node_id", "")
-        self.account.statements.append(
-            Statement(node, body % tuple(map(literal, bindings)) if bindings else body)
-        )
+        text = body % tuple(map(literal, bindings)) if bindings else body
+        self.account.statements.append(Statement(node, text, self.session.tag, self.session.warehouse))
+        if tag := re.fullmatch(r"\s*alter session set query_tag = '(.*)'\s*", body):
+            self.session.tag = tag[1].replace("''", "'")
+        if warehouse := re.fullmatch(r"\s*use warehouse (\S+)\s*", body):
+            self.session.warehouse = warehouse[1]
         names, self.rows = self.account.answer(node, body)
         text = 2  # the connector's number for it
         self.description = [(name, text) for name in names]
@@ -221,7 +235,8 @@ class SnowflakeProject:
 def project(tmp_path_factory) -> Iterator[SnowflakeProject]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("ACCOUNT", "USER", "ROLE", "WAREHOUSE", "DATABASE"):
-            patch.setenv(f"PETWELLNESS_SNOWFLAKE_{name}", "petwellness")
+            patch.setenv(f"PETWELLNESS_SNOWFLAKE_{name}", DEFAULT_WAREHOUSE)
+        patch.setenv("PETWELLNESS_SNOWFLAKE_TELEMETRY_WAREHOUSE", TELEMETRY_WAREHOUSE)
         patch.setenv("PETWELLNESS_DBT_THREADS", "1")
         yield SnowflakeProject(tmp_path_factory.mktemp("snowflake"))
 
