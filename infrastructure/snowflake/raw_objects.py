@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ingestion import environments
 from ingestion.contracts.feeds import FEEDS, TELEMETRY_FEED
 from ingestion.contracts.ledgers import LEDGERS
 from ingestion.lake.landing import feed_schema
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from snowddl.blueprint import PipeBlueprint, TableBlueprint
     from snowddl.config import SnowDDLConfig
 
-DATABASE = "petwellness"
+DATABASE = environments.DATABASE.lower()
 RAW = "raw"
 STAGE = "landing"
 FILE_FORMAT = "landed_parquet"
@@ -79,7 +80,7 @@ def _add_developer(config: SnowDDLConfig, developer: str) -> None:
         build_role_ident,
     )
 
-    schema = f"dev_{developer}"
+    schema = environments.own_schema(environments.OwnSchema.DEVELOPER, developer)
     config.add_blueprint(
         SchemaBlueprint(
             full_name=SchemaIdent(config.env_prefix, DATABASE, schema),

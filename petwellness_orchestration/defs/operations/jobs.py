@@ -5,13 +5,15 @@ import dagster as dg
 from petwellness_orchestration import names
 from petwellness_orchestration.defs.landing.partitions import ARRIVAL_DAYS
 from petwellness_orchestration.defs.warehouse.partitions import ALL_TAGS, DIRTY_TAGS, EVENT_DAYS
-from petwellness_orchestration.settings import OperationsSettings, load_settings
+from petwellness_orchestration.settings import load_settings
 
-_OPERATIONS = OperationsSettings()
+_SETTINGS = load_settings()
 _SCHEDULE_STATUS = (
-    dg.DefaultScheduleStatus.RUNNING if _OPERATIONS.automation else dg.DefaultScheduleStatus.STOPPED
+    dg.DefaultScheduleStatus.RUNNING if _SETTINGS.has_automation else dg.DefaultScheduleStatus.STOPPED
 )
-_SENSOR_STATUS = dg.DefaultSensorStatus.RUNNING if _OPERATIONS.automation else dg.DefaultSensorStatus.STOPPED
+_SENSOR_STATUS = (
+    dg.DefaultSensorStatus.RUNNING if _SETTINGS.has_automation else dg.DefaultSensorStatus.STOPPED
+)
 
 # The default fleet's whole history takes under two minutes; five hours leave room
 # for a day of 50,000 collars, a retry and a person before 8 AM.
@@ -106,7 +108,7 @@ def hourly_roll_up(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
 @dg.schedule(
     job=compact,
     cron_schedule=COMPACTION_CRON,
-    execution_timezone=_OPERATIONS.timezone,
+    execution_timezone=_SETTINGS.operations.timezone,
     default_status=_SCHEDULE_STATUS,
     description="Every night: closed arrival days that wait, because of late ranges or redactions, too.",
 )
@@ -129,7 +131,7 @@ def nightly_compaction(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequ
 @dg.schedule(
     job=retain,
     cron_schedule=RETENTION_CRON,
-    execution_timezone=_OPERATIONS.timezone,
+    execution_timezone=_SETTINGS.operations.timezone,
     default_status=_SCHEDULE_STATUS,
     description="Every night after the nightly run: days past their table's limit.",
 )
@@ -143,7 +145,7 @@ weekly_checks = dg.ScheduleDefinition(
     name="weekly_checks",
     job=check_everything,
     cron_schedule=WEEKLY_CHECKS_CRON,
-    execution_timezone=_OPERATIONS.timezone,
+    execution_timezone=_SETTINGS.operations.timezone,
     default_status=_SCHEDULE_STATUS,
     description="Every Sunday after the nightly runs: what a change by hand or a failing disk did to older days.",
 )
@@ -152,7 +154,7 @@ weekly_checks = dg.ScheduleDefinition(
 @dg.schedule(
     job=everything,
     cron_schedule=NIGHTLY_CRON,
-    execution_timezone=_OPERATIONS.timezone,
+    execution_timezone=_SETTINGS.operations.timezone,
     default_status=_SCHEDULE_STATUS,
     description="Every night, so that data is ready by 8 AM local time.",
 )

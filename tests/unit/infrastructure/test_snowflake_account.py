@@ -8,8 +8,6 @@ from infrastructure.snowflake.account import (
     ENVIRONMENTS,
     PREFIX,
     Environment,
-    ProductionRefusedError,
-    UnknownEnvironmentError,
     environment_named,
     example_account,
     load_account,
@@ -25,6 +23,7 @@ from infrastructure.snowflake.planning import (
 from infrastructure.snowflake.rights import READING, WRITING, reach, schemas_with
 from ingestion.contracts.feeds import FEEDS
 from ingestion.contracts.ledgers import LEDGERS
+from ingestion.environments import ProductionRefusedError, UnknownEnvironmentError
 from ingestion.lake import layout
 from ingestion.lake.landing import feed_schema
 
