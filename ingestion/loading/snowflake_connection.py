@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 PREFIX = "PETWELLNESS_SNOWFLAKE_"
 
+SCHEMA = "RAW"
+
 # The vendor's limit.
 TAG_CHARACTERS = 2000
 
@@ -69,8 +71,9 @@ _SESSION_OVER = {390111, 390112, 390114, 390195}
 _NETWORK = {250001, 250003, 250005, 251011, 290403, 290404, 390422, 390432}
 _ROLE = {390186, 390189}
 _REQUESTED_OBJECT = {390201}
-_WAREHOUSE = {606, 90073, 90106}
-_PRIVILEGE = {2003, 2043, 3001, 3041}
+_WAREHOUSE = {606, 90073}
+# The last two: the session's database or schema is not there, or hidden.
+_PRIVILEGE = {2003, 2043, 3001, 3041, 90105, 90106}
 _TIMEOUT = {604, 630}
 
 
@@ -116,6 +119,7 @@ def _arguments(settings: SnowflakeSettings, tag: Mapping[str, str]) -> dict[str,
         "account": settings.account,
         "user": settings.user,
         "database": settings.database,
+        "schema": SCHEMA,
         "role": settings.role or None,
         "warehouse": settings.warehouse or None,
         "login_timeout": settings.login_timeout_s,

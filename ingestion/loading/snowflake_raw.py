@@ -42,6 +42,7 @@ from ingestion.loading.snowflake_pipes import MARK_PREFIX, Pipes, held_still
 from ingestion.loading.snowflake_redacting import (
     COVERED,
     IS_GONE,
+    REDACTION_TABLES,
     cover,
     create_redactions,
     delete_covered,
@@ -111,7 +112,6 @@ class SnowflakeLoadReport(LoadReport):
 class _Progress:
     """What a load has done so far."""
 
-    load_seq: int
     brought: list[Manifest] = field(default_factory=list)
     rows_by_feed: dict[str, int] = field(default_factory=dict)
     adopted: int = 0
@@ -168,15 +168,18 @@ def load_pending(
     unapplied = redactions.only(set(redactions.ids) - applied_redactions(con))
     removed_rows, removed_dates = _apply_redactions(con, store, unapplied, started_at)
     create_redactions(con, redactions)
-    done = _Progress(latest_load_seq(con))
-    replacements = load_replacements(store)
-    loader = _Loader(con, store, pipes, redactions, replacements, drain_s, started_at, done, progress)
+    done = _Progress()
+    loader = _Loader(
+        con, store, pipes, redactions, load_replacements(store), drain_s, started_at, done, progress
+    )
     settled_before = started_at - timedelta(seconds=grace_s)
-    for feed in FEEDS:
-        of_feed = [m for m in pending if m.feed == feed]
-        loader.load(feed, of_feed, settled_before)
-    for feed in FEEDS:
-        loader.mend(feed)
+    try:
+        for feed in FEEDS:
+            loader.load(feed, [m for m in pending if m.feed == feed], settled_before)
+        for feed in feeds_with_surplus(con, started_at - RECENT):
+            loader.mend(feed)
+    finally:
+        _drop_temporary(con)
     days = {day for m in done.brought for day in manifest_event_dates(m)}
     report = SnowflakeLoadReport(
         latest_load_seq(con),
@@ -286,7 +289,7 @@ class _Loader:
 
     def mend(self, feed: str) -> None:
         """Put ranges that are there more than once back to what their files say."""
-        if not (_has_surplus(self.con, feed, self.started_at - RECENT) and repeated_ranges(self.con, feed)):
+        if not repeated_ranges(self.con, feed):
             return
         with held_still(self.con, self.pipes, feed, self.drain_s):
             repeated = repeated_ranges(self.con, feed)
@@ -469,6 +472,12 @@ def _batch_values(manifest: Manifest) -> list[Any]:
     ]
 
 
+def _drop_temporary(con: SnowflakeConnection) -> None:
+    """The session may go on; what this load made for itself need not."""
+    for table in (_BATCH, *(_landed_table(feed) for feed in FEEDS), *REDACTION_TABLES):
+        run(con, f"drop table if exists {table}")
+
+
 def _batches(manifests: Sequence[Manifest]) -> Iterator[Sequence[Manifest]]:
     for first in range(0, len(manifests), RANGES_PER_BATCH):
         yield manifests[first : first + RANGES_PER_BATCH]
@@ -499,29 +508,33 @@ def counted_files(
     return {name: Counted(*(int(value) for value in counts)) for name, *counts in rows}
 
 
-def _has_surplus(con: SnowflakeConnection, feed: str, recent_from: datetime) -> bool:
-    """Whether a feed's table holds more rows than the ledger and files on their way explain.
+def feeds_with_surplus(con: SnowflakeConnection, recent_from: datetime) -> list[str]:
+    """Feeds of which raw holds more rows than the ledger and files on their way explain.
 
     Counting a table costs nothing on Snowflake, so that the usual load looks no further. A range that lacks as
     many rows as another has too many hides it: the reconciliation looks at each.
     """
-    [(surplus,)] = run(
-        con,
-        f"select (select count(*) from {RAW}.{feed})"
+    counts = " union all ".join(
+        f"select '{feed}' as feed, (select count(*) from {RAW}.{feed})"
         f" - (select coalesce(sum(row_count), 0) from {RAW}.load_history where feed = '{feed}')"
         f" + (select coalesce(sum(redacted_count), 0) from {RAW}.redacted_ranges where feed = '{feed}')"
-        " as surplus",
+        " as surplus"
+        for feed in FEEDS
     )
-    if int(surplus) <= 0:
-        return False
-    [(unledgered,)] = run(
+    surplus = {feed: int(rows) for feed, rows in run(con, counts) if int(rows) > 0}
+    return [feed for feed, rows in surplus.items() if rows > _unledgered_rows(con, feed, recent_from)]
+
+
+def _unledgered_rows(con: SnowflakeConnection, feed: str, recent_from: datetime) -> int:
+    """Rows of files claimed since a moment that the ledger does not know."""
+    [(rows,)] = run(
         con,
         f"select count(*) as row_count from {RAW}.{feed} as landed left join {RAW}.load_history as history"
         f" on history.feed = '{feed}' and history.source_file = landed.source_file"
         " where landed.ingested_at >= %s::timestamp_ntz and history.source_file is null",
         [recent_from],
     )
-    return int(surplus) > int(unledgered)
+    return int(rows)
 
 
 def repeated_ranges(con: SnowflakeConnection, feed: str) -> list[RangeKey]:

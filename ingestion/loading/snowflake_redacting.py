@@ -24,7 +24,7 @@ _VALUES = f"{RAW}.redacted_values"
 # Keys of the rows that `cover` found.
 COVERED = f"{RAW}.covered_rows"
 
-_TABLES = {
+REDACTION_TABLES = {
     _ARRIVALS: {
         "device_id": "varchar",
         "from_ts": "timestamp_ntz(6)",
@@ -48,7 +48,7 @@ IS_GONE = (
 
 def create_redactions(con: SnowflakeConnection, redactions: Redactions) -> None:
     """Put what is redacted where `cover` looks. Creates tables: never inside a transaction."""
-    for table, columns in _TABLES.items():
+    for table, columns in REDACTION_TABLES.items():
         named = ", ".join(f"{name} {kind}" for name, kind in columns.items())
         run(con, f"create or replace temporary table {table} ({named})")
     run_many(
