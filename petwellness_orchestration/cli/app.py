@@ -49,6 +49,26 @@ def dev(
 
 
 @app.command()
+def environment() -> None:
+    """Which environment this is, and where its warehouse, lake and broker are. Shows no secret."""
+    from petwellness_orchestration.cli.environment import show_environment
+
+    raise typer.Exit(show_environment())
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def dbt(context: typer.Context) -> None:
+    """dbt by hand, in this environment: `petwellness dbt build --select cur_pets`.
+
+    Project, target, account role and schema are the environment's. On the embedded
+    warehouse no run may be under way: DuckDB takes one writing process.
+    """
+    from petwellness_orchestration.cli.environment import become_dbt
+
+    become_dbt(context.args)
+
+
+@app.command()
 def simulate(
     live: Annotated[bool, typer.Option("--live", help="Go on in real time until stopped.")] = False,
     serve: Annotated[

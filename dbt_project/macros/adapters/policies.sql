@@ -64,7 +64,7 @@
 {% macro show_clinics_their_rows() %}{{ return(adapter.dispatch('show_clinics_their_rows', 'petwellness')()) }}{% endmacro %}
 {% macro default__show_clinics_their_rows() %}{% endmacro %}
 {% macro snowflake__show_clinics_their_rows() -%}
-    {%- if execute and has_policies() and clinic_column() and this.schema == model.config.schema -%}
+    {%- if execute and has_policies() and clinic_column() and not own_schema() -%}
         create or replace secure view {{ api.Relation.create(database=this.database, schema='clinic', identifier=this.identifier) }} as
         select {{ model.columns.keys() | join(', ') }} from {{ this }}
     {%- endif -%}

@@ -5,6 +5,7 @@ import dagster as dg
 from petwellness_orchestration import names
 from petwellness_orchestration.defs.landing.partitions import ARRIVAL_DAYS
 from petwellness_orchestration.defs.warehouse.partitions import ALL_TAGS, DIRTY_TAGS, EVENT_DAYS
+from petwellness_orchestration.embedded_only import present
 from petwellness_orchestration.settings import load_settings
 
 _SETTINGS = load_settings()
@@ -56,7 +57,13 @@ refresh = dg.define_asset_job(
     "refresh",
     selection=dg.AssetSelection.groups("raw", "stg", "cur", "anl", "ml", "published")
     - dg.AssetSelection.assets(
-        names.VISIT_RISK_MODEL, names.VISIT_RISK_CHAMPION, names.VISIT_RISK_SCORES, names.PUBLISHED_SCORES
+        *present(
+            _SETTINGS,
+            names.VISIT_RISK_MODEL,
+            names.VISIT_RISK_CHAMPION,
+            names.VISIT_RISK_SCORES,
+            names.PUBLISHED_SCORES,
+        )
     ),
     partitions_def=EVENT_DAYS,
     tags=DIRTY_TAGS,
@@ -91,7 +98,9 @@ check_everything = dg.define_asset_job(
     "check_everything",
     # The gate is a part of training; compaction proves a day when it is written.
     selection=dg.AssetSelection.all_asset_checks()
-    - dg.AssetSelection.checks_for_assets(names.VISIT_RISK_MODEL, names.TELEMETRY_COMPACTED),
+    - dg.AssetSelection.checks_for_assets(
+        *present(_SETTINGS, names.VISIT_RISK_MODEL, names.TELEMETRY_COMPACTED)
+    ),
     tags=ALL_TAGS,
     description="Every check over every day; nothing is built. Nightly checks look at the days that a build rebuilt.",
 )

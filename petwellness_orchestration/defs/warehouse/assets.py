@@ -12,7 +12,7 @@ from petwellness_orchestration import names
 from petwellness_orchestration.defs.warehouse.dbt_run import DbtFailedError, DbtRun, output_folder, run_dbt
 from petwellness_orchestration.defs.warehouse.manifest import parsed_project, read_manifest
 from petwellness_orchestration.defs.warehouse.partitions import days_to_build
-from petwellness_orchestration.defs.warehouse.translator import WarehouseTranslator
+from petwellness_orchestration.defs.warehouse.translator import WarehouseTranslator, layer
 from petwellness_orchestration.observing import (
     TableCount,
     build_of,
@@ -183,7 +183,7 @@ def _span(days: tuple[date, ...]) -> str:
     deps=[
         TRANSLATOR.get_asset_key(props)
         for props in read_manifest()["nodes"].values()
-        if props["resource_type"] in ("model", "seed") and props["schema"] in ("cur", "anl", "ml")
+        if props["resource_type"] in ("model", "seed") and layer(props) in ("cur", "anl", "ml")
     ],
     group_name="published",
     kinds={"parquet", "duckdb"},

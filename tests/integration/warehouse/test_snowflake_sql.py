@@ -29,12 +29,6 @@ DIRTY_DAYS = ["2026-03-01", "2026-03-02", "2026-03-05"]
 DEFAULT_WAREHOUSE = "petwellness"
 TELEMETRY_WAREHOUSE = "petwellness_telemetry"
 
-FUNCTIONS = frozenset(
-    line
-    for line in Path(__file__).with_name("snowflake_functions.txt").read_text().splitlines()
-    if not line.startswith("#")
-)
-
 
 @dataclass(frozen=True)
 class Statement:
@@ -245,37 +239,11 @@ def project(tmp_path_factory) -> Iterator[SnowflakeProject]:
         yield SnowflakeProject(tmp_path_factory.mktemp("snowflake"))
 
 
-@pytest.fixture(scope="module")
-def parse():
-    """From SQL to what is wrong with it as Snowflake's."""
-    from sqlfluff.core import FluffConfig, Linter
-
-    linter = Linter(
-        config=FluffConfig(
-            overrides={"dialect": "snowflake", "templater": "raw", "large_file_skip_byte_limit": 0}
-        )
-    )
-
-    def problems(sql: str) -> list[str]:
-        parsed = linter.parse_string(sql)
-        found = [f"{error.desc()} (line {error.line_no})" for error in parsed.violations]
-        if parsed.tree is None:
-            return found
-
-        named = {one.raw.lower() for one in parsed.tree.recursive_crawl("function_name", "bare_function")}
-        found += [f"unknown function {name}" for name in sorted(named - FUNCTIONS)]
-        # Snowflake takes `interval '1 day'` only; the parser lets `interval 1 day` pass.
-        found += ["interval without quotes" for _ in re.finditer(r"\binterval\s+[^'\s]", sql, re.IGNORECASE)]
-        return found
-
-    return problems
-
-
 # What the adapter says in words of its own.
 ADAPTERS_OWN = ("show ", "describe ", "begin", "commit", "select current_warehouse()")
 
 
-def problems_of(statements: Sequence[Statement], parse: Any) -> list[str]:
+def problems_of(statements: Sequence[Statement], snowflake_problems: Any) -> list[str]:
     """What is wrong with them, each text once. Questions for a contract's columns are left out: they hold the text
     of a model, which is in the statement that creates its table, too."""
     once = {
@@ -283,7 +251,11 @@ def problems_of(statements: Sequence[Statement], parse: Any) -> list[str]:
         for one in statements
         if not is_contract_question(one.sql) and not one.sql.strip().lower().startswith(ADAPTERS_OWN)
     }
-    return [f"{node}: {problem}: {sql[:80]!r}" for sql, node in once.items() for problem in parse(sql)]
+    return [
+        f"{node}: {problem}: {sql[:80]!r}"
+        for sql, node in once.items()
+        for problem in snowflake_problems(sql)
+    ]
 
 
 VARIABLES = {"as_of_ts": "2026-03-06 00:00:00", "run_id": "run-1"}
@@ -305,7 +277,9 @@ def increment(project) -> list[Statement]:
 
 # A minute of a quiet core, and the suite does not run on one.
 @pytest.mark.timeout(900)
-def test_a_build_from_nothing_and_an_increment_are_in_snowflakes_language(project, whole, increment, parse):
+def test_a_build_from_nothing_and_an_increment_are_in_snowflakes_language(
+    project, whole, increment, snowflake_problems
+):
     nodes = project.manifest.nodes
     sent = {one.node for one in [*whole, *increment]}
     assert {name for name, node in nodes.items() if node.resource_type in ("model", "seed", "test")} <= sent
@@ -322,7 +296,7 @@ def test_a_build_from_nothing_and_an_increment_are_in_snowflakes_language(projec
         and nodes[one.node].resource_type != "test"
         and ("daily" not in nodes[one.node].tags or "policy" in one.sql or "cluster by" in one.sql)
     ]
-    assert problems_of([*others, *increment], parse) == []
+    assert problems_of([*others, *increment], snowflake_problems) == []
 
 
 def created(whole: Sequence[Statement]) -> dict[str, str]:
@@ -508,8 +482,15 @@ def test_an_emulator_which_knows_no_policies_is_sent_none(project, monkeypatch):
     assert [one.sql for one in sent if "policy" in one.sql or "secure" in one.sql] == []
 
 
-def test_saved_analyses_are_in_snowflakes_language(project, parse):
-    assert problems_of(project.analyses(), parse) == []
+def test_dropping_a_pull_requests_schema_is_in_snowflakes_language(project, snowflake_problems):
+    arguments = json.dumps({"schemas": ["pr_7"], "dry_run": False}, separators=(",", ":"))
+    sent = project.statements(f"run-operation drop_schemas --args {arguments}", True, {})
+    assert "drop schema if exists petwellness.pr_7 cascade" in {" ".join(one.sql.split()) for one in sent}
+    assert problems_of(sent, snowflake_problems) == []
+
+
+def test_saved_analyses_are_in_snowflakes_language(project, snowflake_problems):
+    assert problems_of(project.analyses(), snowflake_problems) == []
 
 
 @pytest.mark.parametrize(
@@ -526,13 +507,13 @@ def test_saved_analyses_are_in_snowflakes_language(project, parse):
         ("select a - interval 1 microsecond as a from t", "interval without quotes"),
     ],
 )
-def test_a_typo_and_another_engines_functions_and_types_are_caught(parse, sql, problem):
-    assert [one for one in parse(sql) if problem in one]
+def test_a_typo_and_another_engines_functions_and_types_are_caught(snowflake_problems, sql, problem):
+    assert [one for one in snowflake_problems(sql) if problem in one]
 
 
-def test_what_is_right_passes(parse):
+def test_what_is_right_passes(snowflake_problems):
     assert (
-        parse(
+        snowflake_problems(
             "select cast(a as double) as a, sha2(b, 256) as b from t qualify row_number() over (order by a) = 1"
         )
         == []

@@ -125,7 +125,7 @@ def test_storage_is_what_a_month_of_it_costs(report):
 def test_the_report_as_json_has_no_number_that_lost_digits(report):
     plain = as_json(report)
     assert json.loads(json.dumps(plain)) == plain
-    assert plain["credits"] == "14.850000000"
+    assert plain["credits"] == "14.850000000000"
     assert Decimal(plain["dollars"]) == Decimal("29.7")
     assert plain["assets"][0] == {
         "name": "stg/telemetry_events",
