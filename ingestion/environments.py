@@ -152,11 +152,12 @@ def environment_named(name: str) -> Environment:
 @dataclass(frozen=True)
 class DbtSession:
     """As whom and where dbt builds on Snowflake. `schema` is the first layer, or a schema of one's own, which then
-    takes all of them."""
+    takes all of them; on `telemetry_warehouse` run the models that read every event of their days."""
 
     database: str
     role: str
     warehouse: str
+    telemetry_warehouse: str
     schema: str
 
 
@@ -173,9 +174,11 @@ def dbt_session(
         return None
     if developer is not None:
         role, warehouse = names.role(f"developer_{developer}"), names.warehouse("dev_wh")
+        telemetry_warehouse = warehouse
     else:
         role, warehouse = names.role("transformer"), names.warehouse("transforming_wh")
-    return DbtSession(names.database, role, warehouse, owner or LAYERS[0])
+        telemetry_warehouse = names.warehouse("telemetry_wh")
+    return DbtSession(names.database, role, warehouse, telemetry_warehouse, owner or LAYERS[0])
 
 
 def own_schema(kind: OwnSchema, owner: str | int) -> str:

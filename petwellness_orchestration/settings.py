@@ -27,6 +27,7 @@ from ingestion.settings import (
     BrokerSettings,
     CollectorSettings,
     CompactionSettings,
+    CostSettings,
     LakeSettings,
     RetentionSettings,
     StateSettings,
@@ -107,6 +108,7 @@ class PlatformSettings:
     collector: CollectorSettings
     compaction: CompactionSettings
     retention: RetentionSettings
+    costs: CostSettings
     source: SourceSettings
     operations: OperationsSettings
 
@@ -142,6 +144,7 @@ def load_settings() -> PlatformSettings:
         collector=CollectorSettings(),
         compaction=CompactionSettings(),
         retention=RetentionSettings(),
+        costs=CostSettings(),
         source=SourceSettings(),
         operations=operations,
     )

@@ -102,6 +102,8 @@ def _add_developer(config: SnowDDLConfig, developer: str) -> None:
                 for shared in (RAW, "stg", "cur", "anl", "ml", "governance")
             ],
             warehouse_usage=[AccountObjectIdent(config.env_prefix, "dev_wh")],
+            # What dbt creates in a schema of one's own has the policies, too.
+            technical_roles=[build_role_ident(config.env_prefix, "policies", config.TECHNICAL_ROLE_SUFFIX)],
             comment=f"{developer} builds in {schema} and reads the rest",
         )
     )

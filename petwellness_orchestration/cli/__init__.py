@@ -38,6 +38,7 @@ _EXPECTED = (
     "RestoreError",
     "RetentionPolicyError",
     "RowsDifferError",
+    "SnowflakeError",
     "SourceError",
     "StoreError",
     "TierProofError",

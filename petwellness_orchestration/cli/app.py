@@ -325,6 +325,19 @@ def status() -> None:
 
 
 @app.command()
+def costs(
+    days: Annotated[int, typer.Option(min=1, max=365, help="UTC days up to today.")] = 7,
+    output: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
+) -> None:
+    """What Snowflake cost, by warehouse, asset, node and table; exit code 1 when a day is over its budget."""
+    from petwellness_orchestration.cli.costs import FORMATS, show_costs
+
+    if output not in FORMATS:
+        raise typer.BadParameter(f"'{output}' is no format; choose table or json", param_hint="--format")
+    raise typer.Exit(show_costs(days, output))
+
+
+@app.command()
 def erase(
     household: Annotated[str, typer.Argument(help="Owner id of the household, as in cur.owners.")],
     reason: Annotated[

@@ -66,6 +66,12 @@ def loaded(name: str, **more: str) -> dict[str, Any]:
     return found
 
 
+# What an account has beside the embedded graph: costs and access audit.
+ACCOUNT_ASSETS = {"operations/costs", "ops/access_audit"}
+ACCOUNT_JOBS = {"report_costs": ["operations/costs"], "audit_access": ["ops/access_audit"]}
+ACCOUNT_SCHEDULES = {"hourly_costs", "nightly_access_audit"}
+
+
 def on_snowflake() -> list[str]:
     return [one.name for one in ENVIRONMENTS.values() if one.warehouse is WarehouseKind.SNOWFLAKE]
 
@@ -74,10 +80,10 @@ def on_snowflake() -> list[str]:
 @pytest.mark.parametrize("name", [*EnvironmentName])
 def test_only_production_starts_by_itself(name: EnvironmentName) -> None:
     statuses = loaded(name)["statuses"]
-    # The embedded graph has all of them: none is left out by being absent.
-    assert statuses.keys() == loaded("embedded")["statuses"].keys() - (
-        {"nightly_retention"} if name in on_snowflake() else set()
-    )
+    # None is left out by being absent.
+    embedded = loaded("embedded")["statuses"].keys()
+    expected = embedded - {"nightly_retention"} | ACCOUNT_SCHEDULES if name in on_snowflake() else embedded
+    assert statuses.keys() == expected
     assert set(statuses.values()) == {"RUNNING" if name == "prod" else "STOPPED"}
 
 
@@ -88,7 +94,9 @@ def test_it_starts_where_somebody_asks_and_stops_in_production_where_somebody_sa
 
 
 @pytest.mark.parametrize("name", on_snowflake())
-def test_the_graph_on_snowflake_is_the_embedded_one_without_what_opens_duckdb(name: str) -> None:
+def test_the_graph_on_snowflake_is_the_embedded_one_without_what_opens_duckdb_and_the_account(
+    name: str,
+) -> None:
     found = loaded(name)
     whole = loaded("embedded")
     absent = {
@@ -96,7 +104,8 @@ def test_the_graph_on_snowflake_is_the_embedded_one_without_what_opens_duckdb(na
         *("ml/visit_risk_model", "ml/visit_risk_champion", "anl/visit_risk_scores"),
         *(key for key in whole["assets"] if key.startswith(("published/", "cold/"))),
     }
-    assert found["assets"].keys() == whole["assets"].keys() - absent
+    assert not ACCOUNT_ASSETS & whole["assets"].keys()
+    assert found["assets"].keys() == whole["assets"].keys() - absent | ACCOUNT_ASSETS
     assert not [key for key, kinds in found["assets"].items() if "duckdb" in kinds]
     assert "snowflake" in found["assets"]["raw/telemetry_events"]
     assert "snowflake" in found["assets"]["cur/pets"]
@@ -114,9 +123,10 @@ def test_the_graph_on_snowflake_is_the_embedded_one_without_what_opens_duckdb(na
 def test_jobs_on_snowflake_run_what_is_there(name: str) -> None:
     found = loaded(name)
     whole = loaded("embedded")
-    assert found["jobs"].keys() == whole["jobs"].keys() - {"retain"}
+    assert found["jobs"].keys() == whole["jobs"].keys() - {"retain"} | ACCOUNT_JOBS.keys()
     for job, assets in found["jobs"].items():
-        assert {*assets} == {*whole["jobs"][job]} & found["assets"].keys(), job
+        expected = ACCOUNT_JOBS.get(job) or {*whole["jobs"].get(job, [])} & found["assets"].keys()
+        assert {*assets} == {*expected}, job
 
 
 def test_a_developers_schema_changes_no_key_of_the_graph() -> None:

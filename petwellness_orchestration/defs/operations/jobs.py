@@ -42,9 +42,12 @@ _COMPACTION_AND_CHECKS = _COMPACTION | dg.AssetSelection.checks_for_assets(names
 # Days leave the warehouse by their own job only.
 _RETENTION = dg.AssetSelection.groups("cold")
 
+# About the account, not about the data; on schedules of their own.
+_ACCOUNT = dg.AssetSelection.groups(names.ACCOUNT_GROUP)
+
 everything = dg.define_asset_job(
     "everything",
-    selection=dg.AssetSelection.all(include_sources=False) - _COMPACTION_AND_CHECKS - _RETENTION,
+    selection=dg.AssetSelection.all(include_sources=False) - _COMPACTION_AND_CHECKS - _RETENTION - _ACCOUNT,
     partitions_def=EVENT_DAYS,
     tags=DIRTY_TAGS,
     description="The whole graph once: land, load, build, check, train, score, publish. All dirty days in one run.",

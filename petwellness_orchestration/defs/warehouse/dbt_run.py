@@ -115,6 +115,7 @@ def profile_variables(settings: PlatformSettings) -> dict[str, str]:
         "PETWELLNESS_SNOWFLAKE_DATABASE": session.database,
         "PETWELLNESS_SNOWFLAKE_ROLE": session.role,
         "PETWELLNESS_SNOWFLAKE_WAREHOUSE": session.warehouse,
+        "PETWELLNESS_SNOWFLAKE_TELEMETRY_WAREHOUSE": session.telemetry_warehouse,
         "PETWELLNESS_DBT_SCHEMA": session.schema,
     }
 

@@ -104,13 +104,13 @@ def test_what_they_call_things_is_what_the_plans_make(environment: Environment) 
 def test_a_developer_and_a_pull_request_have_a_schema_and_the_layers_are_the_environments() -> None:
     dev, ci = ENVIRONMENTS[EnvironmentName.DEV], ENVIRONMENTS[EnvironmentName.CI]
     assert dbt_session(dev, developer="anna") == DbtSession(
-        "DEV__PETWELLNESS", "DEV__DEVELOPER_ANNA__B_ROLE", "DEV__DEV_WH", "dev_anna"
+        "DEV__PETWELLNESS", "DEV__DEVELOPER_ANNA__B_ROLE", "DEV__DEV_WH", "DEV__DEV_WH", "dev_anna"
     )
     assert dbt_session(ci, pull_request=17) == DbtSession(
-        "CI__PETWELLNESS", "CI__TRANSFORMER__B_ROLE", "CI__TRANSFORMING_WH", "pr_17"
+        "CI__PETWELLNESS", "CI__TRANSFORMER__B_ROLE", "CI__TRANSFORMING_WH", "CI__TELEMETRY_WH", "pr_17"
     )
     assert dbt_session(environment_named("prod")) == DbtSession(
-        "PROD__PETWELLNESS", "PROD__TRANSFORMER__B_ROLE", "PROD__TRANSFORMING_WH", "stg"
+        "PROD__PETWELLNESS", "PROD__TRANSFORMER__B_ROLE", "PROD__TRANSFORMING_WH", "PROD__TELEMETRY_WH", "stg"
     )
     assert dbt_session(environment_named("embedded")) is None
 

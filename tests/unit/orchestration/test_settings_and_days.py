@@ -147,10 +147,18 @@ def test_the_latest_ended_day_is_yesterday_in_utc(moment: datetime, day: str) ->
 def test_dbt_is_told_the_days_and_the_present() -> None:
     from petwellness_orchestration.defs.warehouse.assets import dbt_variables
 
-    assert dbt_variables((date(2026, 6, 1), date(2026, 6, 2)), datetime(2026, 6, 3, 4, 5, 6, 7), 8) == {
+    assert dbt_variables(
+        (date(2026, 6, 1), date(2026, 6, 2)), datetime(2026, 6, 3, 4, 5, 6, 7), "run", 8
+    ) == {
+        "run_id": "run",
         "build_seq": 8,
         "dirty_days": ["2026-06-01", "2026-06-02"],
         "as_of_ts": "2026-06-03 04:05:06",
     }
-    assert dbt_variables(None, None)["dirty_days"] is None
-    assert dbt_variables((), None, 1) == {"build_seq": 1, "dirty_days": [], "as_of_ts": None}
+    assert dbt_variables(None, None, "run")["dirty_days"] is None
+    assert dbt_variables((), None, "run", 1) == {
+        "run_id": "run",
+        "build_seq": 1,
+        "dirty_days": [],
+        "as_of_ts": None,
+    }
