@@ -14,10 +14,12 @@ from petwellness_orchestration import names
 from petwellness_orchestration.settings import PlatformSettings
 
 # By name of the definition. Their pool stays: on Snowflake, too, loads and builds never run at once.
-ON_BOTH = frozenset({"raw_loads", "lake_and_raw_reconcile", "redactions", "warehouse"})
+ON_BOTH = frozenset(
+    {"landing__redactions", "raw_loads", "raw__load_history_lake_and_raw_reconcile", "warehouse"}
+)
 
 # Opens no warehouse itself, and stands between two that do.
-ALSO_ABSENT = frozenset({"visit_risk_champion"})
+ALSO_ABSENT = frozenset({"ml__visit_risk_champion"})
 
 JOBS = frozenset({"retain"})
 SCHEDULES = frozenset({"nightly_retention"})

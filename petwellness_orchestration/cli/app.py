@@ -215,11 +215,17 @@ def rebuild(
     yes: Annotated[
         bool, typer.Option("--yes", help="Do it; without this only say what would happen.")
     ] = False,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare", help="Then compare every table with what it was, and fail where one differs."
+        ),
+    ] = False,
 ) -> None:
     """Drop the warehouse and rebuild it from the lake."""
     from petwellness_orchestration.cli.steps import rebuild_warehouse
 
-    raise typer.Exit(rebuild_warehouse(yes))
+    raise typer.Exit(rebuild_warehouse(yes, compare))
 
 
 @app.command()
