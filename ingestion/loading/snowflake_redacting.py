@@ -78,9 +78,9 @@ def cover(
 
     Only rows whose `source_file` is in the query `files` are looked at. Part of the caller's transaction.
     """
-    run(con, f"delete from {COVERED}")
     if not redactions.covers_feed(feed):
         return {}
+    run(con, f"delete from {COVERED}")
     keys = "landed.stream_id, landed.kafka_partition, landed.kafka_offset, landed.source_file"
     if feed == TELEMETRY_FEED:
         matches = [
