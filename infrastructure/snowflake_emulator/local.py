@@ -185,12 +185,12 @@ class LocalEmulator:
         )
 
     def _ask(self, method: str, path: str, body: Mapping[str, str] | None = None) -> Any:
-        request = urllib.request.Request(  # noqa: S310
+        request = urllib.request.Request(
             f"http://{HOST}:{self._port}/emulator/{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
         )
-        with urllib.request.urlopen(request, timeout=START_TIMEOUT_S) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=START_TIMEOUT_S) as answer:
             return json.load(answer)
 
 

@@ -54,6 +54,7 @@ def install() -> None:
         _plain_temporary_tables,
         _keys_are_not_enforced,
         _native_merge,
+        _declared_columns,
         _exact_numbers,
         _hexadecimal_numbers,
         _plain_casts_to_timestamp,
@@ -226,6 +227,38 @@ def _unqualify_targets(when: Expr) -> None:
     for column in targets:
         if isinstance(column, exp.Column):
             column.set("table", None)
+
+
+def _declared_columns() -> None:
+    """CREATE TABLE with columns and AS SELECT casts by position and holds NOT NULL, for any query."""
+    transforms.create_table_as = lambda expression, _: expression
+    original = FakeSnowflakeCursor._transform_explode
+
+    @functools.wraps(original)
+    def explode(self: FakeSnowflakeCursor, expression: Expr) -> list[Expr]:
+        if not (
+            isinstance(expression, exp.Create)
+            and expression.kind == "TABLE"
+            and isinstance(expression.this, exp.Schema)
+            and expression.expression
+        ):
+            return original(self, expression)
+        table, columns = expression.this.this, expression.this.expressions
+        given = exp.TableAlias(this=exp.to_identifier("given"), columns=[one.this.copy() for one in columns])
+        query = expression.expression
+        rows = query.this if isinstance(query, exp.Subquery) else query
+        casts = [exp.alias_(exp.cast(exp.column(one.this.copy()), one.kind), one.this.copy()) for one in columns]
+        created = expression.copy()
+        created.set("this", table.copy())
+        created.set("expression", exp.select(*casts).from_(exp.Subquery(this=rows.copy(), alias=given)))
+        required = [
+            parse_one(f"alter table {table.sql('snowflake')} alter column {one.this.sql('snowflake')} set not null", read="snowflake")
+            for one in columns
+            if one.find(exp.NotNullColumnConstraint)
+        ]
+        return [created, *required]
+
+    FakeSnowflakeCursor._transform_explode = explode  # type: ignore[method-assign]
 
 
 def _exact_numbers() -> None:
