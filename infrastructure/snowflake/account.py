@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ingestion import environments
 from ingestion.environments import UnknownEnvironmentError
+from ingestion.lake import layout
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -65,7 +66,7 @@ class AccountSettings(BaseSettings):
     role: str = "SNOWDDL_ADMIN"
     warehouse: str | None = None
     landing_url: str = Field(
-        description="Landing prefix of the lake, s3://<bucket>/landing/.", pattern="^s3://.+/$"
+        description="Landing prefix of the lake, s3://<bucket>/landing/.", pattern="^s3://.+/landing/$"
     )
     storage_integration: str = Field(description="Storage integration that may read it.")
     ingestion_public_key: str = Field(description="Public key of the user ingestion_service, one line.")
@@ -75,8 +76,13 @@ class AccountSettings(BaseSettings):
     power_bi_public_key: str
 
     def placeholders(self) -> dict[str, str]:
-        """What the configuration leaves open: every setting but those that sign in."""
-        return self.model_dump(exclude=SIGN_IN)
+        """What the configuration leaves open: every setting but those that sign in, and what follows from them."""
+        return self.model_dump(exclude=SIGN_IN) | {"redacted_url": self.redacted_url}
+
+    @property
+    def redacted_url(self) -> str:
+        """Where the lake keeps what is left of landed files after redactions, beside the landing prefix."""
+        return f"{self.landing_url.removesuffix(layout.LANDING)}{layout.REDACTED}"
 
 
 def load_account() -> AccountSettings:

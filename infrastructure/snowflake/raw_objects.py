@@ -8,7 +8,13 @@ from ingestion import environments
 from ingestion.contracts.feeds import FEEDS, TELEMETRY_FEED
 from ingestion.contracts.ledgers import LEDGERS
 from ingestion.lake.landing import feed_schema
-from ingestion.loading.snowflake_sql import copied_columns, snowflake_type
+from ingestion.loading.snowflake_sql import (
+    FILE_FORMAT,
+    LANDING_STAGE,
+    RAW,
+    copied_columns,
+    snowflake_type,
+)
 from ml.scoring import SCORES_SCHEMA, SCORES_TABLE
 
 if TYPE_CHECKING:
@@ -17,9 +23,6 @@ if TYPE_CHECKING:
     from snowddl.config import SnowDDLConfig
 
 DATABASE = environments.DATABASE.lower()
-RAW = "raw"
-STAGE = "landing"
-FILE_FORMAT = "landed_parquet"
 
 # Document 000 clusters by pet and time; raw knows no pet yet, and stg reads it by arrival.
 CLUSTER_BY = {TELEMETRY_FEED: ["to_date(arrival_ts)", "device_id"]}
@@ -64,7 +67,7 @@ def _pipe(env_prefix: str, feed: str, schema: pa.Schema) -> PipeBlueprint:
         full_name=SchemaObjectIdent(env_prefix, DATABASE, RAW, feed),
         auto_ingest=True,
         copy_table_name=SchemaObjectIdent(env_prefix, DATABASE, RAW, feed),
-        copy_stage_name=SchemaObjectIdent(env_prefix, DATABASE, RAW, STAGE),
+        copy_stage_name=SchemaObjectIdent(env_prefix, DATABASE, RAW, LANDING_STAGE),
         # With its slash: `owners` would match `owners_old`, too.
         copy_path=f"/{feed}/",
         copy_transform={name.upper(): sql for name, sql in copied_columns(schema).items()},

@@ -48,7 +48,7 @@ from ingestion.loading.snowflake_redacting import (
     delete_covered,
     delete_redacted,
 )
-from ingestion.loading.snowflake_sql import FILES_PER_COPY, RAW, copy_statement, staged
+from ingestion.loading.snowflake_sql import FILES_PER_COPY, RAW, copy_statement, snowflake_type, staged
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
@@ -167,7 +167,6 @@ def load_pending(
     _ensure_lock(con)
     unapplied = redactions.only(set(redactions.ids) - applied_redactions(con))
     removed_rows, removed_dates = _apply_redactions(con, store, unapplied, started_at)
-    create_redactions(con, redactions)
     done = _Progress()
     loader = _Loader(
         con, store, pipes, redactions, load_replacements(store), drain_s, started_at, done, progress
@@ -179,7 +178,7 @@ def load_pending(
         for feed in feeds_with_surplus(con, started_at - RECENT):
             loader.mend(feed)
     finally:
-        _drop_temporary(con)
+        loader.drop_temporary()
     days = {day for m in done.brought for day in manifest_event_dates(m)}
     report = SnowflakeLoadReport(
         latest_load_seq(con),
@@ -228,8 +227,7 @@ def _apply_redactions(
         load_seq = _take_lock(con)
         removed = delete_redacted(con, unapplied)
         for range_key, rows in removed.rows_by_range.items():
-            manifest = read_manifest(store, range_key)
-            _count_redacted(con, [(range_key, manifest.feed, rows, manifest.max_arrival_ts)])
+            _add_redacted(con, read_manifest(store, range_key), rows)
         dates = json.dumps([day.isoformat() for day in removed.event_dates])
         for redaction_id in unapplied.ids:
             run(
@@ -242,22 +240,23 @@ def _apply_redactions(
     return sum(removed.rows_by_range.values()), removed.event_dates
 
 
-def _count_redacted(
-    con: SnowflakeConnection, counted: Iterable[tuple[RangeKey, str, int, datetime | None]]
-) -> None:
-    """Add to the redacted rows of ranges. Their newest arrivals stay, since the data's present goes by them."""
-    for range_key, feed, rows, max_arrival_ts in counted:
-        where = "where stream_id = %s and kafka_partition = %s and start_offset = %s"
-        before = run(con, f"select redacted_count from {RAW}.redacted_ranges {where}", [*range_key])
-        run(con, f"delete from {RAW}.redacted_ranges {where}", [*range_key])
-        total = rows + sum(int(count) for (count,) in before)
-        run_many(
-            con,
-            f"insert into {RAW}.redacted_ranges"
-            " (stream_id, kafka_partition, start_offset, feed, redacted_count, max_arrival_ts)"
-            " values (%s, %s, %s, %s, %s, %s)",
-            [(*range_key, feed, total, max_arrival_ts)],
-        )
+def _add_redacted(con: SnowflakeConnection, manifest: Manifest, rows: int) -> None:
+    """Add to the redacted rows of a range. Its newest arrival stays, since the data's present goes by it."""
+    where = "where stream_id = %s and kafka_partition = %s and start_offset = %s"
+    before = run(con, f"select redacted_count from {RAW}.redacted_ranges {where}", [*manifest.range_key])
+    run(con, f"delete from {RAW}.redacted_ranges {where}", [*manifest.range_key])
+    total = rows + sum(int(count) for (count,) in before)
+    _insert_redacted(con, [(*manifest.range_key, manifest.feed, total, manifest.max_arrival_ts)])
+
+
+def _insert_redacted(con: SnowflakeConnection, rows: Sequence[Sequence[Any]]) -> None:
+    run_many(
+        con,
+        f"insert into {RAW}.redacted_ranges"
+        " (stream_id, kafka_partition, start_offset, feed, redacted_count, max_arrival_ts)"
+        " values (%s, %s, %s, %s, %s, %s)",
+        rows,
+    )
 
 
 @dataclass(frozen=True)
@@ -273,6 +272,7 @@ class _Loader:
     started_at: datetime
     done: _Progress
     say: Callable[[str], None]
+    temporary: set[str] = field(default_factory=set)
 
     def load(self, feed: str, pending: Sequence[Manifest], settled_before: datetime) -> None:
         """Adopt what the feed's pipe brought, copy what it should have brought by now."""
@@ -334,8 +334,9 @@ class _Loader:
                 self.con,
                 f"insert into {RAW}.{feed} ({', '.join(columns)})"
                 f" select {', '.join(f'landed.{name}' for name in columns)} from {landed} as landed"
-                f" left join {COVERED} as gone on {IS_GONE}"
-                f" where landed.source_file in ({_BATCH_FILES}) and gone.stream_id is null",
+                + (f" left join {COVERED} as gone on {IS_GONE}" if gone else "")
+                + f" where landed.source_file in ({_BATCH_FILES})"
+                + (" and gone.stream_id is null" if gone else ""),
             )
             # The object in force lacks what an earlier redaction took out of it.
             for manifest in good:
@@ -352,10 +353,8 @@ class _Loader:
         landed = _landed_table(feed)
         good = list(batch)
         while good:
-            run(
-                self.con,
-                f"create or replace temporary table {landed} as select * from {RAW}.{feed} where false",
-            )
+            run(self.con, create_landed_statement(feed))
+            self.temporary.add(landed)
             by_stage: dict[str, list[str]] = defaultdict(list)
             for manifest in good:
                 stage, path = staged(self.replacements.main_object_of(manifest))
@@ -381,7 +380,11 @@ class _Loader:
         return []
 
     def _create_batch(self, manifests: Sequence[Manifest]) -> None:
-        """The ranges of a transaction as a temporary table, which its statements join."""
+        """The ranges of a transaction as a temporary table, which its statements join, and what is redacted."""
+        if not self.temporary & REDACTION_TABLES.keys():
+            self.temporary.update(REDACTION_TABLES)
+            create_redactions(self.con, self.redactions)
+        self.temporary.add(_BATCH)
         columns = ", ".join(f"{name} {kind}" for name, kind in _BATCH_COLUMNS.items())
         run(self.con, f"create or replace temporary table {_BATCH} ({columns})")
         run_many(
@@ -390,6 +393,11 @@ class _Loader:
             f" values ({', '.join(['%s'] * len(_BATCH_COLUMNS))})",
             [_batch_values(m) for m in manifests],
         )
+
+    def drop_temporary(self) -> None:
+        """Drop what this load made for itself, as the session may go on."""
+        for table in self.temporary:
+            run(self.con, f"drop table if exists {table}")
 
     def _leave_out_loaded(self) -> None:
         """Take ranges out of the batch that another load has entered since."""
@@ -427,13 +435,14 @@ class _Loader:
             f" %s as load_seq, %s::timestamp_ntz as loaded_at from {_BATCH}",
             [load_seq, self.started_at],
         )
-        run(
-            self.con,
-            f"insert into {RAW}.extracts (extract_id, feed, source_system, stream_id, complete, row_count,"
-            " extracted_at, claimed_at, arrival_ts)"
-            " select extract_id, feed, source_system, stream_id, is_complete, row_count, extracted_at,"
-            f" claimed_at, max_arrival_ts from {_BATCH} where extract_id is not null",
-        )
+        if any(m.extract_id is not None for m in manifests):
+            run(
+                self.con,
+                f"insert into {RAW}.extracts (extract_id, feed, source_system, stream_id, complete, row_count,"
+                " extracted_at, claimed_at, arrival_ts)"
+                " select extract_id, feed, source_system, stream_id, is_complete, row_count, extracted_at,"
+                f" claimed_at, max_arrival_ts from {_BATCH} where extract_id is not null",
+            )
         kept = {
             (stream_id, int(partition), int(start))
             for stream_id, partition, start in run(
@@ -442,8 +451,8 @@ class _Loader:
         }
         brought = [m for m in manifests if m.range_key in kept]
         missing = [(m, gone.get(m.source_file, 0)) for m in brought]
-        _count_redacted(
-            self.con, [(m.range_key, m.feed, rows, m.max_arrival_ts) for m, rows in missing if rows]
+        _insert_redacted(
+            self.con, [(*m.range_key, m.feed, rows, m.max_arrival_ts) for m, rows in missing if rows]
         )
         rows = sum(m.rows - gone_rows for m, gone_rows in missing)
         self.done.brought += brought
@@ -472,15 +481,18 @@ def _batch_values(manifest: Manifest) -> list[Any]:
     ]
 
 
-def _drop_temporary(con: SnowflakeConnection) -> None:
-    """The session may go on; what this load made for itself need not."""
-    for table in (_BATCH, *(_landed_table(feed) for feed in FEEDS), *REDACTION_TABLES):
-        run(con, f"drop table if exists {table}")
-
-
 def _batches(manifests: Sequence[Manifest]) -> Iterator[Sequence[Manifest]]:
     for first in range(0, len(manifests), RANGES_PER_BATCH):
         yield manifests[first : first + RANGES_PER_BATCH]
+
+
+def create_landed_statement(feed: str) -> str:
+    """Makes the table that files are copied into first, as strict as raw: what does not fit is refused here."""
+    columns = ", ".join(
+        f"{column.name} {snowflake_type(column).lower()}{'' if column.nullable else ' not null'}"
+        for column in feed_schema(feed)
+    )
+    return f"create or replace temporary table {_landed_table(feed)} ({columns})"
 
 
 def _landed_table(feed: str) -> str:

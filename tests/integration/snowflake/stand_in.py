@@ -294,11 +294,11 @@ def telemetry(start: int, rows: int, device: str) -> pa.Table:
 
 @contextmanager
 def landing_zone(
-    endpoint: str, folder: Path, make_database: Callable[[str, str], SnowflakeSettings]
+    endpoint: str, folder: Path, sign_in_to: Callable[[str], SnowflakeSettings]
 ) -> Iterator[Zone]:
-    """A bucket that notifies a queue, and a database whose stage reads it.
+    """A bucket that notifies a queue, and a database whose stages read it.
 
-    `make_database` makes one of a name on the stage's address, and says how to sign in.
+    `sign_in_to` makes a database with its stages at a landing prefix, and says how to sign in to it.
     """
     name = f"lake-{uuid.uuid4().hex}"
     s3 = boto3.client("s3", endpoint_url=endpoint, **KEYS)
@@ -315,12 +315,62 @@ def landing_zone(
     store = S3Store(
         name, "pw", endpoint_url=endpoint, region="us-east-1", access_key_id="k", secret_access_key="s"
     )
-    database = f"LAKE_{name[5:17].upper()}"
-    settings = make_database(database, f"s3://{name}/pw/landing/")
+    settings = sign_in_to(f"s3://{name}/pw/landing/")
     with (
         open_snowflake(settings, {"run": "test", "asset": "raw"}) as con,
         # A pipe is no part of the loader's session.
         open_snowflake(settings, {"run": "test", "asset": "pipe"}) as pipe_con,
     ):
-        pipes = StandInPipes(pipe_con, database, sqs, queue_url, "pw/")
+        pipes = StandInPipes(pipe_con, settings.database, sqs, queue_url, "pw/")
         yield Zone(store, settings, con, pipes, folder / "warehouse.duckdb")
+
+
+def lose(pipes: StandInPipes) -> None:
+    """Lose every notification that is on its way."""
+    pipes.receive()
+    pipes.queued.clear()
+
+
+@dataclass
+class DyingSession:
+    """A session that dies before its `left`-th statement that writes, or never (0): what it did not commit is undone."""
+
+    con: SnowflakeConnection
+    left: int = 0
+    sent: int = 0
+
+    def cursor(self) -> _DyingCursor:
+        return _DyingCursor(self)
+
+    def about_to_send(self, sql: str) -> None:
+        # Nobody can tell a death before a question from one after the statement before it.
+        self.sent += not sql.startswith(("select", "with"))
+        if self.sent == self.left:
+            # A session that ends undoes what it has not committed; the emulator's waits to be told.
+            self.con.cursor().execute("rollback")
+            self.con.close()
+        if 0 < self.left <= self.sent:
+            raise KeyboardInterrupt
+
+
+class _DyingCursor:
+    def __init__(self, session: DyingSession) -> None:
+        self._session = session
+        self._cursor = session.con.cursor()
+
+    def __enter__(self) -> _DyingCursor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def execute(self, *given: Any) -> Any:
+        self._session.about_to_send(given[0])
+        return self._cursor.execute(*given)
+
+    def executemany(self, *given: Any) -> Any:
+        self._session.about_to_send(given[0])
+        return self._cursor.executemany(*given)
+
+    def fetchall(self) -> Any:
+        return self._cursor.fetchall()

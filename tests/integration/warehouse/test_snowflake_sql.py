@@ -445,6 +445,18 @@ def test_personal_data_is_masked_wherever_others_read(project, whole):
     assert {(name, column, masks[mask]) for name, column, mask in masked} == personal
 
 
+def test_the_access_audit_asks_for_every_personal_column(project):
+    from petwellness_orchestration.account_usage import personal_columns
+
+    nodes = {name: node.to_dict() for name, node in project.manifest.nodes.items()}
+    asked = personal_columns({"nodes": nodes})
+    assert asked["cur.owners"] == {"name", "contact_phone", "contact_email", "address"}
+    assert asked["raw.owners"] == asked["cur.owners"] | {"payload"}
+    assert asked["cur.pets"] == {"microchip_id"}
+    # Nothing that anl or ml keep is a person's.
+    assert {table.split(".")[0] for table in asked} == {"raw", "stg", "cur"}
+
+
 def test_clinics_see_rows_of_tables_with_a_filter_and_nothing_else(project, whole, increment):
     assert policies("ROW ACCESS") == {"own_clinic": "varchar"}
     filtered = {

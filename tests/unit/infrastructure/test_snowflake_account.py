@@ -24,8 +24,8 @@ from infrastructure.snowflake.rights import READING, WRITING, reach, schemas_wit
 from ingestion.contracts.feeds import FEEDS
 from ingestion.contracts.ledgers import LEDGERS
 from ingestion.environments import ProductionRefusedError, UnknownEnvironmentError
-from ingestion.lake import layout
 from ingestion.lake.landing import feed_schema
+from ingestion.loading.snowflake_sql import FILE_FORMAT, LANDING_STAGE, STAGES
 
 
 @pytest.fixture(params=ENVIRONMENTS.values(), ids=lambda one: one.name)
@@ -86,9 +86,16 @@ def test_each_feed_has_one_pipe_on_its_own_prefix(plan: list[str]) -> None:
     assert watched == {feed: f"/{feed}/" for feed in FEEDS}
 
 
-def test_the_stage_is_the_landing_prefix_alone(plan: list[str]) -> None:
-    [url] = re.findall(r"URL = '([^']+)'", "\n".join(plan))
-    assert url.endswith(f"/{layout.LANDING}")
+def test_stages_reach_what_the_loader_reads_and_nothing_else_of_the_lake(plan: list[str]) -> None:
+    text = "\n".join(plan)
+    stages = re.findall(
+        r'CREATE STAGE "[^"]+"\."RAW"\."([^"]+)"\s+URL = \'s3://example-bucket/([^\']+)\'', text
+    )
+    assert {prefix: stage.lower() for stage, prefix in stages} == STAGES
+    assert len(re.findall("URL = ", text)) == len(STAGES)
+    # Only the prefix that collectors land in is under pipes.
+    assert not re.findall(rf'@"[^"]+"\."RAW"\."(?!{LANDING_STAGE.upper()}")', text)
+    assert re.findall(rf'CREATE FILE FORMAT "[^"]+"\."RAW"\."{FILE_FORMAT.upper()}"', text)
 
 
 def test_roles_reach_what_they_are_for_and_nothing_else(plan: list[str]) -> None:
