@@ -1,4 +1,4 @@
-"""Which account, and what of it no file may say: settings from the environment, the map of environments."""
+"""Which account, and what of it no file may say: settings from the environment, the environments that have one."""
 
 from __future__ import annotations
 
@@ -9,19 +9,15 @@ from typing import Any
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ingestion import environments
+from ingestion.environments import UnknownEnvironmentError
+from ingestion.lake import layout
+
 FOLDER = Path(__file__).resolve().parent
 
 # Not the prefix of dbt's profile, which signs in as another user.
 PREFIX = "PETWELLNESS_SNOWDDL_"
 SIGN_IN = {"account", "user", "private_key_path", "private_key_passphrase", "role", "warehouse"}
-
-
-class UnknownEnvironmentError(ValueError):
-    """No environment has this name; the message lists those there are."""
-
-
-class ProductionRefusedError(ValueError):
-    """A change of production was asked for without saying so."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +26,7 @@ class Environment:
 
     name: str
     prefix: str
-    is_production: bool = False
+    is_production: bool
 
     @property
     def values_file(self) -> Path:
@@ -43,19 +39,18 @@ class Environment:
 
 
 ENVIRONMENTS = {
-    one.name: one
-    for one in (
-        Environment("dev", "DEV"),
-        Environment("ci", "CI"),
-        Environment("prod", "PROD", is_production=True),
-    )
+    str(one.name): Environment(str(one.name), one.snowflake.prefix, one.is_production)
+    for one in environments.ENVIRONMENTS.values()
+    if one.snowflake is not None
 }
 
 
 def environment_named(name: str) -> Environment:
-    """Raises UnknownEnvironmentError."""
+    """Raises UnknownEnvironmentError, for an environment without an account, too."""
     if name not in ENVIRONMENTS:
-        raise UnknownEnvironmentError(f"'{name}' is no environment; choose one of: {', '.join(ENVIRONMENTS)}")
+        raise UnknownEnvironmentError(
+            f"'{name}' has no Snowflake account; choose one of: {', '.join(ENVIRONMENTS)}"
+        )
     return ENVIRONMENTS[name]
 
 
@@ -71,7 +66,7 @@ class AccountSettings(BaseSettings):
     role: str = "SNOWDDL_ADMIN"
     warehouse: str | None = None
     landing_url: str = Field(
-        description="Landing prefix of the lake, s3://<bucket>/landing/.", pattern="^s3://.+/$"
+        description="Landing prefix of the lake, s3://<bucket>/landing/.", pattern="^s3://.+/landing/$"
     )
     storage_integration: str = Field(description="Storage integration that may read it.")
     ingestion_public_key: str = Field(description="Public key of the user ingestion_service, one line.")
@@ -81,8 +76,13 @@ class AccountSettings(BaseSettings):
     power_bi_public_key: str
 
     def placeholders(self) -> dict[str, str]:
-        """What the configuration leaves open: every setting but those that sign in."""
-        return self.model_dump(exclude=SIGN_IN)
+        """What the configuration leaves open: every setting but those that sign in, and what follows from them."""
+        return self.model_dump(exclude=SIGN_IN) | {"redacted_url": self.redacted_url}
+
+    @property
+    def redacted_url(self) -> str:
+        """Where the lake keeps what is left of landed files after redactions, beside the landing prefix."""
+        return f"{self.landing_url.removesuffix(layout.LANDING)}{layout.REDACTED}"
 
 
 def load_account() -> AccountSettings:

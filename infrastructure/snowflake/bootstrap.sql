@@ -29,12 +29,12 @@ grant role prod__snowddl_admin to user snowddl;
 grant apply masking policy on account to role snowddl_admin with grant option;
 grant apply row access policy on account to role snowddl_admin with grant option;
 
--- Reads the landing prefix and nothing else of the bucket; the trust is set up in the cloud account
+-- Reads the landing prefix and what redactions leave of it, nothing else of the bucket; the trust is set up in the cloud account
 -- with what `describe integration petwellness_lake` says.
 create storage integration if not exists petwellness_lake
     type = external_stage
     storage_provider = 'S3'
     enabled = true
     storage_aws_role_arn = '<role of the lake bucket>'
-    storage_allowed_locations = ('s3://<bucket>/landing/');
+    storage_allowed_locations = ('s3://<bucket>/landing/', 's3://<bucket>/redacted/');
 grant usage on integration petwellness_lake to role snowddl_admin;

@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,16 @@ from ingestion.lake.redactions import Redactions, load_redactions
 from ingestion.lake.replacements import Replacements, load_replacements
 from ingestion.lake.sql import duckdb_type, register_lake
 from ingestion.lake.store import ObjectStore
+from ingestion.loading.ledger import (
+    REWRITTEN_MARK,
+    WAREHOUSE_MARK,
+    LoadMismatchError,
+    LoadReport,
+    extract_values,
+    history_values,
+    manifest_event_dates,
+    pending_ranges,
+)
 from ingestion.loading.redacting import Removed, delete_redacted, redacted, register_redactions
 
 if TYPE_CHECKING:
@@ -43,33 +52,9 @@ FILES_PER_INSERT = 64
 # The load streams; without a limit DuckDB would take most of the machine for its cache.
 MEMORY_LIMIT = "600MB"
 
-WAREHOUSE_MARK = "warehouse"
-REWRITTEN_MARK = "rewritten"
-
 
 class WarehouseUnreachableError(RuntimeError):
     """The warehouse file cannot be opened; the message names the file and what to do."""
-
-
-class LoadMismatchError(RuntimeError):
-    """A landed file is not what its manifest says; nothing of the load was kept."""
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What one load brought: ranges and rows by feed, and the event dates it touched.
-
-    `redactions` are the ledger's entries applied for the first time, `removed_rows`
-    what they took out of raw, `removed_dates` the event dates that lost rows.
-    """
-
-    load_seq: int
-    ranges: int = 0
-    rows_by_feed: dict[str, int] = field(default_factory=dict)
-    event_dates: tuple[date, ...] = ()
-    redactions: int = 0
-    removed_rows: int = 0
-    removed_dates: tuple[date, ...] = ()
 
 
 @contextmanager
@@ -162,12 +147,7 @@ def load_pending(
     its manifest, NewerSchemaError when a newer release landed it; then nothing of
     this load stays.
     """
-    known = loaded_keys(con)
-    first_by_range: dict[RangeKey, Manifest] = {}
-    for manifest in manifests:
-        if manifest.range_key not in known:
-            first_by_range.setdefault(manifest.range_key, manifest)
-    pending = sorted(first_by_range.values(), key=lambda m: (m.feed, m.range_key))
+    pending = pending_ranges(manifests, loaded_keys(con))
     redactions = load_redactions(store)
     unapplied = redactions.only(set(redactions.ids) - applied_redactions(con))
     load_seq = latest_load_seq(con) + 1
@@ -196,11 +176,6 @@ def load_pending(
         sum(removed.rows_by_range.values()),
         removed.event_dates,
     )
-
-
-def manifest_event_dates(manifest: Manifest) -> list[date]:
-    """Event dates (UTC) a range holds rows of; empty for record feeds."""
-    return sorted(date.fromisoformat(day) for day in manifest.rows_by_event_date)
 
 
 def applied_redactions(con: duckdb.DuckDBPyConnection) -> set[str]:
@@ -346,44 +321,11 @@ def _record_loads(
 ) -> None:
     con.executemany(
         "insert into raw.load_history values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            [
-                m.stream_id,
-                m.partition,
-                m.start,
-                m.end,
-                m.feed,
-                m.source_file,
-                m.rows,
-                m.rejected,
-                m.consent_dropped,
-                m.offset_gaps,
-                manifest_event_dates(m),
-                load_seq,
-                loaded_at,
-            ]
-            for m in pending
-        ],
+        [history_values(m, load_seq, loaded_at) for m in pending],
     )
-    extracts = [m for m in pending if m.extract_id is not None]
+    extracts = [extract_values(m) for m in pending if m.extract_id is not None]
     if extracts:
-        con.executemany(
-            "insert into raw.extracts values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                [
-                    m.extract_id,
-                    m.feed,
-                    m.source_system,
-                    m.stream_id,
-                    bool(m.complete),
-                    m.rows,
-                    m.extracted_at,
-                    m.ingested_at,
-                    m.max_arrival_ts,
-                ]
-                for m in extracts
-            ],
-        )
+        con.executemany("insert into raw.extracts values (?, ?, ?, ?, ?, ?, ?, ?, ?)", extracts)
 
 
 def forget_ranges(con: duckdb.DuckDBPyConnection, manifests: Iterable[Manifest]) -> int:

@@ -1,17 +1,30 @@
-"""How a landed Parquet file becomes rows of `raw` on Snowflake: types, and what COPY INTO selects.
+"""How a landed Parquet file becomes rows of `raw` on Snowflake: names, types, and COPY INTO.
 
-Plain text from the contract. Who runs it (pipes, the loader) and the objects it
-names live elsewhere (`infrastructure.snowflake`).
+Plain text from the contract. Who runs it (pipes, the loader) lives elsewhere, as
+do the definitions of the objects it names (`infrastructure.snowflake`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ingestion.contracts.columns import JSON_COLUMNS
+from ingestion.lake import layout
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+RAW = "raw"
+FILE_FORMAT = "landed_parquet"
+
+# By prefix of the lake: the stage that reaches it. Pipes watch landing only.
+LANDING_STAGE = "landing"
+REDACTED_STAGE = "redacted"
+STAGES = {layout.LANDING: LANDING_STAGE, layout.REDACTED: REDACTED_STAGE}
+
+# The vendor's limit of names in one COPY INTO.
+FILES_PER_COPY = 1000
 
 
 def snowflake_type(field: pa.Field) -> str:
@@ -51,3 +64,27 @@ def _copied(field: pa.Field) -> str:
     if field.name in JSON_COLUMNS:
         return f"parse_json($1:{field.name}::varchar)"
     return f"$1:{field.name}::{snowflake_type(field).lower()}"
+
+
+def staged(key: str) -> tuple[str, str]:
+    """The stage that reaches an object of the lake, and the object's path in it. Raises ValueError for none."""
+    for prefix, stage in STAGES.items():
+        if key.startswith(prefix):
+            return stage, key.removeprefix(prefix)
+    raise ValueError(f"no stage reaches {key}: raw loads files of {' and '.join(STAGES)} only")
+
+
+def copy_statement(target: str, schema: pa.Schema, stage: str, paths: Sequence[str]) -> str:
+    """COPY INTO of exactly these files of a stage, all or nothing, whatever the target has been given before.
+
+    What was loaded is the ledger's to say: the vendor's memory of files ends after 64 days and with the table.
+    """
+    columns = copied_columns(schema)
+    files = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+    return (
+        f"copy into {target} ({', '.join(columns)})"
+        f" from (select {', '.join(columns.values())} from @{RAW}.{stage}/)"
+        f" files = ({files})"
+        f" file_format = (format_name = '{RAW}.{FILE_FORMAT}')"
+        " on_error = abort_statement force = true"
+    )

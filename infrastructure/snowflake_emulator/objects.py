@@ -1,0 +1,37 @@
+"""What a database of the emulator has before anything is loaded, from the account's configuration.
+
+The statements are SnowDDL's own plan for an empty account, under another database's
+name. Policies and rights are `infrastructure.snowflake`'s and have no effect here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from infrastructure.snowflake.account import ENVIRONMENTS
+from infrastructure.snowflake.planning import offline_plan
+
+if TYPE_CHECKING:
+    from snowflake.connector import SnowflakeConnection
+
+PLANNED = "PROD__PETWELLNESS"
+PLANNED_URL = "s3://example-bucket/landing/"
+_KINDS = r"CREATE\s+(?:DATABASE|(?:TRANSIENT\s+)?(?:SCHEMA|TABLE)|FILE FORMAT|STAGE)\s"
+
+
+def database_statements(database: str, landing_url: str) -> list[str]:
+    """SQL that makes `database` with its schemas, tables, file format and stage, the stage at `landing_url`."""
+    plan = offline_plan(ENVIRONMENTS["prod"]).suggested
+    return [
+        one.replace(f'"{PLANNED}"', f'"{database}"').replace(PLANNED_URL, landing_url)
+        for one in plan
+        if re.match(_KINDS, one) and f'"{PLANNED}"' in one
+    ]
+
+
+def create_database(con: SnowflakeConnection, database: str, landing_url: str) -> None:
+    """Make `database` (in upper case) as the account's configuration has it."""
+    with con.cursor() as cursor:
+        for statement in database_statements(database, landing_url):
+            cursor.execute(statement)

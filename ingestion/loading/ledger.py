@@ -1,0 +1,84 @@
+"""What a load is, whatever the warehouse: which ranges it has to bring, what the ledger says of each, its report.
+
+Values only. The statements are `duckdb_raw`'s and `snowflake_raw`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+
+from ingestion.lake.landing import Manifest
+from ingestion.lake.layout import RangeKey
+
+WAREHOUSE_MARK = "warehouse"
+REWRITTEN_MARK = "rewritten"
+
+
+class LoadMismatchError(RuntimeError):
+    """A landed file is not what its manifest says; nothing of its range was kept."""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What one load brought: ranges and rows by feed, and the event dates it touched.
+
+    `redactions` are the ledger's entries applied for the first time, `removed_rows`
+    what they took out of raw, `removed_dates` the event dates that lost rows.
+    """
+
+    load_seq: int
+    ranges: int = 0
+    rows_by_feed: dict[str, int] = field(default_factory=dict)
+    event_dates: tuple[date, ...] = ()
+    redactions: int = 0
+    removed_rows: int = 0
+    removed_dates: tuple[date, ...] = ()
+
+
+def pending_ranges(manifests: Iterable[Manifest], known: Collection[RangeKey]) -> list[Manifest]:
+    """The manifests whose range is not in `known`, ordered by feed and range; of several of one range the first."""
+    first_by_range: dict[RangeKey, Manifest] = {}
+    for manifest in manifests:
+        if manifest.range_key not in known:
+            first_by_range.setdefault(manifest.range_key, manifest)
+    return sorted(first_by_range.values(), key=lambda m: (m.feed, m.range_key))
+
+
+def manifest_event_dates(manifest: Manifest) -> list[date]:
+    """Event dates (UTC) a range holds rows of; empty for record feeds."""
+    return sorted(date.fromisoformat(day) for day in manifest.rows_by_event_date)
+
+
+def history_values(manifest: Manifest, load_seq: int, loaded_at: datetime) -> list[Any]:
+    """One row of `raw.load_history`, in the order of its columns."""
+    return [
+        *manifest.range_key,
+        manifest.end,
+        manifest.feed,
+        manifest.source_file,
+        manifest.rows,
+        manifest.rejected,
+        manifest.consent_dropped,
+        manifest.offset_gaps,
+        manifest_event_dates(manifest),
+        load_seq,
+        loaded_at,
+    ]
+
+
+def extract_values(manifest: Manifest) -> list[Any]:
+    """One row of `raw.extracts`, in the order of its columns, for a range that is an extract."""
+    return [
+        manifest.extract_id,
+        manifest.feed,
+        manifest.source_system,
+        manifest.stream_id,
+        bool(manifest.complete),
+        manifest.rows,
+        manifest.extracted_at,
+        manifest.ingested_at,
+        manifest.max_arrival_ts,
+    ]
