@@ -29,7 +29,8 @@ CLUSTER_BY = {TELEMETRY_FEED: ["to_date(arrival_ts)", "device_id"]}
 
 
 def add_raw_objects(config: SnowDDLConfig) -> None:
-    """Add what the YAML files do not spell out: tables and pipes of raw, the table of scores, schemas of developers."""
+    """Add what the YAML files do not spell out: tables and pipes of raw, the table of scores, schemas of developers
+    and the right to make those of pull requests."""
     for feed in FEEDS:
         schema = feed_schema(feed)
         config.add_blueprint(_table(config.env_prefix, RAW, feed, schema))
@@ -38,6 +39,8 @@ def add_raw_objects(config: SnowDDLConfig) -> None:
         config.add_blueprint(_table(config.env_prefix, RAW, name, schema))
     schema_name, scores = SCORES_TABLE.split(".")
     config.add_blueprint(_table(config.env_prefix, schema_name, scores, SCORES_SCHEMA))
+    if config.get_placeholder("PULL_REQUEST_SCHEMAS"):
+        _let_dbt_make_schemas(config)
     for developer in config.get_placeholder("DEVELOPERS"):
         _add_developer(config, str(developer))
 
@@ -69,6 +72,36 @@ def _pipe(env_prefix: str, feed: str, schema: pa.Schema) -> PipeBlueprint:
         copy_path=f"/{feed}/",
         copy_transform={name.upper(): sql for name, sql in copied_columns(schema).items()},
         copy_file_format=SchemaObjectIdent(env_prefix, DATABASE, RAW, FILE_FORMAT),
+    )
+
+
+def _let_dbt_make_schemas(config: SnowDDLConfig) -> None:
+    """The right to make, and so to drop, schemas of pull requests, for the role that dbt takes."""
+    from snowddl.blueprint import (
+        BusinessRoleBlueprint,
+        GrantPattern,
+        IdentPattern,
+        ObjectType,
+        TechnicalRoleBlueprint,
+        build_role_ident,
+    )
+
+    schemas = build_role_ident(config.env_prefix, "pull_request_schemas", config.TECHNICAL_ROLE_SUFFIX)
+    config.add_blueprint(
+        TechnicalRoleBlueprint(
+            full_name=schemas,
+            grant_patterns=[
+                GrantPattern(
+                    privilege="CREATE SCHEMA", on=ObjectType.DATABASE, pattern=IdentPattern(DATABASE)
+                )
+            ],
+            comment="Make schemas of pull requests",
+        )
+    )
+    name = build_role_ident(config.env_prefix, "transformer", config.BUSINESS_ROLE_SUFFIX)
+    transformer = config.get_blueprints_by_type(BusinessRoleBlueprint)[str(name)]
+    config.add_blueprint(
+        transformer.model_copy(update={"technical_roles": [*transformer.technical_roles, schemas]})
     )
 
 

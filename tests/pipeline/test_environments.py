@@ -13,7 +13,6 @@ import pytest
 
 from ingestion.environments import ENVIRONMENTS, EnvironmentName, WarehouseKind
 
-SNAPSHOT = json.loads((Path(__file__).parent / "snapshots" / "asset_graph.json").read_text())
 PRODUCTION = {
     "PETWELLNESS_PRODUCTION": "yes",
     "PETWELLNESS_LAKE_URL": "s3://lake/petwellness",

@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ingestion.environments import LAYERS
 from petwellness_orchestration.settings import DBT_PROJECT_DIR, PlatformSettings
 
 RESULT_EVENTS = frozenset({"LogSeedResult", "LogModelResult", "LogSnapshotResult", "LogTestResult"})
@@ -110,7 +111,10 @@ def profile_variables(settings: PlatformSettings) -> dict[str, str]:
     where in the account. Account, user and key are not among them: those are settings of their own."""
     session = settings.dbt_session
     if session is None:
-        return {"PETWELLNESS_DUCKDB_PATH": str(settings.state.warehouse_path)}
+        return {
+            "PETWELLNESS_DUCKDB_PATH": str(settings.state.warehouse_path),
+            "PETWELLNESS_DBT_SCHEMA": LAYERS[0],
+        }
     return {
         "PETWELLNESS_SNOWFLAKE_DATABASE": session.database,
         "PETWELLNESS_SNOWFLAKE_ROLE": session.role,

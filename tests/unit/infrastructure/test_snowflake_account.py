@@ -151,6 +151,19 @@ def test_every_warehouse_stops_when_idle_and_ends_long_statements(plan: list[str
     assert len(limited) == 5
 
 
+def test_schemas_are_made_by_dbt_in_ci_only(environment: Environment, plan: list[str]) -> None:
+    granted = [one for one in plan if re.match(r"GRANT CREATE SCHEMA ON DATABASE", one)]
+    if environment.name != "ci":
+        assert granted == []
+        return
+    role = "CI__PULL_REQUEST_SCHEMAS__T_ROLE"
+    assert granted == [f'GRANT CREATE SCHEMA ON DATABASE "CI__PETWELLNESS" TO ROLE "{role}"']
+    holders = [one for one in plan if one.startswith(f'GRANT ROLE "{role}" TO ROLE')]
+    assert [re.search(r'"([^"]+)"$', one)[1] for one in holders if "SNOWDDL_ADMIN" not in one] == [  # type: ignore[index]
+        "CI__TRANSFORMER__B_ROLE"
+    ]
+
+
 def test_an_unknown_environment_is_named_with_those_there_are() -> None:
     with pytest.raises(UnknownEnvironmentError, match=r"'staging'.*dev, ci, prod"):
         environment_named("staging")
