@@ -22,7 +22,7 @@ from ingestion.loading.reconcile import Finding, RawRange, reconcile
 from ingestion.loading.snowflake_connection import run
 from ingestion.loading.snowflake_files import file_gaps
 from ingestion.loading.snowflake_pipes import MEMORY, Pipes, PipeStatus, pipe_gaps, skipped_gaps
-from ingestion.loading.snowflake_sql import RAW, staged
+from ingestion.loading.snowflake_sql import RAW
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
@@ -213,7 +213,7 @@ def feed_pipe_gaps(
     )
     newest = max((m.ingested_at for m in landed), default=None)
     gaps = pipe_gaps(status, now, newest, pipes.created_at(feed), first_loaded_at)
-    is_loaded = {staged(m.source_file)[1]: m.range_key in raw_ranges for m in landed}
+    is_loaded = {m.source_file.rpartition("/")[2]: m.range_key in raw_ranges for m in landed}
     return gaps + skipped_gaps(pipes.copied_since(feed, now - MEMORY), is_loaded)
 
 

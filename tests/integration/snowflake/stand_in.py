@@ -41,6 +41,7 @@ from ingestion.lake.landing import (
     list_manifests,
     utc_now,
 )
+from ingestion.lake.redactions import Arrivals, Redaction, put_redaction
 from ingestion.lake.store import S3Store
 from ingestion.loading import duckdb_raw, snowflake_raw
 from ingestion.loading.snowflake_connection import open_snowflake, run
@@ -331,6 +332,21 @@ def lose(pipes: StandInPipes) -> None:
     """Lose every notification that is on its way."""
     pipes.receive()
     pipes.queued.clear()
+
+
+def redact(zone: Zone, device: str = "PW-1", owners: tuple[str, ...] = (), number: int = 1) -> None:
+    """Everything of a collar that was received in the first hours, and of these owners."""
+    at = datetime(2026, 6, 20) + timedelta(hours=number)
+    entry = Redaction(
+        redaction_id=f"r{number}",
+        kind="erasure",
+        reason="request",
+        requested_at=at,
+        deadline=at + timedelta(days=30),
+        arrivals=[Arrivals(device, START, START + timedelta(minutes=3, seconds=2))],
+        owner_ids=[*owners],
+    )
+    put_redaction(zone.store, entry)
 
 
 @dataclass

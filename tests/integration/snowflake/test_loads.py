@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Iterator
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from moto.server import ThreadedMotoServer
 from infrastructure.snowflake_emulator.local import LocalEmulator
 from ingestion.erasure.purge import purge
 from ingestion.lake.landing import Manifest, feed_schema, list_manifests, utc_now
-from ingestion.lake.redactions import Arrivals, Redaction, put_redaction
 from ingestion.lake.store import S3Store
 from ingestion.loading import snowflake_raw
 from ingestion.loading.snowflake_connection import SnowflakeError, open_snowflake, run, transaction
@@ -35,7 +34,7 @@ from ingestion.loading.snowflake_raw import LoadRefusedError
 from ingestion.loading.snowflake_reconcile import account_findings
 from ingestion.settings import SnowflakeSettings
 
-from .stand_in import KEYS, START, DyingSession, Zone, landing_zone, lose
+from .stand_in import KEYS, DyingSession, Zone, landing_zone, lose, redact
 
 FEED = "telemetry_events"
 
@@ -224,21 +223,6 @@ def test_forgotten_ranges_come_again(zone: Zone) -> None:
 
 
 # Redactions.
-
-
-def redact(zone: Zone, device: str = "PW-1", owners: tuple[str, ...] = (), number: int = 1) -> None:
-    """Everything of a collar that was received in the first hours, and of these owners."""
-    at = datetime(2026, 6, 20) + timedelta(hours=number)
-    entry = Redaction(
-        redaction_id=f"r{number}",
-        kind="erasure",
-        reason="request",
-        requested_at=at,
-        deadline=at + timedelta(days=30),
-        arrivals=[Arrivals(device, START, START + timedelta(minutes=3, seconds=2))],
-        owner_ids=[*owners],
-    )
-    put_redaction(zone.store, entry)
 
 
 @pytest.mark.parametrize("by_pipe", [True, False])
@@ -582,7 +566,7 @@ def test_each_disagreement_is_named_with_its_fix(zone: Zone) -> None:
     with pytest.raises(LoadRefusedError):
         zone.load()
     run(zone.con, f"delete from raw.{FEED} where stream_id = 'nobody'")
-    assert {*kinds(findings(zone))} == {"not loaded", "file gone", "pipe recreated"}
+    assert {*kinds(findings(zone))} == {"not loaded", "file gone"}
 
 
 def test_what_is_on_its_way_is_no_finding(zone: Zone) -> None:
