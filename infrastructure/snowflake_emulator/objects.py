@@ -11,20 +11,25 @@ from typing import TYPE_CHECKING
 
 from infrastructure.snowflake.account import ENVIRONMENTS
 from infrastructure.snowflake.planning import offline_plan
+from ingestion.lake import layout
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
 
 PLANNED = "PROD__PETWELLNESS"
-PLANNED_URL = "s3://example-bucket/landing/"
+PLANNED_LAKE = "s3://example-bucket/"
 _KINDS = r"CREATE\s+(?:DATABASE|(?:TRANSIENT\s+)?(?:SCHEMA|TABLE)|FILE FORMAT|STAGE)\s"
 
 
 def database_statements(database: str, landing_url: str) -> list[str]:
-    """SQL that makes `database` with its schemas, tables, file format and stage, the stage at `landing_url`."""
+    """SQL that makes `database` with its schemas, tables, file format and stages: `landing` at `landing_url`,
+    `redacted` beside it."""
+    beside = landing_url.rstrip("/").rpartition("/")[0]
     plan = offline_plan(ENVIRONMENTS["prod"]).suggested
     return [
-        one.replace(f'"{PLANNED}"', f'"{database}"').replace(PLANNED_URL, landing_url)
+        one.replace(f'"{PLANNED}"', f'"{database}"')
+        .replace(f"{PLANNED_LAKE}{layout.LANDING}", landing_url)
+        .replace(PLANNED_LAKE, f"{beside}/")
         for one in plan
         if re.match(_KINDS, one) and f'"{PLANNED}"' in one
     ]

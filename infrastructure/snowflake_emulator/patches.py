@@ -247,12 +247,17 @@ def _declared_columns() -> None:
         given = exp.TableAlias(this=exp.to_identifier("given"), columns=[one.this.copy() for one in columns])
         query = expression.expression
         rows = query.this if isinstance(query, exp.Subquery) else query
-        casts = [exp.alias_(exp.cast(exp.column(one.this.copy()), one.kind), one.this.copy()) for one in columns]
+        casts = [
+            exp.alias_(exp.cast(exp.column(one.this.copy()), one.kind), one.this.copy()) for one in columns
+        ]
         created = expression.copy()
         created.set("this", table.copy())
         created.set("expression", exp.select(*casts).from_(exp.Subquery(this=rows.copy(), alias=given)))
         required = [
-            parse_one(f"alter table {table.sql('snowflake')} alter column {one.this.sql('snowflake')} set not null", read="snowflake")
+            parse_one(
+                f"alter table {table.sql('snowflake')} alter column {one.this.sql('snowflake')} set not null",
+                read="snowflake",
+            )
             for one in columns
             if one.find(exp.NotNullColumnConstraint)
         ]
