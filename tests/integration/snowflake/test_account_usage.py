@@ -54,6 +54,15 @@ VIEWS = {
         "query_id varchar, session_id number, role_name varchar, warehouse_name varchar, query_tag varchar,"
         " user_name varchar, start_time timestamp_ltz, total_elapsed_time number, bytes_scanned number"
     ),
+    "automatic_clustering_history": (
+        "start_time timestamp_ltz, end_time timestamp_ltz, credits_used number(38, 9), table_name varchar,"
+        " schema_name varchar, database_name varchar"
+    ),
+    "pipe_usage_history": (
+        "pipe_id number, pipe_name varchar, start_time timestamp_ltz, end_time timestamp_ltz,"
+        " credits_used number(38, 9)"
+    ),
+    "pipes": "pipe_id number, pipe_name varchar, pipe_schema varchar, pipe_catalog varchar",
     "table_storage_metrics": (
         "table_catalog varchar, table_schema varchar, table_name varchar, active_bytes number,"
         " time_travel_bytes number, failsafe_bytes number, retained_for_clone_bytes number, deleted boolean"
@@ -132,18 +141,26 @@ def test_a_report_is_of_one_environment_and_of_whole_utc_days(write: Write) -> N
         "query_history",
         f"'q', 1, 'R', 'DEV__TRANSFORMING_WH', '{PETS}', 'DBT_SERVICE', {at(DAY, '23:10:00')}, 1500, 10",
     )
+    times = f"{at(DAY, '01:00:00')}, {at(DAY, '02:00:00')}"
+    for database in (DATABASE, "PROD__PETWELLNESS"):
+        write("automatic_clustering_history", f"{times}, 0.125, 'PETS', 'ANL', '{database}'")
+    write("pipes", f"1, 'PETS', 'RAW', '{DATABASE}'")
+    write("pipes", "2, 'PETS', 'RAW', 'PROD__PETWELLNESS'")
+    for pipe_id in (1, 1, 2):
+        write("pipe_usage_history", f"{pipe_id}, 'PETS', {times}, 0.25")
     write("table_storage_metrics", f"'{DATABASE}', 'ANL', 'PETS', 1, 2, 3, 4, false")
     write("table_storage_metrics", "'PROD__PETWELLNESS', 'ANL', 'PETS', 1000, 0, 0, 0, false")
     settings = load_settings()
     with operations_session(settings, "test", "run") as con:
         report = read_costs(settings, con, DAY, days=2)
     assert {total.name: total.credits for total in totals(report.lines, asset_name)} == {
-        "anl/pets": Decimal("0.3"),
+        "anl/pets": Decimal("0.425"),
+        "raw/pets": Decimal("0.5"),
         "(people)": Decimal("0.5"),
         "(idle)": Decimal("3.2"),
         "(cloud services)": Decimal(1),
     }
-    [pets] = [line for line in report.lines if line.asset]
+    [pets] = [line for line in report.lines if line.node]
     assert (pets.statements, pets.seconds, pets.bytes_scanned) == (1, Decimal("1.5"), 10)
     [table] = report.storage
     assert (table.schema, table.table, table.active_bytes, table.kept_bytes) == ("anl", "pets", 1, 9)
