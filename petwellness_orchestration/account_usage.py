@@ -82,16 +82,19 @@ def budget_verdicts(settings: PlatformSettings, report: CostReport) -> list[Budg
 
 
 def personal_columns(manifest: Mapping[str, Any]) -> dict[str, set[str]]:
-    """By `schema.table`: columns tagged as personal in dbt's YAML, and those of raw that they were made of."""
+    """By `schema.table` of the layers: columns tagged as personal in dbt's YAML, and those of raw that they were made
+    of."""
+    from petwellness_orchestration.defs.warehouse.translator import layer, table_name
+
     found: dict[str, set[str]] = {}
     for props in manifest["nodes"].values():
         if props["resource_type"] != "model":
             continue
         columns = {name for name, column in props["columns"].items() if is_pii(column)}
         if columns:
-            found[f"{props['schema']}.{props['alias']}"] = columns
-            if props["schema"] == "stg":
-                found[f"raw.{props['alias']}"] = {*columns, PAYLOAD}
+            found[f"{layer(props)}.{table_name(props)}"] = columns
+            if layer(props) == "stg":
+                found[f"raw.{table_name(props)}"] = {*columns, PAYLOAD}
     return found
 
 
