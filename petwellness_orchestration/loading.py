@@ -5,7 +5,7 @@ What they do is `ingestion.loading`; here is which of its modules an environment
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,6 +19,7 @@ from petwellness_orchestration.resources import PlatformResource
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
 
+    from ingestion.lake.landing import Manifest
     from ingestion.loading.ledger import LoadReport
     from ingestion.loading.reconcile import Reconciliation
     from ingestion.loading.snowflake_reconcile import AccountFindings
@@ -150,7 +151,9 @@ def _reconcile_snowflake(platform: PlatformResource, run: str) -> Reconciled:
     return Reconciled(result, len(vouched))
 
 
-def reconcile_account(platform: PlatformResource, run: str) -> AccountFindings:
+def reconcile_account(
+    platform: PlatformResource, run: str, is_dead: Callable[[str], bool] = lambda _: False
+) -> AccountFindings:
     """Everything in lake, ledger, raw, pipes and copy history that does not agree, over all ranges."""
     from ingestion.lake.landing import utc_now
     from ingestion.loading.snowflake_reconcile import account_findings
@@ -158,4 +161,19 @@ def reconcile_account(platform: PlatformResource, run: str) -> AccountFindings:
 
     store = platform.store()
     with loading_session(platform, run) as con:
-        return account_findings(con, store, platform.pipes(con), utc_now(), SnowflakeSettings().pipe_grace_s)
+        return account_findings(
+            con, store, platform.pipes(con), utc_now(), SnowflakeSettings().pipe_grace_s, is_dead
+        )
+
+
+def forget(platform: PlatformResource, run: str, manifests: Iterable[Manifest]) -> int:
+    """Take ranges out of raw and ledger, so that the next load brings them again; the rows that were there."""
+    if is_on_snowflake(platform):
+        from ingestion.loading import snowflake_raw
+
+        with loading_session(platform, run) as session:
+            return snowflake_raw.forget_ranges(session, manifests)
+    from ingestion.loading import duckdb_raw
+
+    with platform.warehouse() as con:
+        return duckdb_raw.forget_ranges(con, manifests)
