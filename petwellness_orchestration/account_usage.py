@@ -35,19 +35,31 @@ def account_names(settings: PlatformSettings) -> SnowflakeNames:
 
 
 @contextmanager
-def operations_session(settings: PlatformSettings, asset: str, run: str) -> Iterator[SnowflakeConnection]:
-    """A session with the rights of operations. Raises NotOnThisWarehouseError and what `open_snowflake` raises."""
+def account_session(
+    settings: PlatformSettings, role: str, warehouse: str, asset: str, run: str
+) -> Iterator[SnowflakeConnection]:
+    """A session in the environment's database, with a role and a warehouse as the configuration calls them.
+
+    Raises NotOnThisWarehouseError and what `open_snowflake` raises.
+    """
     from ingestion.loading.snowflake_connection import open_snowflake
     from ingestion.settings import SnowflakeSettings
 
     names = account_names(settings)
-    as_operations = {
+    in_environment = {
         "database": names.database,
-        "role": names.role(ROLE),
-        "warehouse": names.warehouse(WAREHOUSE),
+        "role": names.role(role),
+        "warehouse": names.warehouse(warehouse),
     }
-    signing_in = SnowflakeSettings().model_copy(update=as_operations)
+    signing_in = SnowflakeSettings().model_copy(update=in_environment)
     with open_snowflake(signing_in, {"app": "petwellness", "asset": asset, "run": run}) as con:
+        yield con
+
+
+@contextmanager
+def operations_session(settings: PlatformSettings, asset: str, run: str) -> Iterator[SnowflakeConnection]:
+    """A session with the rights of operations. Raises NotOnThisWarehouseError and what `open_snowflake` raises."""
+    with account_session(settings, ROLE, WAREHOUSE, asset, run) as con:
         yield con
 
 

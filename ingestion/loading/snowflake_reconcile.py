@@ -7,8 +7,8 @@ loads mend what they can (`snowflake_raw`), `forget_ranges` what they do not tou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from ingestion.lake.landing import Claim, Manifest, list_claims, list_manifests
 from ingestion.lake.layout import RangeKey
 from ingestion.lake.replacements import load_replacements
 from ingestion.lake.store import ObjectStore
-from ingestion.loading.gaps import BROKEN, UNFINISHED, Gap, Kind, Orphans
+from ingestion.loading.gaps import BROKEN, DEAD, UNFINISHED, Gap, Kind, Orphans
 from ingestion.loading.reconcile import Finding, RawRange, reconcile
 from ingestion.loading.snowflake_connection import run
 from ingestion.loading.snowflake_files import file_gaps
@@ -27,29 +27,25 @@ from ingestion.loading.snowflake_sql import RAW
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
 
-RELOAD = "`petwellness snowflake reconcile --reload`, then a load"
-NOT_LOADED = Kind(
-    "not loaded", "landed, neither brought by its pipe nor copied", "run a load: it copies the file"
-)
-LOADED_TWICE = Kind(
-    "loaded twice", "a file came by its pipe and by COPY, or by a new pipe again", "run a load"
-)
-ROWS_DIFFER = Kind("rows differ", "raw lacks rows that the ledger has", RELOAD)
+_LOAD, _RELOAD = "`petwellness load`", "`petwellness reload --yes`, then `petwellness build`"
+NOT_LOADED = Kind("not loaded", "landed, neither brought by its pipe nor copied", _LOAD)
+LOADED_TWICE = Kind("loaded twice", "a file came by its pipe and by COPY, or by a new pipe again", _LOAD)
+ROWS_DIFFER = Kind("rows differ", "raw lacks rows that the ledger has", _RELOAD)
+UNADOPTED = Kind("not adopted", "brought by a pipe, not in the ledger yet", _LOAD)
 UNKNOWN_ROWS = Kind(
     "unknown rows",
     "in raw, but of no range of the lake",
-    f"find who wrote them; restore the lake, or delete them and {RELOAD}",
-)
-UNADOPTED = Kind(
-    "not adopted", "brought by a pipe, not in the ledger yet", "run a load: it counts and enters them"
+    "find who wrote them; restore the lake, or delete them from raw",
 )
 
 
 @dataclass(frozen=True)
 class AccountFindings:
-    """What does not agree, and the ranges whose rows only a reload puts right; `passed` when nothing is open."""
+    """What does not agree, claims nobody can land any more, ranges that only a reload puts right; `passed` when
+    nothing is open."""
 
     gaps: tuple[Gap, ...]
+    dead: tuple[Claim, ...] = ()
     to_reload: tuple[Manifest, ...] = ()
     ranges: int = 0
     pending: int = 0
@@ -131,16 +127,20 @@ def range_gaps(
     raw_ranges: Mapping[RangeKey, RawRange],
     orphans: Iterable[Orphans],
     settled_before: datetime,
+    is_dead: Callable[[str], bool] = lambda _: False,
 ) -> AccountFindings:
     """What claims, manifests, ledger and raw rows disagree about, range by range.
 
-    Ranges claimed at or after `settled_before` (naive UTC) may be on their way.
+    Ranges claimed at or after `settled_before` (naive UTC) may be on their way; `is_dead` tells stream ids of
+    deleted topics.
     """
+    claims = list(claims)
     result = reconcile(claims, manifests, dict(raw_ranges), 0, settled_before)
     by_key = {m.range_key: m for m in manifests}
+    dead = {c.range_key: c for c in claims if c.range_key not in by_key and is_dead(c.stream_id)}
     gaps, again = [], {}
     for finding in result.findings:
-        kind = _kind_of(finding, raw_ranges)
+        kind = DEAD if finding.range_key in dead else _kind_of(finding, raw_ranges)
         stream_id, partition, start = finding.range_key
         where = f"{stream_id} partition {partition} from {start}"
         rows = by_key[finding.range_key].rows if finding.range_key in by_key else 0
@@ -157,7 +157,9 @@ def range_gaps(
         where = f"{found.stream_id} partition {found.partition} [{found.first}, {found.last}]"
         detail = f"{found.rows} rows of {found.feed}"
         gaps.append(Gap(UNADOPTED if is_known else UNKNOWN_ROWS, where, found.rows, detail))
-    return AccountFindings(tuple(gaps), tuple(again.values()), len(raw_ranges), result.pending)
+    return AccountFindings(
+        tuple(gaps), tuple(dead.values()), tuple(again.values()), len(raw_ranges), result.pending
+    )
 
 
 def _kind_of(finding: Finding, raw_ranges: Mapping[RangeKey, RawRange]) -> Kind:
@@ -175,7 +177,12 @@ def _kind_of(finding: Finding, raw_ranges: Mapping[RangeKey, RawRange]) -> Kind:
 
 
 def account_findings(
-    con: SnowflakeConnection, store: ObjectStore, pipes: Pipes, now: datetime, grace_s: float
+    con: SnowflakeConnection,
+    store: ObjectStore,
+    pipes: Pipes,
+    now: datetime,
+    grace_s: float,
+    is_dead: Callable[[str], bool] = lambda _: False,
 ) -> AccountFindings:
     """Everything that does not agree, over all ranges, and why; reads every raw table's files once.
 
@@ -185,7 +192,12 @@ def account_findings(
     manifests = list_manifests(store)
     raw_ranges = read_raw_ranges(con)
     found = range_gaps(
-        list_claims(store), manifests, raw_ranges, read_orphans(con, None, settled_before), settled_before
+        list_claims(store),
+        manifests,
+        raw_ranges,
+        read_orphans(con, None, settled_before),
+        settled_before,
+        is_dead,
     )
     replacements = load_replacements(store)
     why: list[Gap] = []
@@ -195,7 +207,7 @@ def account_findings(
         why += file_gaps(store, feed, unloaded, replacements).values()
         if landed:
             why += feed_pipe_gaps(con, pipes, feed, landed, raw_ranges, now)
-    return AccountFindings((*found.gaps, *why), found.to_reload, found.ranges, found.pending)
+    return replace(found, gaps=(*found.gaps, *why))
 
 
 def feed_pipe_gaps(

@@ -26,11 +26,12 @@ from moto.server import ThreadedMotoServer
 from infrastructure.snowflake_emulator.local import LocalEmulator
 from ingestion.erasure.purge import purge
 from ingestion.lake.landing import Manifest, feed_schema, list_manifests, utc_now
+from ingestion.lake.redactions import Redactions
 from ingestion.lake.store import S3Store
 from ingestion.loading import snowflake_raw
 from ingestion.loading.snowflake_connection import SnowflakeError, open_snowflake, run, transaction
 from ingestion.loading.snowflake_pipes import PAUSED, RUNNING, PipeBusyError
-from ingestion.loading.snowflake_raw import LoadRefusedError
+from ingestion.loading.snowflake_raw import ConcurrentLoadError, LoadRefusedError
 from ingestion.loading.snowflake_reconcile import account_findings
 from ingestion.settings import SnowflakeSettings
 
@@ -126,11 +127,17 @@ def test_what_was_queued_when_the_pipe_was_paused_is_taken_in_first(zone: Zone) 
 def test_a_pipe_that_does_not_come_to_rest_keeps_files_from_being_copied(zone: Zone) -> None:
     zone.land(5)
     zone.pipes.receive()
+    zone.land_owners("day-1", ["o1"])
+    lose_all_but = zone.pipes.queued[FEED]
+    lose(zone.pipes)
+    zone.pipes.queued[FEED] = lose_all_but
     zone.pipes.is_stuck = True
     with pytest.raises(PipeBusyError, match="1 files queued"):
         zone.load(drain_s=0)
     assert zone.pipes.state_of(FEED) == RUNNING
     assert zone.rows(f"select 1 as one from raw.{FEED}") == []
+    # Other feeds do not wait for it.
+    assert zone.rows("select owner_id from raw.owners") == [("o1",)]
 
 
 def test_a_pipe_that_somebody_paused_stays_paused(zone: Zone) -> None:
@@ -412,6 +419,25 @@ def test_two_loads_at_once_bring_a_range_once(zone: Zone) -> None:
             zone.load()
     assert counts(zone.load()) == (1, 0, 0, 0)
     assert zone.content() == zone.embedded_content()
+
+
+def test_a_load_that_knows_fewer_redactions_than_raw_brings_nothing(zone: Zone) -> None:
+    zone.land(5)
+    zone.deliver()
+    zone.load()
+    zone.land(5)
+    zone.deliver()
+    with pytest.MonkeyPatch.context() as patch:
+        # It read the redactions before the one that another load applied.
+        patch.setattr(snowflake_raw, "load_redactions", lambda _: Redactions())
+        run(
+            zone.con,
+            "insert into raw.redactions (redaction_id, event_dates, load_seq, applied_at)"
+            " select 'r1', parse_json('[]'), 9, '2026-06-01'::timestamp_ntz",
+        )
+        with pytest.raises(ConcurrentLoadError, match="run it again"):
+            zone.load()
+    assert zone.rows("select count(*) as n from raw.load_history") == [(1,)]
 
 
 def test_a_range_that_another_load_entered_meanwhile_is_left_out(zone: Zone) -> None:

@@ -40,7 +40,11 @@ FUNCTIONS = {
     line
     for line in (Path(__file__).parents[1] / "warehouse" / "snowflake_functions.txt").read_text().splitlines()
     if not line.startswith("#")
-} | {"system$pipe_status", "information_schema.copy_history"}  # of a session and its account: no model's
+} | {
+    "system$pipe_status",
+    "information_schema.copy_history",
+    "table",
+}  # of a session and its account: no model's
 
 
 @dataclass
@@ -76,6 +80,11 @@ class Session:
         yield "pipes where", [(datetime(2026, 6, 1),)]
         yield "copy_history", [(f"{FEED}/x", "LOAD_FAILED", None, "bad", FEED, datetime(2026, 6, 5))]
         yield "max.load_seq", [(7,)]
+        yield "max.loaded_at|max.arrival_ts", [(None,)]
+        yield "information_schema.tables", [("owners",)]
+        yield "lateral flatten", [("2026-06-01",)]
+        yield "where load_seq <= 3", []
+        yield r"from raw.owners$", [(2,)]
         yield "from raw.build_marks where", []
         yield "from raw.redactions$", []
         yield r"from raw.\w+ where source_file = ", [(5,)]
@@ -151,8 +160,13 @@ def statements(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     snowflake_raw.load_pending(con, store, [extract], pipes)
     snowflake_raw.forget_ranges(con, [mended])
     snowflake_raw.set_build_mark(con, "warehouse", 3)
-    for ask in (snowflake_raw.build_mark, snowflake_raw.loaded_keys):
-        ask(con, *(["warehouse"] if ask is snowflake_raw.build_mark else []))
+    assert snowflake_raw.build_mark(con, "warehouse") == 7
+    assert snowflake_raw.vouched_seq(con) == 7
+    snowflake_raw.loaded_keys(con, until_seq=3)
+    snowflake_raw.dirty_days(con, 3)
+    snowflake_raw.data_time(con)
+    snowflake_raw.last_load_started_at(con)
+    snowflake_raw.table_row_counts(con, "raw")
     snowflake_reconcile.account_findings(con, store, pipes, START + timedelta(days=30), 0)
     sent: list[str] = con.statements
     return sent
