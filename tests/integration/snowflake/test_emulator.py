@@ -35,6 +35,7 @@ def answer(cursor, sql):
         ("99999999999999999999999999999999999999::number(38, 0)", 10**38 - 1),
         ("to_number('FFFFFFFFFFFFFFFF', 'XXXXXXXXXXXXXXXX')", 2**64 - 1),
         ("regexp_count(to_char(4095, 'XXXXXXXXXXXXXXX'), 'F')", 3),
+        ("bitand(6, 3) - bitand(bitand(6, 3), bitor(2, 4) - 1)", 2),
         ("""to_json(parse_json('{"b": 1, "a": [1, 2]}'))""", '{"a":[1,2],"b":1}'),
     ],
 )
