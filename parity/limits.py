@@ -72,11 +72,10 @@ LIMITS: tuple[Limit, ...] = (
         error="Unknown copy parameter: validation_mode",
     ),
     Limit(
-        "COPY from a stage by quoted names",
-        'copy into limits.things (id) from (select $1:kafka_offset::number(10, 0) from @"RAW"."LANDING"/)'
-        f" files = ('{LANDED_FILE}') file_format = (type = parquet)",
-        "pipes' own statements are executed in another spelling",
-        error=".",
+        "COPY with a file format by its name alone",
+        f'{_COPY} file_format = "RAW"."LANDED_PARQUET"',
+        "pipes' own statements, as SnowDDL writes them, are executed in another spelling",
+        error="Required keyword: 'this' missing",
     ),
     Limit(
         "state of a pipe",

@@ -73,13 +73,15 @@ class Step:
 
 @dataclass(frozen=True)
 class WorldSize:
-    """Collars, days of the initial load, increments after it, the seed, and whether the two last steps come."""
+    """Collars, days of the initial load, increments after it, the seed; whether the two last steps come, and
+    whether dbt's data tests run."""
 
     collars: int = 12
     initial_days: int = 4
     increments: int = 3
     seed: int = 11
     with_end: bool = True
+    with_tests: bool = True
 
     @property
     def days(self) -> int:
@@ -123,7 +125,7 @@ class World:
             first_at,
             (*known, registry(known, 0, first_at)),
             tuple(message for wave in waves[: self.size.initial_days] for message in wave),
-            is_tested=True,
+            is_tested=self.size.with_tests,
         )
         for number in range(1, self.size.increments + 1):
             day = self.size.initial_days + number - 1
@@ -153,7 +155,7 @@ class World:
             "a household is erased, with what its collars sent",
             last + timedelta(hours=6),
             erased_owner=rows_of(known, "owners")[-1]["owner_id"],
-            is_tested=True,
+            is_tested=self.size.with_tests,
         )
         yield Step("time passes", "nothing", last + timedelta(days=2))
 

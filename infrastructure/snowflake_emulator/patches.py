@@ -393,7 +393,9 @@ def _copy_of_missing_columns() -> None:
         if not isinstance(expr.args["files"][0], exp.Subquery):
             return found
         for insert, url in zip(found, urls, strict=True):
-            names = {one.name for one in insert.expression.find_all(exp.Identifier)} - {""}
+            identifiers = {one.name for one in insert.expression.find_all(exp.Identifier)} - {""}
+            # What a file does not have is null; what Snowflake knows of it is not to be had.
+            names = {name for name in identifiers if not name.upper().startswith("METADATA$")}
             nulls = ", ".join(f'null as "{name}"' for name in sorted(names))
             read = params.file_format.read_expression(url).sql(dialect="duckdb")
             rows = f"select {nulls} where false union all by name select * from {read}"

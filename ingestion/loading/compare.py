@@ -172,8 +172,14 @@ def _canonical(value: Any) -> str | None:
     """A semi-structured value as one text, however a warehouse orders its keys and spaces it."""
     if value is None:
         return None
-    found = json.loads(value) if isinstance(value, str) else value
+    found = json.loads(value, parse_float=_number) if isinstance(value, str) else value
     return json.dumps(found, sort_keys=True, default=str, ensure_ascii=False)
+
+
+def _number(text: str) -> int | float:
+    """A number of JSON: 1.0 is 1."""
+    value = float(text)
+    return int(value) if value.is_integer() else value
 
 
 def _matched(
