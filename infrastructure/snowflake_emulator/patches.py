@@ -352,9 +352,13 @@ def _null_timestamps() -> None:
         if isinstance(ts, pa.ChunkedArray):
             ts = ts.combine_chunks()
         us = pc.fill_null(ts.cast(pa.timestamp("us", ts.type.tz)).cast(pa.int64()), 0)
+        seconds = pc.divide(us, 1_000_000)
+        left = pc.subtract(us, pc.multiply(seconds, 1_000_000))
         # Before 1970, too, the fraction counts upwards from the second before.
-        seconds = pc.floor(pc.divide(us.cast(pa.float64()), 1e6)).cast(pa.int64())
-        fraction = pc.multiply(pc.subtract(us, pc.multiply(seconds, 1_000_000)), 1000).cast(pa.int32())
+        is_before = pc.less(left, 0)
+        seconds = pc.if_else(is_before, pc.subtract(seconds, 1), seconds)
+        left = pc.if_else(is_before, pc.add(left, 1_000_000), left)
+        fraction = pc.multiply(left, 1000).cast(pa.int32())
         arrays, names = [seconds, fraction], ["epoch", "fraction"]
         if ts.type.tz:
             arrays.append(pa.array([1440] * len(ts), pa.int32()))
