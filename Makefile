@@ -6,6 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA ?=
 PORT ?=
+DAYS ?=
+DROP ?=
+
+comma := ,
+space := $(subst ,, )
+slim_selection = --select state:modified+ --defer --state $(CURDIR)/build/$(1) --target-path $(CURDIR)/build/slim_target
 
 export DAGSTER_DISABLE_TELEMETRY := yes
 export DO_NOT_TRACK := 1
@@ -13,7 +19,7 @@ export DO_NOT_TRACK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test dev docs slim-state slim lint format fuzz powerbi snowflake-plans parity bench chaos bench-collector bench-day bench-warehouse kafka-up kafka-down clean
+.PHONY: help install demo test dev docs slim-state slim critical full-refresh snowflake-build snowflake-slim snowflake-drop lint format fuzz powerbi snowflake-plans parity bench chaos bench-collector bench-day bench-warehouse kafka-up kafka-down clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -49,11 +55,29 @@ slim-state: install ## What `make slim` compares with: manifest and warehouse of
 	@cp dbt_project/target/embedded/manifest.json .petwellness/warehouse.duckdb build/slim_state/
 
 slim: install ## Only dbt models that differ from build/slim_state, and what reads them, on a copy of its warehouse
-	@cp build/slim_state/warehouse.duckdb build/slim.duckdb
-	@PETWELLNESS_DUCKDB_PATH=$(CURDIR)/build/slim.duckdb $(BIN)/dbt build --target embedded --project-dir dbt_project \
-		--profiles-dir dbt_project --target-path $(CURDIR)/build/slim_target \
-		--select state:modified+ --defer --state $(CURDIR)/build/slim_state; \
-		status=$$?; rm -f build/slim.duckdb; exit $$status
+	@mkdir -p build/slim_home && cp build/slim_state/warehouse.duckdb build/slim_home/
+	@PETWELLNESS_HOME=build/slim_home $(BIN)/petwellness dbt build $(call slim_selection,slim_state); \
+		status=$$?; rm -rf build/slim_home; exit $$status
+
+critical: install ## dbt tests tagged critical, on every day or on DAYS="2026-06-01 2026-06-02"
+	@$(BIN)/petwellness dbt test --select tag:critical --target-path $(CURDIR)/build/critical_target \
+		$(if $(DAYS),--vars '{"dirty_days": [$(subst $(space),$(comma),$(patsubst %,"%",$(strip $(DAYS))))]}')
+
+full-refresh: install ## Every day and model again, every check, then the warehouse from the lake and compared
+	@$(BIN)/petwellness build --full-refresh
+	@$(BIN)/petwellness check
+	@$(BIN)/petwellness rebuild --yes --compare
+
+snowflake-build: install ## The layers of the environment on Snowflake, whole; what pull requests compare with, to build/snowflake_state
+	@$(BIN)/petwellness dbt build --full-refresh --exclude-resource-type unit_test --target-path $(CURDIR)/build/snowflake_target
+	@mkdir -p build/snowflake_state && cp build/snowflake_target/manifest.json build/snowflake_state/
+
+snowflake-slim: install ## As slim, into the schema of PETWELLNESS_PULL_REQUEST on Snowflake
+	@$(BIN)/petwellness dbt build --full-refresh --exclude-resource-type unit_test $(call slim_selection,snowflake_state)
+
+snowflake-drop: install ## What is in the schema of PETWELLNESS_PULL_REQUEST, or (DROP=yes) drop it
+	@$(BIN)/petwellness dbt run-operation drop_schemas --target-path $(CURDIR)/build/snowflake_target \
+		--args '{"schemas": ["pr_$(PETWELLNESS_PULL_REQUEST)"], "dry_run": $(if $(filter yes,$(DROP)),false,true)}'
 
 lint: install ## ruff, mypy and sqlfluff
 	@$(BIN)/ruff check .

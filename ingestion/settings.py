@@ -6,6 +6,7 @@ are the embedded platform on one machine. Settings of models live in
 `petwellness_orchestration.settings`.
 """
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import SplitResult, urlsplit
@@ -127,6 +128,20 @@ class SnowflakeSettings(BaseSettings):
         needed = ["account", "user", "database"]
         needed += [] if self.host else ["role", "warehouse", "private_key_path"]
         return tuple(f"PETWELLNESS_SNOWFLAKE_{name.upper()}" for name in needed if not getattr(self, name))
+
+
+class CostSettings(BaseSettings):
+    """What Snowflake charges, and what a day may cost (`PETWELLNESS_COST_*`)."""
+
+    model_config = SettingsConfigDict(env_prefix="PETWELLNESS_COST_", frozen=True)
+
+    credit_dollars: Decimal = Field(default=Decimal(2), gt=0, description="Price of a credit, by contract.")
+    terabyte_month_dollars: Decimal = Field(
+        default=Decimal(23), ge=0, description="Price of storing 10^12 bytes for a month."
+    )
+    daily_budget_dollars: Decimal | None = Field(
+        default=None, gt=0, description="Budget of a day (None: the environment's)."
+    )
 
 
 class BrokerSettings(BaseSettings):

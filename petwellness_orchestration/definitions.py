@@ -1,12 +1,14 @@
-"""The code location: every definition under `defs/`, with one policy map over them."""
+"""The code location: every definition under `defs/` that the environment has, with one policy map over them."""
 
 from pathlib import Path
 
 import dagster as dg
 
 from petwellness_orchestration.defs.operations.loggers import progress
+from petwellness_orchestration.embedded_only import for_environment
 from petwellness_orchestration.freshness import apply_freshness
 from petwellness_orchestration.resources import PlatformResource, RecordSourceResource
+from petwellness_orchestration.settings import load_settings
 
 RESOURCES = {"platform": PlatformResource(), "record_source": RecordSourceResource()}
 
@@ -22,7 +24,7 @@ def build_definitions(resource_overrides: dict[str, object] | None = None) -> dg
             loggers={"progress": progress},
         ),
     )
-    return apply_freshness(defs)
+    return apply_freshness(for_environment(defs, load_settings()))
 
 
 @dg.definitions

@@ -14,7 +14,7 @@ NIGHTLY_WINDOW = timedelta(hours=5)
 
 # By group: groups of the nightly run share its deadline, what lies in the lake has to keep up within the day.
 NIGHTLY_GROUPS = frozenset({"raw", "stg", "cur", "anl", "ml", "published"})
-DAILY_GROUPS = frozenset({"landing", "cold"})
+DAILY_GROUPS = frozenset({"landing", "cold", "account"})
 DAILY_WINDOW = timedelta(hours=25)
 
 

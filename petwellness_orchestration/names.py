@@ -12,7 +12,9 @@ DATA_OWNER = "team:data-platform"
 CLINICAL_OWNER = "team:clinical-data-science"
 
 # Every asset is in one of these, which tests hold the graph and the freshness map to.
-GROUPS = ("source", "landing", "raw", "stg", "cur", "anl", "ml", "published", "cold")
+GROUPS = ("source", "landing", "raw", "stg", "cur", "anl", "ml", "published", "cold", "account")
+# Costs and access audit, where there is a Snowflake account.
+ACCOUNT_GROUP = "account"
 
 COLLAR_EVENTS = dg.AssetKey(["source", "collar_events"])
 CLINIC_RECORDS = dg.AssetKey(["source", "clinic_records"])
@@ -27,6 +29,8 @@ VISIT_RISK_MODEL = dg.AssetKey(["ml", "visit_risk_model"])
 VISIT_RISK_CHAMPION = dg.AssetKey(["ml", "visit_risk_champion"])
 VISIT_RISK_SCORES = dg.AssetKey(["anl", "visit_risk_scores"])
 PUBLISHED_TABLES = dg.AssetKey(["published", "warehouse_tables"])
+COSTS = dg.AssetKey(["operations", "costs"])
+ACCESS_AUDIT = dg.AssetKey(["ops", "access_audit"])
 PUBLISHED_SCORES = dg.AssetKey(["published", "visit_risk_scores"])
 
 

@@ -1,7 +1,8 @@
 """One settings object for the whole platform, composed of what `ingestion` and `ml` own.
 
-Environments are an exhaustive map: an unknown name is an error. Nothing here
-reads anything but environment variables.
+The environment a process is in is checked here, against the map in
+`ingestion.environments` and against the other settings. Nothing here reads
+anything but environment variables.
 """
 
 from __future__ import annotations
@@ -13,10 +14,20 @@ from pathlib import Path
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ingestion.environments import (
+    ENVIRONMENTS,
+    DbtSession,
+    Environment,
+    EnvironmentSettingError,
+    ProductionRefusedError,
+    dbt_session,
+    environment_named,
+)
 from ingestion.settings import (
     BrokerSettings,
     CollectorSettings,
     CompactionSettings,
+    CostSettings,
     LakeSettings,
     RetentionSettings,
     StateSettings,
@@ -24,10 +35,6 @@ from ingestion.settings import (
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DBT_PROJECT_DIR = PROJECT_ROOT / "dbt_project"
-
-
-class UnknownEnvironmentError(ValueError):
-    """PETWELLNESS_ENVIRONMENT names no environment; the message lists those there are."""
 
 
 class SourceSettings(BaseSettings):
@@ -54,8 +61,20 @@ class OperationsSettings(BaseSettings):
     # An address that is refused may hold a password: errors do not repeat it.
     model_config = SettingsConfigDict(env_prefix="PETWELLNESS_", frozen=True, hide_input_in_errors=True)
 
-    environment: str = "embedded"
-    automation: bool = Field(default=False, description="Schedules and sensors start switched on.")
+    environment: str = Field(default="embedded", description="A name of `ingestion.environments`.")
+    production: bool = Field(default=False, description="Says that the environment `prod` is meant.")
+    developer: str | None = Field(
+        default=None,
+        pattern="^[a-z][a-z0-9_]*$",
+        description="Environment `dev`: whose schema dbt builds into, and whose role it takes.",
+    )
+    pull_request: int | None = Field(
+        default=None, ge=1, description="Environment `ci`: whose schema dbt builds into."
+    )
+    automation: bool | None = Field(
+        default=None,
+        description="Schedules and sensors start switched on (None: as the environment says).",
+    )
     timezone: str = Field(default="Europe/Zurich", description="Local time of schedules.")
     first_event_date: date = Field(default=date(2017, 1, 1), description="First daily partition (UTC).")
     first_arrival_date: date = Field(default=date(2026, 1, 1), description="First day anything landed (UTC).")
@@ -79,17 +98,6 @@ class OperationsSettings(BaseSettings):
 
 
 @dataclass(frozen=True)
-class Environment:
-    """What differs between environments besides settings: the dbt target."""
-
-    name: str
-    dbt_target: str
-
-
-ENVIRONMENTS = {"embedded": Environment("embedded", dbt_target="embedded")}
-
-
-@dataclass(frozen=True)
 class PlatformSettings:
     """Everything a command or a run needs to know."""
 
@@ -100,6 +108,7 @@ class PlatformSettings:
     collector: CollectorSettings
     compaction: CompactionSettings
     retention: RetentionSettings
+    costs: CostSettings
     source: SourceSettings
     operations: OperationsSettings
 
@@ -107,27 +116,82 @@ class PlatformSettings:
     def is_broker_embedded(self) -> bool:
         return not self.broker.bootstrap_servers
 
+    @property
+    def has_automation(self) -> bool:
+        """Whether schedules and sensors start switched on."""
+        asked = self.operations.automation
+        return self.environment.has_automation if asked is None else asked
+
+    @property
+    def dbt_session(self) -> DbtSession | None:
+        """As whom and where dbt builds on Snowflake; None on the embedded warehouse."""
+        return dbt_session(self.environment, self.operations.developer, self.operations.pull_request)
+
 
 def load_settings() -> PlatformSettings:
     """Settings from the environment variables of this process.
 
-    Raises UnknownEnvironmentError, and pydantic's ValidationError naming the
-    variable for a value out of range.
+    Raises UnknownEnvironmentError, ProductionRefusedError and EnvironmentSettingError
+    for an environment that cannot be meant, and pydantic's ValidationError naming
+    the variable for a value out of range.
     """
     operations = OperationsSettings()
-    if operations.environment not in ENVIRONMENTS:
-        raise UnknownEnvironmentError(
-            f"PETWELLNESS_ENVIRONMENT='{operations.environment}' is not known;"
-            f" choose one of: {', '.join(sorted(ENVIRONMENTS))}"
-        )
-    return PlatformSettings(
-        environment=ENVIRONMENTS[operations.environment],
+    settings = PlatformSettings(
+        environment=environment_named(operations.environment),
         state=StateSettings(),
         lake=LakeSettings(),
         broker=BrokerSettings(),
         collector=CollectorSettings(),
         compaction=CompactionSettings(),
         retention=RetentionSettings(),
+        costs=CostSettings(),
         source=SourceSettings(),
         operations=operations,
     )
+    _check_environment(settings)
+    return settings
+
+
+def _check_environment(settings: PlatformSettings) -> None:
+    """Settings that contradict the environment, before anything acts on them."""
+    chosen = settings.environment
+    _ = settings.dbt_session  # a developer's or a pull request's schema exists in one environment only
+    if settings.operations.production and not chosen.is_production:
+        # Left set, the switch would be on before anybody decides anything.
+        raise EnvironmentSettingError(
+            f"PETWELLNESS_PRODUCTION is set and the environment is '{chosen.name}':"
+            " unset it, or set PETWELLNESS_ENVIRONMENT=prod"
+        )
+    if not chosen.is_production:
+        return
+    if not settings.operations.production:
+        others = ", ".join(one.name for one in ENVIRONMENTS.values() if not one.is_production)
+        raise ProductionRefusedError(
+            f"PETWELLNESS_ENVIRONMENT='{chosen.name}' is production: set PETWELLNESS_PRODUCTION=yes if it is"
+            f" meant, or choose one of: {others}"
+        )
+    stand_ins = _stand_ins(settings)
+    if stand_ins:
+        raise ProductionRefusedError(f"production stands on real parts only: {'; '.join(stand_ins)}")
+
+
+def _stand_ins(settings: PlatformSettings) -> list[str]:
+    """What here stands in for a real part, each with the setting that replaces it."""
+    return [
+        problem
+        for stands_in, problem in (
+            (
+                not settings.lake.url.startswith("s3://"),
+                "the lake is a folder, which Snowflake's pipes cannot read: set PETWELLNESS_LAKE_URL=s3://...",
+            ),
+            (
+                settings.is_broker_embedded,
+                "the broker is the embedded one, which keeps nothing: set PETWELLNESS_KAFKA_BOOTSTRAP_SERVERS",
+            ),
+            (
+                settings.source.data is None,
+                "records would be the simulated fleet's: set PETWELLNESS_DATA to the folder of the real files",
+            ),
+        )
+        if stands_in
+    ]

@@ -10,6 +10,7 @@ import typer
 
 from infrastructure.snowflake import account as accounts
 from infrastructure.snowflake import planning
+from ingestion.environments import ProductionRefusedError, UnknownEnvironmentError
 
 app = typer.Typer(
     add_completion=False,
@@ -75,7 +76,7 @@ def _explained() -> Iterator[None]:
             typer.echo(f"{variable}: {problem['msg']}", err=True)
         typer.echo("Set them (docs/snowflake.md), or plan with --offline.", err=True)
         raise typer.Exit(1) from error
-    except (accounts.UnknownEnvironmentError, accounts.ProductionRefusedError, planning.PlanError) as error:
+    except (UnknownEnvironmentError, ProductionRefusedError, planning.PlanError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
 

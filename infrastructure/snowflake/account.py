@@ -1,4 +1,4 @@
-"""Which account, and what of it no file may say: settings from the environment, the map of environments."""
+"""Which account, and what of it no file may say: settings from the environment, the environments that have one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ingestion import environments
+from ingestion.environments import UnknownEnvironmentError
 from ingestion.lake import layout
 
 FOLDER = Path(__file__).resolve().parent
@@ -18,21 +20,13 @@ PREFIX = "PETWELLNESS_SNOWDDL_"
 SIGN_IN = {"account", "user", "private_key_path", "private_key_passphrase", "role", "warehouse"}
 
 
-class UnknownEnvironmentError(ValueError):
-    """No environment has this name; the message lists those there are."""
-
-
-class ProductionRefusedError(ValueError):
-    """A change of production was asked for without saying so."""
-
-
 @dataclass(frozen=True)
 class Environment:
     """Where objects go: every name that the account shares begins with `prefix` and two underscores."""
 
     name: str
     prefix: str
-    is_production: bool = False
+    is_production: bool
 
     @property
     def values_file(self) -> Path:
@@ -45,19 +39,18 @@ class Environment:
 
 
 ENVIRONMENTS = {
-    one.name: one
-    for one in (
-        Environment("dev", "DEV"),
-        Environment("ci", "CI"),
-        Environment("prod", "PROD", is_production=True),
-    )
+    str(one.name): Environment(str(one.name), one.snowflake.prefix, one.is_production)
+    for one in environments.ENVIRONMENTS.values()
+    if one.snowflake is not None
 }
 
 
 def environment_named(name: str) -> Environment:
-    """Raises UnknownEnvironmentError."""
+    """Raises UnknownEnvironmentError, for an environment without an account, too."""
     if name not in ENVIRONMENTS:
-        raise UnknownEnvironmentError(f"'{name}' is no environment; choose one of: {', '.join(ENVIRONMENTS)}")
+        raise UnknownEnvironmentError(
+            f"'{name}' has no Snowflake account; choose one of: {', '.join(ENVIRONMENTS)}"
+        )
     return ENVIRONMENTS[name]
 
 

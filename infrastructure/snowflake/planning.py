@@ -15,9 +15,9 @@ from infrastructure.snowflake.account import (
     FOLDER,
     AccountSettings,
     Environment,
-    ProductionRefusedError,
     example_account,
 )
+from ingestion.environments import ProductionRefusedError
 
 CONFIG = FOLDER / "config"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ingestion import environments
 from ingestion.contracts.feeds import FEEDS, TELEMETRY_FEED
 from ingestion.contracts.ledgers import LEDGERS
 from ingestion.lake.landing import feed_schema
@@ -21,14 +22,15 @@ if TYPE_CHECKING:
     from snowddl.blueprint import PipeBlueprint, TableBlueprint
     from snowddl.config import SnowDDLConfig
 
-DATABASE = "petwellness"
+DATABASE = environments.DATABASE.lower()
 
 # Document 000 clusters by pet and time; raw knows no pet yet, and stg reads it by arrival.
 CLUSTER_BY = {TELEMETRY_FEED: ["to_date(arrival_ts)", "device_id"]}
 
 
 def add_raw_objects(config: SnowDDLConfig) -> None:
-    """Add what the YAML files do not spell out: tables and pipes of raw, the table of scores, schemas of developers."""
+    """Add what the YAML files do not spell out: tables and pipes of raw, the table of scores, schemas of developers
+    and the right to make those of pull requests."""
     for feed in FEEDS:
         schema = feed_schema(feed)
         config.add_blueprint(_table(config.env_prefix, RAW, feed, schema))
@@ -37,6 +39,8 @@ def add_raw_objects(config: SnowDDLConfig) -> None:
         config.add_blueprint(_table(config.env_prefix, RAW, name, schema))
     schema_name, scores = SCORES_TABLE.split(".")
     config.add_blueprint(_table(config.env_prefix, schema_name, scores, SCORES_SCHEMA))
+    if config.get_placeholder("PULL_REQUEST_SCHEMAS"):
+        _let_dbt_make_schemas(config)
     for developer in config.get_placeholder("DEVELOPERS"):
         _add_developer(config, str(developer))
 
@@ -71,6 +75,36 @@ def _pipe(env_prefix: str, feed: str, schema: pa.Schema) -> PipeBlueprint:
     )
 
 
+def _let_dbt_make_schemas(config: SnowDDLConfig) -> None:
+    """The right to make, and so to drop, schemas of pull requests, for the role that dbt takes."""
+    from snowddl.blueprint import (
+        BusinessRoleBlueprint,
+        GrantPattern,
+        IdentPattern,
+        ObjectType,
+        TechnicalRoleBlueprint,
+        build_role_ident,
+    )
+
+    schemas = build_role_ident(config.env_prefix, "pull_request_schemas", config.TECHNICAL_ROLE_SUFFIX)
+    config.add_blueprint(
+        TechnicalRoleBlueprint(
+            full_name=schemas,
+            grant_patterns=[
+                GrantPattern(
+                    privilege="CREATE SCHEMA", on=ObjectType.DATABASE, pattern=IdentPattern(DATABASE)
+                )
+            ],
+            comment="Make schemas of pull requests",
+        )
+    )
+    name = build_role_ident(config.env_prefix, "transformer", config.BUSINESS_ROLE_SUFFIX)
+    transformer = config.get_blueprints_by_type(BusinessRoleBlueprint)[str(name)]
+    config.add_blueprint(
+        transformer.model_copy(update={"technical_roles": [*transformer.technical_roles, schemas]})
+    )
+
+
 def _add_developer(config: SnowDDLConfig, developer: str) -> None:
     """A schema `dev_<name>`, and the role that owns it and reads what is shared."""
     from snowddl.blueprint import (
@@ -82,7 +116,7 @@ def _add_developer(config: SnowDDLConfig, developer: str) -> None:
         build_role_ident,
     )
 
-    schema = f"dev_{developer}"
+    schema = environments.own_schema(environments.OwnSchema.DEVELOPER, developer)
     config.add_blueprint(
         SchemaBlueprint(
             full_name=SchemaIdent(config.env_prefix, DATABASE, schema),
@@ -104,6 +138,8 @@ def _add_developer(config: SnowDDLConfig, developer: str) -> None:
                 for shared in (RAW, "stg", "cur", "anl", "ml", "governance")
             ],
             warehouse_usage=[AccountObjectIdent(config.env_prefix, "dev_wh")],
+            # What dbt creates in a schema of one's own has the policies, too.
+            technical_roles=[build_role_ident(config.env_prefix, "policies", config.TECHNICAL_ROLE_SUFFIX)],
             comment=f"{developer} builds in {schema} and reads the rest",
         )
     )

@@ -93,8 +93,9 @@ def cover(
             f" and gone.value = landed.{column}"
             for column, _ in redactions.record_values(feed, feed_schema(feed).names)
         ]
+    # A row that came twice, or is covered for two reasons, counts once.
     found = " union ".join(
-        f"select {keys} from {table} as landed {match} where landed.source_file in ({files})"
+        f"select distinct {keys} from {table} as landed {match} where landed.source_file in ({files})"
         for match in matches
     )
     run(con, f"insert into {COVERED} (stream_id, kafka_partition, kafka_offset, source_file) {found}")

@@ -49,6 +49,26 @@ def dev(
 
 
 @app.command()
+def environment() -> None:
+    """Which environment this is, and where its warehouse, lake and broker are. Shows no secret."""
+    from petwellness_orchestration.cli.environment import show_environment
+
+    raise typer.Exit(show_environment())
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def dbt(context: typer.Context) -> None:
+    """dbt by hand, in this environment: `petwellness dbt build --select cur_pets`.
+
+    Project, target, account role and schema are the environment's. On the embedded
+    warehouse no run may be under way: DuckDB takes one writing process.
+    """
+    from petwellness_orchestration.cli.environment import become_dbt
+
+    become_dbt(context.args)
+
+
+@app.command()
 def simulate(
     live: Annotated[bool, typer.Option("--live", help="Go on in real time until stopped.")] = False,
     serve: Annotated[
@@ -195,11 +215,17 @@ def rebuild(
     yes: Annotated[
         bool, typer.Option("--yes", help="Do it; without this only say what would happen.")
     ] = False,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare", help="Then compare every table with what it was, and fail where one differs."
+        ),
+    ] = False,
 ) -> None:
     """Drop the warehouse and rebuild it from the lake."""
     from petwellness_orchestration.cli.steps import rebuild_warehouse
 
-    raise typer.Exit(rebuild_warehouse(yes))
+    raise typer.Exit(rebuild_warehouse(yes, compare))
 
 
 @app.command()
@@ -296,6 +322,19 @@ def status() -> None:
     from petwellness_orchestration.cli.steps import show_status
 
     raise typer.Exit(show_status())
+
+
+@app.command()
+def costs(
+    days: Annotated[int, typer.Option(min=1, max=365, help="UTC days up to today.")] = 7,
+    output: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
+) -> None:
+    """What Snowflake cost, by warehouse, asset, node and table; exit code 1 when a day is over its budget."""
+    from petwellness_orchestration.cli.costs import FORMATS, show_costs
+
+    if output not in FORMATS:
+        raise typer.BadParameter(f"'{output}' is no format; choose table or json", param_hint="--format")
+    raise typer.Exit(show_costs(days, output))
 
 
 @app.command()

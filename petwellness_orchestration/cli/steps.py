@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from petwellness_orchestration.cli.console import mebibytes, say, thousands, warn
 from petwellness_orchestration.cli.runs import CHECK_EVERYTHING, EVERYTHING, REFRESH, RunOutcome, run_job
 from petwellness_orchestration.settings import PlatformSettings, load_settings
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 def land_records() -> int:
@@ -69,8 +75,13 @@ def forget_builds(settings: PlatformSettings) -> None:
         forget_model_marks(con)
 
 
-def rebuild_warehouse(confirmed: bool) -> int:
-    """Drop the warehouse file and build it again from the lake; without `confirmed` only say so."""
+def rebuild_warehouse(confirmed: bool, compare: bool = False) -> int:
+    """Drop the warehouse file and build it again from the lake; without `confirmed` only say so.
+
+    With `compare` 1, too, when a table is not what it was.
+    """
+    import shutil
+
     import duckdb
 
     from ingestion.observability.history import carry_over
@@ -87,6 +98,9 @@ def rebuild_warehouse(confirmed: bool) -> int:
         )
         say("nothing was changed; add --yes to do it")
         return 0
+    before = path.with_name(f"{path.stem}_before{path.suffix}")
+    if compare:
+        shutil.copyfile(path, before)
     fresh = path.with_name(f"{path.name}.new")
     fresh.unlink(missing_ok=True)
     try:
@@ -102,7 +116,61 @@ def rebuild_warehouse(confirmed: bool) -> int:
     else:
         path.unlink()
     say(f"deleted {path} ({size}); {kept}")
-    return finish(run_job(settings, REFRESH))
+    code = finish(run_job(settings, REFRESH))
+    if not compare:
+        return code
+    try:
+        return code or finish_comparison(before, path)
+    finally:
+        # Rows that are erased from the warehouse from now on would stay in it.
+        before.unlink()
+
+
+def finish_comparison(before: Path, after: Path) -> int:
+    """Say what a rebuild changed: tables and columns, no values, which may be a person's. 1 when anything."""
+    import duckdb
+
+    with (
+        duckdb.connect(str(before), read_only=True) as old,
+        duckdb.connect(str(after), read_only=True) as new,
+    ):
+        tables = [*dict.fromkeys([*_rebuilt_tables(old), *_rebuilt_tables(new)])]
+        found = {table: what for table in tables if (what := _difference(old, new, table))}
+    for table, what in found.items():
+        warn(f"{table} differs in {what}")
+    if found:
+        warn(f"{len(found)} of {len(tables)} tables are not what they were before the rebuild")
+        return 1
+    say(f"{len(tables)} tables are what they were before the rebuild, row by row")
+    return 0
+
+
+def _rebuilt_tables(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """What the lake gives again: records, telemetry and all that dbt builds. Scores are the model's."""
+    from ingestion.contracts.feeds import FEEDS
+    from ingestion.environments import LAYERS
+    from ml.scoring import SCORES_TABLE
+
+    found = con.execute(
+        "select table_schema || '.' || table_name from information_schema.tables"
+        " where table_schema in (select unnest(?)) or table_schema = 'raw' and table_name in (select unnest(?))"
+        " order by all",
+        [[*LAYERS], [*FEEDS]],
+    ).fetchall()
+    return [name for (name,) in found if name != SCORES_TABLE]
+
+
+def _difference(old: duckdb.DuckDBPyConnection, new: duckdb.DuckDBPyConnection, table: str) -> str:
+    """Where a table differs; empty where it does not."""
+    from ingestion.loading.compare import ComparisonError, compare_tables
+
+    if not all(table in _rebuilt_tables(con) for con in (old, new)):
+        return "being there"
+    try:
+        differences = compare_tables(old, table, new, table)
+    except ComparisonError:
+        return "its columns"
+    return ", ".join(sorted({one.column or "rows" for one in differences}))
 
 
 def show_status() -> int:

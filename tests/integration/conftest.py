@@ -1,7 +1,8 @@
-"""Apache Kafka for the tests that can do with nothing else, and a lake on S3."""
+"""Apache Kafka for the tests that can do with nothing else, a lake on S3, and a reader of Snowflake's language."""
 
+import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +60,36 @@ def s3_store() -> Iterator[S3Store]:
         yield S3Store(bucket, "pw", **access, region="us-east-1", access_key_id="k", secret_access_key="s")
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def snowflake_problems() -> Callable[[str], list[str]]:
+    """From SQL to what is wrong with it as Snowflake's: sqlfluff's dialect, and functions that Snowflake's
+    documentation does not list, which no parser knows."""
+    from sqlfluff.core import FluffConfig, Linter
+
+    settings: dict[str, Any] = {"dialect": "snowflake", "templater": "raw", "large_file_skip_byte_limit": 0}
+    linter = Linter(config=FluffConfig(overrides=settings))
+    known = {
+        line
+        for line in (Path(__file__).parent / "warehouse" / "snowflake_functions.txt").read_text().splitlines()
+        if not line.startswith("#")
+    }
+
+    def problems(sql: str) -> list[str]:
+        parsed = linter.parse_string(sql)
+        found = [f"{error.desc()} (line {error.line_no})" for error in parsed.violations]
+        if parsed.tree is None:
+            return found
+
+        # The parser takes the names of policies for names of functions.
+        policies = {
+            name.lower() for name in re.findall(r"\bwith masking policy (\S+?)[,\s]", sql, re.IGNORECASE)
+        }
+        named = {one.raw.lower() for one in parsed.tree.recursive_crawl("function_name", "bare_function")}
+        found += [f"unknown function {name}" for name in sorted(named - known - policies)]
+        # Snowflake takes `interval '1 day'` only; the parser lets `interval 1 day` pass.
+        found += ["interval without quotes" for _ in re.finditer(r"\binterval\s+[^'\s]", sql, re.IGNORECASE)]
+        return found
+
+    return problems

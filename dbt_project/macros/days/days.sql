@@ -76,7 +76,7 @@
    time goes on. A model with versioned rows is built for all days when a
    current version is new. #}
 {% macro model_days() -%}
-    {%- if not execute or not is_incremental() or var('dirty_days') is none -%}
+    {%- if not execute or not is_incremental() or var('dirty_days') is none or own_schema() -%}
         {{ return(none) }}
     {%- endif -%}
     {%- set meta = config.get('meta') or {} -%}
@@ -149,14 +149,19 @@
 {# Post-hooks of a daily model with record inputs: remember, in the model's own
    transaction, what it was built from. #}
 {% macro forget_applied_inputs() -%}
-    delete from {{ ref('cur_applied_inputs') }} where model_name = '{{ this.schema }}.{{ this.identifier }}'
+    {%- set applied = ref('cur_applied_inputs') -%}
+    {%- if not own_schema() -%}
+    delete from {{ applied }} where model_name = '{{ this.schema }}.{{ this.identifier }}'
+    {%- endif -%}
 {%- endmacro %}
 
 {% macro record_applied_inputs() -%}
     {%- set kinds = (config.get('meta') or {}).get('inputs', []) -%}
-    insert into {{ ref('cur_applied_inputs') }} (model_name, input_kind, event_date, fingerprint)
+    {%- set applied, inputs = ref('cur_applied_inputs'), ref('cur_day_inputs') -%}
+    {%- if not own_schema() -%}
+    insert into {{ applied }} (model_name, input_kind, event_date, fingerprint)
     select '{{ this.schema }}.{{ this.identifier }}', input_kind, event_date, fingerprint
-    from {{ ref('cur_day_inputs') }}
+    from {{ inputs }}
     where input_kind in ('{{ kinds | join("', '") }}')
     {%- if (config.get('meta') or {}).get('judges_hours') %}
     union all
@@ -169,6 +174,7 @@
     from (select {{ data_present() }} as moment) as present
     where moment is not null
     {%- endif %}
+    {%- endif -%}
 {%- endmacro %}
 
 {# Incremental strategy replace_days: delete the literal dates, insert what the

@@ -8,7 +8,7 @@
 {% macro note_rebuilt_days() %}{{ return(adapter.dispatch('note_rebuilt_days', 'petwellness')()) }}{% endmacro %}
 {% macro default__note_rebuilt_days() %}{% endmacro %}
 {% macro duckdb__note_rebuilt_days() -%}
-    {%- if execute and 'daily' in (config.get('tags') or []) -%}
+    {%- if execute and 'daily' in (config.get('tags') or []) and not own_schema() -%}
         {%- set days = model_days() -%}
         {%- set rows = [] -%}
         {%- for day in ([none] if days is none else days) -%}

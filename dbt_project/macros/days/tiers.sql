@@ -57,7 +57,7 @@
    warehouse. Comes before the model's own hooks, so that `model_days` still gives
    the days of this run. #}
 {% macro forget_cold_days() -%}
-    {%- if execute and has_limit(model) -%}
+    {%- if execute and has_limit(model) and not own_schema() -%}
     delete from {{ source('raw', 'cold_days') }}
     where table_name = '{{ full_table_name(model) }}' and {{ date_in_days('event_date', model_days()) }}
     {%- endif -%}

@@ -39,13 +39,13 @@
 {%- endmacro %}
 
 {% macro forget_build_mark() -%}
-    {%- if execute -%}
+    {%- if execute and not own_schema() -%}
         delete from {{ source('raw', 'build_marks') }} where mark = '{{ this.schema }}.{{ this.identifier }}'
     {%- endif -%}
 {%- endmacro %}
 
 {% macro record_build_mark() -%}
-    {%- if execute -%}
+    {%- if execute and not own_schema() -%}
         insert into {{ source('raw', 'build_marks') }} (mark, load_seq)
         select '{{ this.schema }}.{{ this.identifier }}', newest.load_seq
         from ({{ newest_load_sql() }}) as newest
@@ -57,7 +57,7 @@
    built whole, because it is new, somebody asked, or a redaction took rows out
    of raw since, of which nothing is left that could say whose they were. #}
 {% macro loads_to_take_in() -%}
-    {%- if not execute or not is_incremental() or var('dirty_days') is none -%}
+    {%- if not execute or not is_incremental() or var('dirty_days') is none or own_schema() -%}
         {{ return(none) }}
     {%- endif -%}
     {%- set found = run_query(

@@ -2,7 +2,7 @@
     materialized='incremental',
     incremental_strategy='replace_days',
     on_schema_change='fail',
-    cluster_by=['event_date', 'pet_id'],
+    cluster_by=['event_date', 'pet_id', 'event_ts'],
     tags=['daily'],
     meta={'daily': true, 'inputs': ['device_contexts'], 'window_days': 1},
     post_hook=['{{ forget_applied_inputs() }}', '{{ record_applied_inputs() }}']

@@ -5,13 +5,16 @@ import dagster as dg
 from petwellness_orchestration import names
 from petwellness_orchestration.defs.landing.partitions import ARRIVAL_DAYS
 from petwellness_orchestration.defs.warehouse.partitions import ALL_TAGS, DIRTY_TAGS, EVENT_DAYS
-from petwellness_orchestration.settings import OperationsSettings, load_settings
+from petwellness_orchestration.embedded_only import present
+from petwellness_orchestration.settings import load_settings
 
-_OPERATIONS = OperationsSettings()
+_SETTINGS = load_settings()
 _SCHEDULE_STATUS = (
-    dg.DefaultScheduleStatus.RUNNING if _OPERATIONS.automation else dg.DefaultScheduleStatus.STOPPED
+    dg.DefaultScheduleStatus.RUNNING if _SETTINGS.has_automation else dg.DefaultScheduleStatus.STOPPED
 )
-_SENSOR_STATUS = dg.DefaultSensorStatus.RUNNING if _OPERATIONS.automation else dg.DefaultSensorStatus.STOPPED
+_SENSOR_STATUS = (
+    dg.DefaultSensorStatus.RUNNING if _SETTINGS.has_automation else dg.DefaultSensorStatus.STOPPED
+)
 
 # The default fleet's whole history takes under two minutes; five hours leave room
 # for a day of 50,000 collars, a retry and a person before 8 AM.
@@ -39,9 +42,12 @@ _COMPACTION_AND_CHECKS = _COMPACTION | dg.AssetSelection.checks_for_assets(names
 # Days leave the warehouse by their own job only.
 _RETENTION = dg.AssetSelection.groups("cold")
 
+# About the account, not about the data; on schedules of their own.
+_ACCOUNT = dg.AssetSelection.groups(names.ACCOUNT_GROUP)
+
 everything = dg.define_asset_job(
     "everything",
-    selection=dg.AssetSelection.all(include_sources=False) - _COMPACTION_AND_CHECKS - _RETENTION,
+    selection=dg.AssetSelection.all(include_sources=False) - _COMPACTION_AND_CHECKS - _RETENTION - _ACCOUNT,
     partitions_def=EVENT_DAYS,
     tags=DIRTY_TAGS,
     description="The whole graph once: land, load, build, check, train, score, publish. All dirty days in one run.",
@@ -51,7 +57,13 @@ refresh = dg.define_asset_job(
     "refresh",
     selection=dg.AssetSelection.groups("raw", "stg", "cur", "anl", "ml", "published")
     - dg.AssetSelection.assets(
-        names.VISIT_RISK_MODEL, names.VISIT_RISK_CHAMPION, names.VISIT_RISK_SCORES, names.PUBLISHED_SCORES
+        *present(
+            _SETTINGS,
+            names.VISIT_RISK_MODEL,
+            names.VISIT_RISK_CHAMPION,
+            names.VISIT_RISK_SCORES,
+            names.PUBLISHED_SCORES,
+        )
     ),
     partitions_def=EVENT_DAYS,
     tags=DIRTY_TAGS,
@@ -86,7 +98,9 @@ check_everything = dg.define_asset_job(
     "check_everything",
     # The gate is a part of training; compaction proves a day when it is written.
     selection=dg.AssetSelection.all_asset_checks()
-    - dg.AssetSelection.checks_for_assets(names.VISIT_RISK_MODEL, names.TELEMETRY_COMPACTED),
+    - dg.AssetSelection.checks_for_assets(
+        *present(_SETTINGS, names.VISIT_RISK_MODEL, names.TELEMETRY_COMPACTED)
+    ),
     tags=ALL_TAGS,
     description="Every check over every day; nothing is built. Nightly checks look at the days that a build rebuilt.",
 )
@@ -106,7 +120,7 @@ def hourly_roll_up(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
 @dg.schedule(
     job=compact,
     cron_schedule=COMPACTION_CRON,
-    execution_timezone=_OPERATIONS.timezone,
+    execution_timezone=_SETTINGS.operations.timezone,
     default_status=_SCHEDULE_STATUS,
     description="Every night: closed arrival days that wait, because of late ranges or redactions, too.",
 )
@@ -129,7 +143,7 @@ def nightly_compaction(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequ
 @dg.schedule(
     job=retain,
     cron_schedule=RETENTION_CRON,
-    execution_timezone=_OPERATIONS.timezone,
+    execution_timezone=_SETTINGS.operations.timezone,
     default_status=_SCHEDULE_STATUS,
     description="Every night after the nightly run: days past their table's limit.",
 )
@@ -143,7 +157,7 @@ weekly_checks = dg.ScheduleDefinition(
     name="weekly_checks",
     job=check_everything,
     cron_schedule=WEEKLY_CHECKS_CRON,
-    execution_timezone=_OPERATIONS.timezone,
+    execution_timezone=_SETTINGS.operations.timezone,
     default_status=_SCHEDULE_STATUS,
     description="Every Sunday after the nightly runs: what a change by hand or a failing disk did to older days.",
 )
@@ -152,7 +166,7 @@ weekly_checks = dg.ScheduleDefinition(
 @dg.schedule(
     job=everything,
     cron_schedule=NIGHTLY_CRON,
-    execution_timezone=_OPERATIONS.timezone,
+    execution_timezone=_SETTINGS.operations.timezone,
     default_status=_SCHEDULE_STATUS,
     description="Every night, so that data is ready by 8 AM local time.",
 )

@@ -12,7 +12,7 @@ from petwellness_orchestration import names
 from petwellness_orchestration.defs.warehouse.dbt_run import DbtFailedError, DbtRun, output_folder, run_dbt
 from petwellness_orchestration.defs.warehouse.manifest import parsed_project, read_manifest
 from petwellness_orchestration.defs.warehouse.partitions import days_to_build
-from petwellness_orchestration.defs.warehouse.translator import WarehouseTranslator
+from petwellness_orchestration.defs.warehouse.translator import WarehouseTranslator, layer
 from petwellness_orchestration.observing import (
     TableCount,
     build_of,
@@ -59,7 +59,8 @@ def _build(context: dg.AssetExecutionContext, platform: PlatformResource) -> Ite
     started_at = utc_now()
     context.log.info(f"building {len(days)} event days: {_span(days)}")
     command = ["build", "--exclude-resource-type", "unit_test", *_selection(context)]
-    run = _run(context, settings, command, dbt_variables(days, as_of_ts, build_seq))
+    variables = dbt_variables(days, as_of_ts, context.run_id, build_seq)
+    run = _run(context, settings, command, variables)
     with platform.warehouse() as con:
         counts = count_tables(con, run, read_manifest(), {*days, *days_to_judge(as_of_ts)})
         build = build_of(
@@ -89,7 +90,7 @@ def _test(context: dg.AssetExecutionContext, platform: PlatformResource) -> Iter
         as_of_ts = duckdb_raw.data_time(con)
     tests = sorted(key.name for key in context.selected_asset_check_keys)
     context.log.info(f"testing every day: {len(tests)} tests")
-    run = _run(context, settings, ["test", "--select", *tests], dbt_variables(None, as_of_ts))
+    run = _run(context, settings, ["test", "--select", *tests], dbt_variables(None, as_of_ts, context.run_id))
     yield from _asset_events(context, run.events, {}, ())
     if not run.succeeded:
         raise _failed(run)
@@ -117,11 +118,12 @@ def _failed(run: DbtRun) -> DbtFailedError:
 
 
 def dbt_variables(
-    days: tuple[date, ...] | None, as_of_ts: datetime | None, build_seq: int = 0
+    days: tuple[date, ...] | None, as_of_ts: datetime | None, run_id: str, build_seq: int = 0
 ) -> dict[str, Any]:
     """dbt variables of one invocation: the event days it is about (None: all), the data's own present (None: no
-    data), and the build's number."""
+    data), the run that it is for, and the build's number."""
     return {
+        "run_id": run_id,
         "build_seq": build_seq,
         "dirty_days": None if days is None else [day.isoformat() for day in days],
         "as_of_ts": None if as_of_ts is None else f"{as_of_ts:%Y-%m-%d %H:%M:%S}",
@@ -181,7 +183,7 @@ def _span(days: tuple[date, ...]) -> str:
     deps=[
         TRANSLATOR.get_asset_key(props)
         for props in read_manifest()["nodes"].values()
-        if props["resource_type"] in ("model", "seed") and props["schema"] in ("cur", "anl", "ml")
+        if props["resource_type"] in ("model", "seed") and layer(props) in ("cur", "anl", "ml")
     ],
     group_name="published",
     kinds={"parquet", "duckdb"},

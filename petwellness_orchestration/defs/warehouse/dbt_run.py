@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ingestion.environments import LAYERS
 from petwellness_orchestration.settings import DBT_PROJECT_DIR, PlatformSettings
 
 RESULT_EVENTS = frozenset({"LogSeedResult", "LogModelResult", "LogSnapshotResult", "LogTestResult"})
@@ -88,9 +89,7 @@ def run_dbt(
 
     arguments = [
         *command,
-        "--project-dir", str(DBT_PROJECT_DIR),
-        "--profiles-dir", str(DBT_PROJECT_DIR),
-        "--target", target or settings.environment.dbt_target,
+        *project_arguments(settings, target),
         "--target-path", str(target_path),
         "--log-path", str(target_path),
         "--vars", json.dumps(dict(variables)),
@@ -107,21 +106,50 @@ def run_dbt(
     return run
 
 
+def profile_variables(settings: PlatformSettings) -> dict[str, str]:
+    """What dbt's profile (dbt_project/profiles.yml) reads of an environment: the warehouse's file, or as whom and
+    where in the account. Account, user and key are not among them: those are settings of their own."""
+    session = settings.dbt_session
+    if session is None:
+        return {
+            "PETWELLNESS_DUCKDB_PATH": str(settings.state.warehouse_path),
+            "PETWELLNESS_DBT_SCHEMA": LAYERS[0],
+        }
+    return {
+        "PETWELLNESS_SNOWFLAKE_DATABASE": session.database,
+        "PETWELLNESS_SNOWFLAKE_ROLE": session.role,
+        "PETWELLNESS_SNOWFLAKE_WAREHOUSE": session.warehouse,
+        "PETWELLNESS_SNOWFLAKE_TELEMETRY_WAREHOUSE": session.telemetry_warehouse,
+        "PETWELLNESS_DBT_SCHEMA": session.schema,
+    }
+
+
+def project_arguments(settings: PlatformSettings, target: str | None = None) -> list[str]:
+    """Which project, profile and target (the environment's unless given) a dbt command is about."""
+    return [
+        *("--project-dir", str(DBT_PROJECT_DIR)),
+        *("--profiles-dir", str(DBT_PROJECT_DIR)),
+        *("--target", target or settings.environment.dbt_target),
+    ]
+
+
 @contextmanager
 def dbt_environment(settings: PlatformSettings) -> Iterator[None]:
-    """Tell dbt's profile which warehouse file to use; close dbt's connections at the end."""
+    """Tell dbt's profile which warehouse it is; close dbt's connections at the end."""
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 
-    before = os.environ.get("PETWELLNESS_DUCKDB_PATH")
-    os.environ["PETWELLNESS_DUCKDB_PATH"] = str(settings.state.warehouse_path)
+    given = profile_variables(settings)
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
     try:
         yield
     finally:
         DuckDBConnectionManager.close_all_connections()
-        if before is None:
-            del os.environ["PETWELLNESS_DUCKDB_PATH"]
-        else:
-            os.environ["PETWELLNESS_DUCKDB_PATH"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _node_run(result: Any) -> NodeRun:

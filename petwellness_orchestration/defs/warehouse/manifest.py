@@ -11,9 +11,12 @@ from petwellness_orchestration.settings import DBT_PROJECT_DIR, load_settings
 
 
 def parsed_dir() -> Path:
-    """Where the project is parsed to, by dbt target. Not dbt's own target folder: linters and dbt by hand
-    parse into that for other targets, and a parsed project names the database of its target."""
-    return DBT_PROJECT_DIR / "target" / load_settings().environment.dbt_target
+    """Where the project is parsed to. Not dbt's own target folder: linters and dbt by hand parse into that for
+    other targets, and a parsed project names the database and the schemas of its target."""
+    settings = load_settings()
+    session = settings.dbt_session
+    folder = DBT_PROJECT_DIR / "target" / settings.environment.dbt_target
+    return folder if session is None else folder / session.database.lower() / session.schema
 
 
 def manifest_path() -> Path:

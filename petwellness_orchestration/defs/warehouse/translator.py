@@ -19,20 +19,25 @@ def is_daily(props: Mapping[str, Any]) -> bool:
     return DAILY_TAG in props.get("tags", [])
 
 
+def layer(props: Mapping[str, Any]) -> str:
+    """A node's layer (raw, stg, cur, anl, ml). Its schema, unless a developer's or a pull request's takes all."""
+    return props.get("config", {}).get("schema") or props["schema"]
+
+
 def table_name(props: Mapping[str, Any]) -> str:
-    """Name of a node's table: dbt's alias, since node names have to differ between schemas."""
-    return props.get("alias") or props["name"]
+    """Name of a node's table in its layer: dbt's alias, since node names have to differ between schemas."""
+    return (props.get("alias") or props["name"]).removeprefix(f"{layer(props)}_")
 
 
 class WarehouseTranslator(DagsterDbtTranslator):
-    """Keys are (schema, table), as analysts know them."""
+    """Keys are (layer, table), as analysts know them, whatever schema a build goes to."""
 
     def get_asset_spec(
         self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None
     ) -> dg.AssetSpec:
         """A model that reads raw also depends on the load ledger, whose blocking check vouches for raw."""
         spec = super().get_asset_spec(manifest, unique_id, project)
-        if self.get_resource_props(manifest, unique_id)["schema"] != "stg":
+        if layer(self.get_resource_props(manifest, unique_id)) != "stg":
             return spec
         return spec.replace_attributes(deps=[*spec.deps, names.LOAD_HISTORY])
 
@@ -49,13 +54,13 @@ class WarehouseTranslator(DagsterDbtTranslator):
         return spec._replace(description=description) if spec and description else spec
 
     def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
-        return dg.AssetKey([dbt_resource_props["schema"], table_name(dbt_resource_props)])
+        return dg.AssetKey([layer(dbt_resource_props), table_name(dbt_resource_props)])
 
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
-        return dbt_resource_props["schema"]
+        return layer(dbt_resource_props)
 
     def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> Sequence[str] | None:
-        return [names.CLINICAL_OWNER if dbt_resource_props["schema"] == "ml" else names.DATA_OWNER]
+        return [names.CLINICAL_OWNER if layer(dbt_resource_props) == "ml" else names.DATA_OWNER]
 
     def get_partitions_def(self, dbt_resource_props: Mapping[str, Any]) -> dg.PartitionsDefinition | None:
         return EVENT_DAYS if is_daily(dbt_resource_props) else None

@@ -8,9 +8,10 @@ parses that.
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable, Iterator
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,22 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
 from infrastructure.snowflake_emulator.local import LocalEmulator
 from ingestion.erasure.purge import purge
-from ingestion.lake.landing import Manifest, list_manifests, utc_now
-from ingestion.lake.redactions import Arrivals, Redaction, put_redaction
+from ingestion.lake.landing import Manifest, feed_schema, list_manifests, utc_now
 from ingestion.lake.store import S3Store
 from ingestion.loading import snowflake_raw
 from ingestion.loading.snowflake_connection import SnowflakeError, open_snowflake, run, transaction
 from ingestion.loading.snowflake_pipes import PAUSED, RUNNING, PipeBusyError
 from ingestion.loading.snowflake_raw import LoadRefusedError
+from ingestion.loading.snowflake_reconcile import account_findings
 from ingestion.settings import SnowflakeSettings
 
-from .stand_in import KEYS, START, DyingSession, Zone, landing_zone, lose
+from .stand_in import KEYS, DyingSession, Zone, landing_zone, lose, redact
 
 FEED = "telemetry_events"
 
@@ -222,21 +225,6 @@ def test_forgotten_ranges_come_again(zone: Zone) -> None:
 # Redactions.
 
 
-def redact(zone: Zone, device: str = "PW-1", owners: tuple[str, ...] = (), number: int = 1) -> None:
-    """Everything of a collar that was received in the first hours, and of these owners."""
-    at = datetime(2026, 6, 20) + timedelta(hours=number)
-    entry = Redaction(
-        redaction_id=f"r{number}",
-        kind="erasure",
-        reason="request",
-        requested_at=at,
-        deadline=at + timedelta(days=30),
-        arrivals=[Arrivals(device, START, START + timedelta(minutes=3, seconds=2))],
-        owner_ids=[*owners],
-    )
-    put_redaction(zone.store, entry)
-
-
 @pytest.mark.parametrize("by_pipe", [True, False])
 def test_redacted_rows_do_not_stay_whoever_brought_them(zone: Zone, by_pipe: bool) -> None:
     zone.land(5)
@@ -312,48 +300,63 @@ def as_text(table: pa.Table) -> pa.Table:
     )
 
 
-@pytest.mark.parametrize(
-    ("harm", "kind", "said"),
-    [
-        (lambda store, m: store.delete(m.source_file), "file gone", "5 rows"),
-        (lambda store, m: replace(store, m.source_file, b"nothing"), "file broken", "Parquet"),
-        (lambda store, m: overwritten(store, m, as_text), "file drifted", "'step_count' is string"),
-        (
-            lambda store, m: overwritten(store, m, lambda table: table.drop_columns(["device_id"])),
-            "file drifted",
-            "'device_id' is missing",
-        ),
-        (
-            lambda store, m: overwritten(store, m, lambda table: table.slice(0, 3)),
-            "file different",
-            "says 5 rows in [5, 10), it has 3",
-        ),
-    ],
-)
-def test_a_file_that_is_not_what_landed_is_named_and_the_others_are_loaded(
-    zone: Zone, harm: Callable[[S3Store, Manifest], None], kind: str, said: str
-) -> None:
+BAD_FILES: list[tuple[Callable[[S3Store, Manifest], None], str, str]] = [
+    (lambda store, m: store.delete(m.source_file), "file gone", "5 rows"),
+    (lambda store, m: replace(store, m.source_file, b"nothing"), "file broken", "Parquet"),
+    (lambda store, m: overwritten(store, m, as_text), "file drifted", "'step_count' is string"),
+    (
+        lambda store, m: overwritten(store, m, lambda table: table.drop_columns(["device_id"])),
+        "file drifted",
+        "'device_id' is missing",
+    ),
+    (
+        lambda store, m: overwritten(store, m, lambda table: table.slice(0, 3)),
+        "file different",
+        "says 5 rows in [25, 30), it has 3",
+    ),
+]
+
+
+def test_files_that_are_not_what_landed_are_named_and_the_others_are_loaded(zone: Zone) -> None:
     zone.land(5)
-    bad = zone.land(5)
+    bad = [zone.land(5) for _ in BAD_FILES]
     zone.land(5)
     zone.land_owners("day-1", ["o1"])
     lose(zone.pipes)
-    landed = zone.store.get(bad.source_file)
-    harm(zone.store, bad)
+    landed = {m.source_file: zone.store.get(m.source_file) for m in bad}
+    for manifest, (harm, _, _) in zip(bad, BAD_FILES, strict=True):
+        harm(zone.store, manifest)
     with pytest.raises(LoadRefusedError) as raised:
         zone.load()
-    [gap] = raised.value.gaps
-    assert (gap.kind.name, gap.where) == (kind, bad.source_file)
-    assert said in gap.detail
-    assert bad.source_file in str(raised.value)
-    assert gap.kind.fix in str(raised.value)
+    gaps = {gap.where: gap for gap in raised.value.gaps}
+    assert len(raised.value.gaps) == len(gaps) == len(BAD_FILES)
+    for manifest, (_, kind, said) in zip(bad, BAD_FILES, strict=True):
+        gap = gaps[manifest.source_file]
+        assert (gap.kind.name, said in gap.detail) == (kind, True), gap
+        assert manifest.source_file in str(raised.value)
+        assert gap.kind.fix in str(raised.value)
     assert counts(raised.value.report) == (0, 3, 0, 0)
     assert zone.pipes.state_of(FEED) == RUNNING
-    zone.store.delete(bad.source_file)
-    zone.store.put_new(bad.source_file, landed)
+    for key, data in landed.items():
+        zone.store.delete(key)
+        zone.store.put_new(key, data)
     lose(zone.pipes)
-    assert counts(zone.load()) == (0, 1, 0, 0)
+    assert counts(zone.load()) == (0, len(BAD_FILES), 0, 0)
     assert zone.content() == zone.embedded_content()
+
+
+@pytest.mark.parametrize(
+    ("harm", "kind"), [(BAD_FILES[0][0], "file gone"), (BAD_FILES[2][0], "file drifted")]
+)
+def test_one_bad_file_alone_is_named(
+    zone: Zone, harm: Callable[[S3Store, Manifest], None], kind: str
+) -> None:
+    bad = zone.land(5)
+    harm(zone.store, bad)
+    lose(zone.pipes)
+    with pytest.raises(LoadRefusedError) as raised:
+        zone.load()
+    assert [(gap.kind.name, gap.where) for gap in raised.value.gaps] == [(kind, bad.source_file)]
 
 
 def test_a_file_of_a_newer_release_is_refused_before_anything(zone: Zone) -> None:
@@ -429,3 +432,161 @@ def test_a_range_that_another_load_entered_meanwhile_is_left_out(zone: Zone) -> 
 def stale_counts(counted: Callable[..., Any]) -> Callable[..., Any]:
     """What raw held before the other load."""
     return lambda con, feed, manifests, table=None: counted(con, feed, manifests, table) if table else {}
+
+
+# A law: whatever pipes, loads and deaths do in whatever order, raw ends up as the embedded loader has it.
+
+STEPS = st.one_of(
+    st.tuples(st.just("land"), st.integers(0, 4)),
+    st.tuples(st.just("extract"), st.integers(1, 3)),
+    st.tuples(st.just("deliver"), st.integers(1, 3)),
+    st.tuples(st.just("lose"), st.just(0)),
+    st.tuples(st.just("notify again"), st.integers(0, 5)),
+    st.tuples(st.just("recreate"), st.just(0)),
+    st.tuples(st.just("redact"), st.integers(0, 1)),
+    st.tuples(st.just("load"), st.just(0)),
+    st.tuples(st.just("die"), st.integers(1, 25)),
+)
+
+
+@settings(
+    max_examples=6,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(steps=st.lists(STEPS, min_size=6, max_size=14))
+def test_any_interleaving_ends_with_each_row_once(
+    s3_endpoint: str,
+    sign_in_to: Callable[[str], SnowflakeSettings],
+    tmp_path: Path,
+    steps: list[tuple[str, int]],
+) -> None:
+    with landing_zone(s3_endpoint, tmp_path, sign_in_to) as zone:
+        for number, (step, argument) in enumerate(steps):
+            take(zone, step, argument, number)
+        zone.load()
+        assert zone.content() == zone.embedded_content()
+        assert counts(zone.load()) == (0, 0, 0, 0)
+        assert {*zone.pipes.states.values()} <= {RUNNING}
+
+
+def take(zone: Zone, step: str, argument: int, number: int) -> None:
+    landed = list_manifests(zone.store)
+    if step == "land":
+        zone.land(argument, device=f"PW-{argument % 2}")
+    elif step == "extract":
+        zone.land_owners(f"day-{number}", [f"o{n}" for n in range(argument)])
+    elif step == "deliver":
+        zone.deliver(count=argument)
+        zone.deliver("owners", argument)
+    elif step == "lose":
+        lose(zone.pipes)
+    elif step == "notify again" and landed:
+        zone.pipes.notify(landed[argument % len(landed)].source_file)
+    elif step == "recreate":
+        zone.pipes.recreate(FEED, utc_now())
+    elif step == "redact":
+        redact(zone, device=f"PW-{argument}", owners=(f"o{argument}",), number=number)
+    elif step == "load":
+        zone.load()
+    elif step == "die":
+        with open_snowflake(zone.settings, {}) as con, contextlib.suppress(KeyboardInterrupt):
+            dying: Any = DyingSession(con, left=argument)
+            snowflake_raw.load_pending(dying, zone.store, landed, zone.pipes)
+
+
+# Reconciliation.
+
+
+def findings(zone: Zone, **options: Any) -> Any:
+    return account_findings(zone.con, zone.store, zone.pipes, utc_now(), **{"grace_s": 0, **options})
+
+
+def kinds(found: Any) -> dict[str, str]:
+    return {gap.kind.name: gap.where for gap in found.gaps}
+
+
+def test_what_agrees_has_no_findings(zone: Zone) -> None:
+    zone.land(5)
+    zone.land(4, rejected=1)
+    zone.land_owners("day-1", ["o1"])
+    redact(zone)
+    zone.deliver()
+    zone.load()
+    quiet(zone)
+    found = findings(zone)
+    assert (found.gaps, found.passed, found.ranges) == ((), True, 3)
+
+
+def quiet(zone: Zone) -> None:
+    """Pipes that have heard of everything, however old these files claim to be."""
+    zone.pipes.heard_at = utc_now()
+
+
+def test_each_disagreement_is_named_with_its_fix(zone: Zone) -> None:
+    again, short = zone.land(5), zone.land(5)
+    lose(zone.pipes)
+    zone.load()
+    quiet(zone)
+    # Twice, in part, missing, gone, brought and not adopted, of nobody.
+    zone.pipes.recreate(FEED, utc_now())
+    zone.pipes.notify(again.source_file)
+    zone.deliver()
+    run(zone.con, f"delete from raw.{FEED} where kafka_offset = {short.start}")
+    zone.land(5)
+    lose(zone.pipes)
+    gone = zone.land(5)
+    lose(zone.pipes)
+    zone.store.delete(gone.source_file)
+    zone.land(5)
+    zone.deliver()
+    columns = ", ".join(name for name in feed_schema(FEED).names if name not in ("stream_id", "source_file"))
+    run(
+        zone.con,
+        f"insert into raw.{FEED} (stream_id, source_file, {columns})"
+        f" select 'nobody', 'nowhere', {columns} from raw.{FEED} limit 1",
+    )
+    found = findings(zone)
+    named = kinds(found)
+    assert {*named} == {
+        "loaded twice",
+        "rows differ",
+        "not loaded",
+        "file gone",
+        "not adopted",
+        "unknown rows",
+        "pipe recreated",
+    }
+    assert named["file gone"] == gone.source_file
+    assert [m.range_key for m in found.to_reload] == [short.range_key]
+    assert not found.passed
+    assert all(gap.kind.fix for gap in found.gaps)
+    # A reload and a load put right what can be.
+    snowflake_raw.forget_ranges(zone.con, found.to_reload)
+    with pytest.raises(LoadRefusedError):
+        zone.load()
+    run(zone.con, f"delete from raw.{FEED} where stream_id = 'nobody'")
+    assert {*kinds(findings(zone))} == {"not loaded", "file gone"}
+
+
+def test_what_is_on_its_way_is_no_finding(zone: Zone) -> None:
+    zone.land(5, claimed_at=utc_now())
+    zone.deliver()
+    quiet(zone)
+    found = findings(zone, grace_s=600)
+    assert (found.gaps, found.pending) == ((), 1)
+
+
+def test_pipes_that_do_not_bring_files_are_named(zone: Zone) -> None:
+    bad = zone.land(5)
+    zone.pipes.receive()
+    overwritten(zone.store, bad, as_text)
+    zone.deliver()
+    zone.pipes.states[FEED] = "STOPPED_STAGE_DROPPED"
+    with pytest.raises(LoadRefusedError):
+        zone.load()
+    named = kinds(findings(zone))
+    assert {*named} >= {"pipe stopped", "file skipped", "file drifted"}
+    assert "STOPPED_STAGE_DROPPED" in str(findings(zone))
+    # A pipe that Snowflake stopped is left as it is.
+    assert zone.pipes.calls == []

@@ -47,11 +47,12 @@ failed_nodes = _load_beside("dbt_results").failed_nodes
 
 
 class DbtProject:
-    """Runs dbt on one database file at a time, with a manifest parsed once."""
+    """Runs dbt on one database file at a time, with a manifest parsed once; `schema` as in the profile."""
 
-    def __init__(self, folder: Path, project: Path = DBT_PROJECT) -> None:
+    def __init__(self, folder: Path, project: Path = DBT_PROJECT, schema: str = "stg") -> None:
         self.folder = folder
         self.project = project
+        self.schema = schema
         self._manifest: Any = None
 
     def invoke(self, database: Path, *args: str, variables: Mapping[str, Any] | None = None) -> Any:
@@ -66,7 +67,11 @@ class DbtProject:
             *("--target", "embedded", "--quiet"),
         ]
         given = ["--vars", json.dumps(variables)] if variables else []
-        with environment(PETWELLNESS_DUCKDB_PATH=str(database), PETWELLNESS_DUCKDB_THREADS="1"):
+        with environment(
+            PETWELLNESS_DUCKDB_PATH=str(database),
+            PETWELLNESS_DUCKDB_THREADS="1",
+            PETWELLNESS_DBT_SCHEMA=self.schema,
+        ):
             try:
                 if self._manifest is None:
                     # Without variables, as the platform parses: which models one refers to depends on them.

@@ -13,11 +13,13 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SNAPSHOT = ROOT / "tests" / "pipeline" / "snapshots" / "asset_graph.json"
 
 RECORD_FEEDS = "one table per feed"
-# Read outside the settings classes: by tests, by dbt's profile, by the local Kafka.
+# Read outside the settings classes: by tests, by dbt's profile, by the local Kafka, by workflows.
 OTHER_VARIABLES = {
     "PETWELLNESS_REAL_DATA",
     "PETWELLNESS_SNOWFLAKE_ACCOUNT",
     "PETWELLNESS_KAFKA_JARS",
+    # A secret of the workflows, written to a file whose path is the setting.
+    "PETWELLNESS_SNOWFLAKE_PRIVATE_KEY",
 }
 
 

@@ -1,7 +1,6 @@
 """The Snowflake account as code: plans for an empty account, held against what they have to say. No account."""
 
 import re
-from collections import defaultdict
 
 import pytest
 
@@ -9,8 +8,6 @@ from infrastructure.snowflake.account import (
     ENVIRONMENTS,
     PREFIX,
     Environment,
-    ProductionRefusedError,
-    UnknownEnvironmentError,
     environment_named,
     example_account,
     load_account,
@@ -23,8 +20,10 @@ from infrastructure.snowflake.planning import (
     offline_plan,
     reviewed_text,
 )
+from infrastructure.snowflake.rights import READING, WRITING, reach, schemas_with
 from ingestion.contracts.feeds import FEEDS
 from ingestion.contracts.ledgers import LEDGERS
+from ingestion.environments import ProductionRefusedError, UnknownEnvironmentError
 from ingestion.lake.landing import feed_schema
 from ingestion.loading.snowflake_sql import FILE_FORMAT, LANDING_STAGE, STAGES
 
@@ -99,52 +98,24 @@ def test_stages_reach_what_the_loader_reads_and_nothing_else_of_the_lake(plan: l
     assert re.findall(rf'CREATE FILE FORMAT "[^"]+"\."RAW"\."{FILE_FORMAT.upper()}"', text)
 
 
-def reach(plan: list[str]) -> dict[str, set[tuple[str, str]]]:
-    """By business role: (privilege, schema) of tables it has, through every role it inherits."""
-    granted: dict[str, set[tuple[str, str]]] = defaultdict(set)
-    inherits: dict[str, set[str]] = defaultdict(set)
-    for statement in plan:
-        if found := re.match(r'GRANT ROLE "([^"]+)" TO ROLE "([^"]+)"', statement):
-            inherits[found[2]].add(found[1])
-        if found := re.match(
-            r'GRANT (\w+) ON FUTURE TABLES IN SCHEMA "[^"]+"\."([^"]+)" TO ROLE "([^"]+)"', statement
-        ):
-            granted[found[3]].add((found[1], found[2]))
-
-    def of(role: str) -> set[tuple[str, str]]:
-        return granted[role].union(*(of(below) for below in inherits[role]))
-
-    return {
-        re.sub(r"^[A-Z]+__|__B_ROLE$", "", role).lower(): of(role)
-        for role in [*inherits]
-        if role.endswith("__B_ROLE")
-    }
-
-
-def schemas_with(privileges: set[tuple[str, str]], *wanted: str) -> set[str]:
-    return {schema.lower() for privilege, schema in privileges if privilege in wanted}
-
-
 def test_roles_reach_what_they_are_for_and_nothing_else(plan: list[str]) -> None:
     roles = reach(plan)
-    readable = {role: schemas_with(privileges, "SELECT", "OWNERSHIP") for role, privileges in roles.items()}
-    written = {
-        role: schemas_with(privileges, "INSERT", "UPDATE", "DELETE", "OWNERSHIP")
-        for role, privileges in roles.items()
-    }
+    readable = {role: schemas_with(privileges, READING) for role, privileges in roles.items()}
+    written = {role: schemas_with(privileges, WRITING) for role, privileges in roles.items()}
     people = {role for role in roles if role.startswith("developer_")}
     assert {role: readable[role] for role in roles if role not in people} == {
         "ingestion": {"raw"},
-        "transformer": {"raw", "stg", "cur", "anl", "ml", "governance"},
+        "transformer": {"raw", "stg", "cur", "anl", "ml", "clinic", "governance"},
         "analytics": {"anl"},
-        "clinic_bi": set(),
+        # Nothing but views over tables with a row filter: tests/integration/warehouse/test_snowflake_sql.py.
+        "clinic_bi": {"clinic"},
         "ml": {"anl", "ml"},
         "operations": {"raw", "ops"},
-        "data_protection": {"raw", "stg", "cur", "governance"},
+        "data_protection": {"raw", "stg", "cur", "governance", "ops"},
     }
     assert {role: written[role] for role in roles if role not in people} == {
         "ingestion": {"raw"},
-        "transformer": {"stg", "cur", "anl", "ml"},
+        "transformer": {"stg", "cur", "anl", "ml", "clinic"},
         "analytics": set(),
         "clinic_bi": set(),
         # And the table of scores, by name.
@@ -171,13 +142,26 @@ def test_services_sign_in_with_keys_alone(plan: list[str]) -> None:
 
 def test_every_warehouse_stops_when_idle_and_ends_long_statements(plan: list[str]) -> None:
     warehouses = [statement for statement in plan if statement.startswith("CREATE WAREHOUSE")]
-    assert len(warehouses) == 4
+    assert len(warehouses) == 5
     for statement in warehouses:
         suspended_after_s = int(re.search(r"AUTO_SUSPEND = (\d+)", statement)[1])  # type: ignore[index]
         assert 60 <= suspended_after_s <= 600
         assert re.search(r"STATEMENT_TIMEOUT_IN_SECONDS = \d+", statement)
     limited = [one for one in plan if re.match(r"ALTER WAREHOUSE .* SET RESOURCE_MONITOR", one)]
-    assert len(limited) == 4
+    assert len(limited) == 5
+
+
+def test_schemas_are_made_by_dbt_in_ci_only(environment: Environment, plan: list[str]) -> None:
+    granted = [one for one in plan if re.match(r"GRANT CREATE SCHEMA ON DATABASE", one)]
+    if environment.name != "ci":
+        assert granted == []
+        return
+    role = "CI__PULL_REQUEST_SCHEMAS__T_ROLE"
+    assert granted == [f'GRANT CREATE SCHEMA ON DATABASE "CI__PETWELLNESS" TO ROLE "{role}"']
+    holders = [one for one in plan if one.startswith(f'GRANT ROLE "{role}" TO ROLE')]
+    assert [re.search(r'"([^"]+)"$', one)[1] for one in holders if "SNOWDDL_ADMIN" not in one] == [  # type: ignore[index]
+        "CI__TRANSFORMER__B_ROLE"
+    ]
 
 
 def test_an_unknown_environment_is_named_with_those_there_are() -> None:

@@ -1,4 +1,4 @@
-"""GitHub workflows: valid, pinned, without secrets, and calling commands that the Makefile has."""
+"""GitHub workflows: valid, pinned, secrets only for Snowflake, and calling commands that the Makefile has."""
 
 import re
 import sys
@@ -47,8 +47,80 @@ def test_jobs_read_the_repository_and_nothing_more_and_end_in_time(workflow: Pat
         assert set(job.get("permissions", {}).values()) <= {"read"}, name
 
 
-def test_the_embedded_jobs_need_no_secret(workflow: Path) -> None:
-    assert "secrets." not in workflow.read_text()
+def test_one_run_of_a_kind_at_a_time(workflow: Path) -> None:
+    assert yaml.safe_load(workflow.read_text())["concurrency"]["group"]
+
+
+def test_a_secret_is_for_a_job_on_snowflake_and_never_for_a_fork(workflow: Path) -> None:
+    """A job with a secret runs only where an account is configured, in a protected environment, and gives it to the
+    one step that writes the key down; another step sees its path."""
+    triggers = yaml.safe_load(workflow.read_text())[True]  # `on` is YAML 1.1's true
+    assert "pull_request_target" not in triggers
+    for name, job in jobs(workflow).items():
+        if "secrets." not in yaml.safe_dump(job):
+            assert "environment" not in job, name
+            continue
+        assert "vars.PETWELLNESS_SNOWFLAKE_ACCOUNT != ''" in job["if"], name
+        assert job["environment"] in ("ci", "production"), name
+        with_secret = [step for step in job["steps"] if "secrets." in yaml.safe_dump(step)]
+        assert [step["name"] for step in with_secret] == ["The key, for this job alone"], name
+        assert "secrets." not in yaml.safe_dump(job.get("env", {})), name
+        # What was written down is deleted, whatever comes of the job.
+        assert job["steps"][-1] == {
+            "if": "always()",
+            "run": 'rm -f "$PETWELLNESS_SNOWFLAKE_PRIVATE_KEY_PATH"',
+        }
+        if "pull_request" in triggers:
+            own = "github.event.pull_request.head.repo.full_name == github.repository"
+            assert own in job["if"] or "github.event_name == 'push'" in job["if"], name
+
+
+def test_a_pull_request_builds_into_its_own_schema_and_drops_it_in_any_case() -> None:
+    [workflow] = [path for path in WORKFLOWS if path.stem == "snowflake"]
+    job = jobs(workflow)["pull-request"]
+    assert job["env"]["PETWELLNESS_PULL_REQUEST"] == "${{ github.event.pull_request.number }}"
+    assert yaml.safe_load(workflow.read_text())["env"]["PETWELLNESS_ENVIRONMENT"] == "ci"
+    runs = [step.get("run", "") for step in job["steps"]]
+    drop = runs.index("make snowflake-drop DROP=yes")
+    assert drop > runs.index("make snowflake-slim")
+    assert job["steps"][drop]["if"] == "always()"
+
+
+def test_the_jobs_there_have_to_be_are_there() -> None:
+    assert {path.stem: {*jobs(path)} for path in WORKFLOWS} == {
+        "ci": {"lint", "test", "demo", "slim"},
+        "hourly": {"critical"},
+        "nightly": {"demo"},
+        "snowflake": {"layers", "pull-request"},
+        "weekly": {"full-refresh"},
+    }
+
+
+def test_the_settings_they_set_exist(workflow: Path) -> None:
+    from ingestion.settings import BrokerSettings, LakeSettings
+    from petwellness_orchestration.settings import OperationsSettings, SourceSettings
+
+    profile = (ROOT / "dbt_project" / "profiles.yml").read_text()
+    known = {
+        f"{one.model_config.get('env_prefix')}{name}".upper()
+        for one in (BrokerSettings, LakeSettings, OperationsSettings, SourceSettings)
+        for name in one.model_fields
+    } | {*re.findall(r"env_var\('(\w+)'", profile)}
+    # The key itself is a secret, its path the setting.
+    named = {*re.findall(r"PETWELLNESS_\w+", workflow.read_text())} - {"PETWELLNESS_SNOWFLAKE_PRIVATE_KEY"}
+    assert named - known == set()
+
+
+def test_the_commands_they_run_exist(workflow: Path) -> None:
+    from petwellness_orchestration.cli.app import app
+
+    commands = {one.callback.__name__ for one in app.registered_commands if one.callback}
+    used = {
+        word
+        for step in steps(workflow)
+        for word in re.findall(r"^\.venv/bin/petwellness (\w+)", step.get("run", ""), re.M)
+    }
+    assert used <= commands
 
 
 def test_what_they_make_is_in_the_makefile(workflow: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from petwellness_orchestration.settings import UnknownEnvironmentError, load_settings
+from petwellness_orchestration.settings import load_settings
 
 
 def test_defaults_are_the_embedded_platform_in_the_working_folder(
@@ -23,7 +23,7 @@ def test_defaults_are_the_embedded_platform_in_the_working_folder(
     assert settings.state.home == tmp_path / ".petwellness"
     assert settings.lake.resolved_url(settings.state.home) == str(tmp_path / ".petwellness" / "lake")
     assert settings.source.data is None
-    assert not settings.operations.automation
+    assert not settings.has_automation
     assert list(tmp_path.iterdir()) == []
 
 
@@ -34,12 +34,6 @@ def test_the_default_fleet_is_as_large_as_promised() -> None:
     assert source.fleet_clinics >= 6
     assert source.fleet_days >= 14
     assert source.fleet_collars * source.fleet_days * 1440 >= 2_400_000
-
-
-def test_an_unknown_environment_is_an_error_that_lists_the_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PETWELLNESS_ENVIRONMENT", "staging")
-    with pytest.raises(UnknownEnvironmentError, match=r"PETWELLNESS_ENVIRONMENT='staging'.*embedded"):
-        load_settings()
 
 
 @pytest.mark.parametrize(
@@ -153,10 +147,18 @@ def test_the_latest_ended_day_is_yesterday_in_utc(moment: datetime, day: str) ->
 def test_dbt_is_told_the_days_and_the_present() -> None:
     from petwellness_orchestration.defs.warehouse.assets import dbt_variables
 
-    assert dbt_variables((date(2026, 6, 1), date(2026, 6, 2)), datetime(2026, 6, 3, 4, 5, 6, 7), 8) == {
+    assert dbt_variables(
+        (date(2026, 6, 1), date(2026, 6, 2)), datetime(2026, 6, 3, 4, 5, 6, 7), "run", 8
+    ) == {
+        "run_id": "run",
         "build_seq": 8,
         "dirty_days": ["2026-06-01", "2026-06-02"],
         "as_of_ts": "2026-06-03 04:05:06",
     }
-    assert dbt_variables(None, None)["dirty_days"] is None
-    assert dbt_variables((), None, 1) == {"build_seq": 1, "dirty_days": [], "as_of_ts": None}
+    assert dbt_variables(None, None, "run")["dirty_days"] is None
+    assert dbt_variables((), None, "run", 1) == {
+        "run_id": "run",
+        "build_seq": 1,
+        "dirty_days": [],
+        "as_of_ts": None,
+    }

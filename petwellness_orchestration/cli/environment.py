@@ -1,0 +1,65 @@
+"""`petwellness environment` and `petwellness dbt`: which environment this is, and dbt in it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from petwellness_orchestration.settings import PlatformSettings, load_settings
+
+# What dbt signs in with (dbt_project/profiles.yml): named here, never shown.
+SIGN_IN = (
+    "PETWELLNESS_SNOWFLAKE_ACCOUNT",
+    "PETWELLNESS_SNOWFLAKE_USER",
+    "PETWELLNESS_SNOWFLAKE_PRIVATE_KEY_PATH",
+)
+
+
+def show_environment() -> int:
+    """Print the chosen environment and where its parts are."""
+    for name, value in described(load_settings()).items():
+        print(f"{name:<12} {value}")
+    return 0
+
+
+def described(settings: PlatformSettings) -> dict[str, str]:
+    """The environment in words, without a secret: of what signs in only whether it is set, of addresses no
+    user or password."""
+    chosen = settings.environment
+    session = settings.dbt_session
+    if session is None:
+        place = {"warehouse": f"duckdb, {settings.state.warehouse_path}"}
+    else:
+        missing = [name for name in SIGN_IN if not os.environ.get(name)]
+        place = {
+            "warehouse": f"snowflake, database {session.database}",
+            "dbt": f"schema {session.schema}, role {session.role}, warehouse {session.warehouse}",
+            "sign-in": f"not set: {', '.join(missing)}" if missing else "set",
+        }
+    asked = settings.operations.automation is not None
+    return {
+        "environment": f"{chosen.name}{' (production)' if chosen.is_production else ''}",
+        **place,
+        "dbt target": chosen.dbt_target,
+        "lake": settings.lake.resolved_url(settings.state.home),
+        "broker": settings.broker.bootstrap_servers or "embedded",
+        "records": str(settings.source.data or "simulated fleet"),
+        "state": str(settings.state.home),
+        "runs in": "PostgreSQL" if settings.operations.dagster_postgres_url else "SQLite",
+        "automation": f"{'on' if settings.has_automation else 'off'}{' (PETWELLNESS_AUTOMATION)' if asked else ''}",
+    }
+
+
+def become_dbt(arguments: list[str]) -> NoReturn:
+    """Be dbt from now on, on the environment's project, target and schema."""
+    from petwellness_orchestration.defs.warehouse.dbt_run import profile_variables, project_arguments
+
+    settings = load_settings()
+    program = str(Path(sys.executable).with_name("dbt"))
+    os.execve(  # noqa: S606
+        program,
+        [program, *arguments, *project_arguments(settings)],
+        {**os.environ, **profile_variables(settings)},
+    )

@@ -1,0 +1,146 @@
+"""The code location of every environment: loads without a connection, has what its warehouse can do, starts by itself
+in production only."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingestion.environments import ENVIRONMENTS, EnvironmentName, WarehouseKind
+
+PRODUCTION = {
+    "PETWELLNESS_PRODUCTION": "yes",
+    "PETWELLNESS_LAKE_URL": "s3://lake/petwellness",
+    "PETWELLNESS_KAFKA_BOOTSTRAP_SERVERS": "kafka.invalid:9092",
+    "PETWELLNESS_DATA": "/nowhere",
+}
+
+LOADED = """
+import json, socket
+
+def refuse(*_, **__):
+    raise AssertionError("a connection was opened while the graph was loaded")
+
+socket.socket.connect = refuse
+import dagster as dg
+from petwellness_orchestration.definitions import definitions
+defs = definitions()
+dg.Definitions.validate_loadable(defs)
+repository = defs.get_repository_def()
+graph = defs.resolve_asset_graph()
+print(json.dumps({
+    "assets": {n.key.to_user_string(): sorted(n.kinds) for n in graph.asset_nodes if n.is_executable},
+    "checks": [f"{n.key.asset_key.to_user_string()}:{n.key.name}" for n in graph.asset_check_nodes],
+    "jobs": {
+        job.name: sorted(key.to_user_string() for key in job.asset_layer.selected_asset_keys)
+        for job in repository.get_all_jobs()
+        if not job.name.startswith("__")
+    },
+    "statuses": {
+        one.name: one.default_status.value for one in (*repository.schedule_defs, *repository.sensor_defs)
+    },
+}))
+"""
+
+
+@cache
+def loaded(name: str, **more: str) -> dict[str, Any]:
+    """The graph of an environment, by a process of its own: what is on follows from settings at import."""
+    settings = {"PETWELLNESS_ENVIRONMENT": name, **(PRODUCTION if name == "prod" else {}), **more}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", LOADED],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, **settings},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+# What an account has beside the embedded graph: costs and access audit.
+ACCOUNT_ASSETS = {"operations/costs", "ops/access_audit"}
+ACCOUNT_JOBS = {"report_costs": ["operations/costs"], "audit_access": ["ops/access_audit"]}
+ACCOUNT_SCHEDULES = {"hourly_costs", "nightly_access_audit"}
+
+
+def on_snowflake() -> list[str]:
+    return [one.name for one in ENVIRONMENTS.values() if one.warehouse is WarehouseKind.SNOWFLAKE]
+
+
+@pytest.mark.usefixtures("manifest")
+@pytest.mark.parametrize("name", [*EnvironmentName])
+def test_only_production_starts_by_itself(name: EnvironmentName) -> None:
+    statuses = loaded(name)["statuses"]
+    # None is left out by being absent.
+    embedded = loaded("embedded")["statuses"].keys()
+    expected = embedded - {"nightly_retention"} | ACCOUNT_SCHEDULES if name in on_snowflake() else embedded
+    assert statuses.keys() == expected
+    assert set(statuses.values()) == {"RUNNING" if name == "prod" else "STOPPED"}
+
+
+@pytest.mark.usefixtures("manifest")
+def test_it_starts_where_somebody_asks_and_stops_in_production_where_somebody_says_so() -> None:
+    assert set(loaded("embedded", PETWELLNESS_AUTOMATION="true")["statuses"].values()) == {"RUNNING"}
+    assert set(loaded("prod", PETWELLNESS_AUTOMATION="false")["statuses"].values()) == {"STOPPED"}
+
+
+@pytest.mark.parametrize("name", on_snowflake())
+def test_the_graph_on_snowflake_is_the_embedded_one_without_what_opens_duckdb_and_the_account(
+    name: str,
+) -> None:
+    found = loaded(name)
+    whole = loaded("embedded")
+    absent = {
+        "raw/lake_files",
+        *("ml/visit_risk_model", "ml/visit_risk_champion", "anl/visit_risk_scores"),
+        *(key for key in whole["assets"] if key.startswith(("published/", "cold/"))),
+    }
+    assert not ACCOUNT_ASSETS & whole["assets"].keys()
+    assert found["assets"].keys() == whole["assets"].keys() - absent | ACCOUNT_ASSETS
+    assert not [key for key, kinds in found["assets"].items() if "duckdb" in kinds]
+    assert "snowflake" in found["assets"]["raw/telemetry_events"]
+    assert "snowflake" in found["assets"]["cur/pets"]
+    # Every dbt test is there, and no check that queries DuckDB.
+    queries_duckdb = {
+        *("anl/clinic_daily_heartbeat:clinic_heartbeat", "anl/device_daily_heartbeat:device_heartbeat"),
+        *("anl/daily_activity:values_in_range", "anl/documents_to_review:reviews_keep_up"),
+        *("anl/telemetry_events:layers_add_up", "anl/wellness_alerts:no_critical_alert_is_open"),
+    }
+    gone = {check for check in whole["checks"] if check.split(":")[0] in absent}
+    assert {*found["checks"]} == {*whole["checks"]} - gone - queries_duckdb
+
+
+@pytest.mark.parametrize("name", on_snowflake())
+def test_jobs_on_snowflake_run_what_is_there(name: str) -> None:
+    found = loaded(name)
+    whole = loaded("embedded")
+    assert found["jobs"].keys() == whole["jobs"].keys() - {"retain"} | ACCOUNT_JOBS.keys()
+    for job, assets in found["jobs"].items():
+        expected = ACCOUNT_JOBS.get(job) or {*whole["jobs"].get(job, [])} & found["assets"].keys()
+        assert {*assets} == {*expected}, job
+
+
+def test_a_developers_schema_changes_no_key_of_the_graph() -> None:
+    assert loaded("dev", PETWELLNESS_DEVELOPER="anna") == loaded("dev")
+
+
+def test_what_opens_duckdb_says_so_on_snowflake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from ingestion.environments import NotOnThisWarehouseError
+    from petwellness_orchestration.resources import PlatformResource
+
+    monkeypatch.setenv("PETWELLNESS_ENVIRONMENT", "dev")
+    monkeypatch.setenv("PETWELLNESS_HOME", str(tmp_path))
+    with (
+        pytest.raises(NotOnThisWarehouseError, match=r"'dev' is snowflake"),
+        PlatformResource().warehouse(),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
