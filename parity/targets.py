@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 DBT_PROJECT = Path(__file__).resolve().parents[1] / "dbt_project"
 SCHEMAS = ("raw", "stg", "cur", "anl", "ml")
 SALT = "salt of the parity run"
+RUN_ID = "parity"
 # What dbt says of a node that did what it should; `no-op` is an exposure's.
 FINE = frozenset({"success", "pass", "skipped", "no-op"})
 
@@ -77,9 +78,12 @@ def load_and_build(target: Target, with_tests: bool, say: Say) -> Built:
     return Built(variables, nodes, loaded - began, time.monotonic() - loaded)
 
 
-def build_variables(days: Sequence[date], as_of_ts: datetime | None, build_seq: int) -> dict[str, Any]:
+def build_variables(
+    days: Sequence[date], as_of_ts: datetime | None, run_id: str, build_seq: int = 0
+) -> dict[str, Any]:
     """The variables of a build, as the platform passes them."""
     return {
+        "run_id": run_id,
         "build_seq": build_seq,
         "dirty_days": [day.isoformat() for day in days],
         "as_of_ts": None if as_of_ts is None else f"{as_of_ts:%Y-%m-%d %H:%M:%S}",
@@ -172,7 +176,7 @@ class Embedded:
             put_salt(con, SALT)
             duckdb_raw.load_pending(con, self.store, list_manifests(self.store))
             days = duckdb_raw.dirty_days(con, duckdb_raw.build_mark(con, WAREHOUSE_MARK))
-            return build_variables(days, duckdb_raw.data_time(con), begin_build(con))
+            return build_variables(days, duckdb_raw.data_time(con), RUN_ID, begin_build(con))
 
     def build(self, variables: Mapping[str, Any], with_tests: bool, say: Say) -> int:
         from dbt.adapters.duckdb.connections import DuckDBConnectionManager
@@ -279,7 +283,7 @@ class Emulated:
 
         with environment(self._variables):
             settings = SnowflakeSettings()
-        with open_snowflake(settings, {"run": "parity"}) as con:
+        with open_snowflake(settings, {"run": RUN_ID}) as con:
             yield con
 
     def load(self) -> dict[str, Any]:
@@ -288,7 +292,7 @@ class Emulated:
         with self._session() as con:
             snowflake_raw.load_pending(con, self.store, list_manifests(self.store), NoPipes())
             days = snowflake_raw.dirty_days(con, snowflake_raw.build_mark(con, WAREHOUSE_MARK))
-            return build_variables(days, snowflake_raw.data_time(con), 0)
+            return build_variables(days, snowflake_raw.data_time(con), RUN_ID)
 
     def build(self, variables: Mapping[str, Any], with_tests: bool, say: Say) -> int:
         from ingestion.loading import snowflake_raw

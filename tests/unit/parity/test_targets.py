@@ -10,5 +10,5 @@ def test_a_parity_run_passes_the_variables_that_the_platform_passes():
 
     days = (date(2026, 6, 1), date(2026, 6, 3))
     for moment in (datetime(2026, 6, 4, 12, 30, 15, 123_456), None):
-        assert build_variables(days, moment, 3) == dbt_variables(days, moment, 3)
-    assert build_variables((), None, 0) == dbt_variables((), None)
+        assert build_variables(days, moment, "run", 3) == dbt_variables(days, moment, "run", 3)
+    assert build_variables((), None, "run") == dbt_variables((), None, "run")
