@@ -35,19 +35,31 @@ def account_names(settings: PlatformSettings) -> SnowflakeNames:
 
 
 @contextmanager
-def operations_session(settings: PlatformSettings, asset: str, run: str) -> Iterator[SnowflakeConnection]:
-    """A session with the rights of operations. Raises NotOnThisWarehouseError and what `open_snowflake` raises."""
+def account_session(
+    settings: PlatformSettings, role: str, warehouse: str, asset: str, run: str
+) -> Iterator[SnowflakeConnection]:
+    """A session in the environment's database, with a role and a warehouse as the configuration calls them.
+
+    Raises NotOnThisWarehouseError and what `open_snowflake` raises.
+    """
     from ingestion.loading.snowflake_connection import open_snowflake
     from ingestion.settings import SnowflakeSettings
 
     names = account_names(settings)
-    as_operations = {
+    in_environment = {
         "database": names.database,
-        "role": names.role(ROLE),
-        "warehouse": names.warehouse(WAREHOUSE),
+        "role": names.role(role),
+        "warehouse": names.warehouse(warehouse),
     }
-    signing_in = SnowflakeSettings().model_copy(update=as_operations)
+    signing_in = SnowflakeSettings().model_copy(update=in_environment)
     with open_snowflake(signing_in, {"app": "petwellness", "asset": asset, "run": run}) as con:
+        yield con
+
+
+@contextmanager
+def operations_session(settings: PlatformSettings, asset: str, run: str) -> Iterator[SnowflakeConnection]:
+    """A session with the rights of operations. Raises NotOnThisWarehouseError and what `open_snowflake` raises."""
+    with account_session(settings, ROLE, WAREHOUSE, asset, run) as con:
         yield con
 
 
@@ -82,16 +94,19 @@ def budget_verdicts(settings: PlatformSettings, report: CostReport) -> list[Budg
 
 
 def personal_columns(manifest: Mapping[str, Any]) -> dict[str, set[str]]:
-    """By `schema.table`: columns tagged as personal in dbt's YAML, and those of raw that they were made of."""
+    """By `schema.table` of the layers: columns tagged as personal in dbt's YAML, and those of raw that they were made
+    of."""
+    from petwellness_orchestration.defs.warehouse.translator import layer, table_name
+
     found: dict[str, set[str]] = {}
     for props in manifest["nodes"].values():
         if props["resource_type"] != "model":
             continue
         columns = {name for name, column in props["columns"].items() if is_pii(column)}
         if columns:
-            found[f"{props['schema']}.{props['alias']}"] = columns
-            if props["schema"] == "stg":
-                found[f"raw.{props['alias']}"] = {*columns, PAYLOAD}
+            found[f"{layer(props)}.{table_name(props)}"] = columns
+            if layer(props) == "stg":
+                found[f"raw.{table_name(props)}"] = {*columns, PAYLOAD}
     return found
 
 

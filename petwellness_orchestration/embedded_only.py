@@ -15,7 +15,14 @@ from petwellness_orchestration.settings import PlatformSettings
 
 # By name of the definition. Their pool stays: on Snowflake, too, loads and builds never run at once.
 ON_BOTH = frozenset(
-    {"landing__redactions", "raw_loads", "raw__load_history_lake_and_raw_reconcile", "warehouse"}
+    {
+        "landing__redactions",
+        "raw_loads",
+        "raw__load_history_lake_and_raw_reconcile",
+        "raw__load_history_pipes_run",
+        "operations__reconciliation",
+        "warehouse",
+    }
 )
 
 # Opens no warehouse itself, and stands between two that do.

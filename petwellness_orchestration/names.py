@@ -13,8 +13,11 @@ CLINICAL_OWNER = "team:clinical-data-science"
 
 # Every asset is in one of these, which tests hold the graph and the freshness map to.
 GROUPS = ("source", "landing", "raw", "stg", "cur", "anl", "ml", "published", "cold", "account")
-# Costs and access audit, where there is a Snowflake account.
+# Costs, access audit and reconciliation, where there is a Snowflake account.
 ACCOUNT_GROUP = "account"
+
+# What a load on Snowflake says of ranges that it left to their pipes.
+RANGES_WAITING = "ranges_waiting"
 
 COLLAR_EVENTS = dg.AssetKey(["source", "collar_events"])
 CLINIC_RECORDS = dg.AssetKey(["source", "clinic_records"])
@@ -30,6 +33,7 @@ VISIT_RISK_CHAMPION = dg.AssetKey(["ml", "visit_risk_champion"])
 VISIT_RISK_SCORES = dg.AssetKey(["anl", "visit_risk_scores"])
 PUBLISHED_TABLES = dg.AssetKey(["published", "warehouse_tables"])
 COSTS = dg.AssetKey(["operations", "costs"])
+RECONCILIATION = dg.AssetKey(["operations", "reconciliation"])
 ACCESS_AUDIT = dg.AssetKey(["ops", "access_audit"])
 PUBLISHED_SCORES = dg.AssetKey(["published", "visit_risk_scores"])
 

@@ -17,7 +17,14 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from ingestion.account_usage.questions import MeteredDay, StatementCosts, StatementRuns, TableStorage, Usage
+from ingestion.account_usage.questions import (
+    MeteredDay,
+    ServiceDay,
+    StatementCosts,
+    StatementRuns,
+    TableStorage,
+    Usage,
+)
 
 # Decimal, as storage is billed.
 BYTES_PER_TERABYTE = 10**12
@@ -32,11 +39,13 @@ class CostKind(StrEnum):
     IDLE = "idle"
     # Compiling, metadata, signing in. Snowflake bills what exceeds a tenth of a day's compute.
     CLOUD_SERVICES = "cloud services"
+    # Snowpipe and automatic clustering, which no warehouse runs.
+    SERVERLESS = "serverless"
 
 
 @dataclass(frozen=True)
 class CostLine:
-    """Credits of one kind on one warehouse and day. `asset` is a Dagster key such as anl/pets, `node` dbt's id, both
+    """Credits of one kind on one warehouse (of a serverless one: the service, in brackets) and day. `asset` is a Dagster key such as anl/pets, `node` dbt's id, both
     None for statements without such a tag; `user` is a service or `questions.PEOPLE`, None but for statements."""
 
     day: date
@@ -109,15 +118,18 @@ def cost_report(environment: str, usage: Usage, prices: Prices) -> CostReport:
         usage.first_day,
         usage.last_day,
         prices,
-        tuple(attribute(usage.metered, usage.costs, usage.runs)),
+        tuple(attribute(usage.metered, usage.costs, usage.runs, usage.services)),
         usage.storage,
     )
 
 
 def attribute(
-    metered: Iterable[MeteredDay], costs: Iterable[StatementCosts], runs: Iterable[StatementRuns]
+    metered: Iterable[MeteredDay],
+    costs: Iterable[StatementCosts],
+    runs: Iterable[StatementRuns],
+    services: Iterable[ServiceDay] = (),
 ) -> list[CostLine]:
-    """Lines whose credits add up, by warehouse and day and so altogether, to what was metered.
+    """Lines whose credits add up, by warehouse or service and day and so altogether, to what was metered.
 
     The line of idle credits is the rest. It can be below zero by as much as statements that ran over midnight used
     on the other day, or while a day is not metered yet: it is shown as it is.
@@ -141,15 +153,18 @@ def attribute(
             )
         )
     compute: defaultdict[tuple[date, str], Decimal] = defaultdict(Decimal)
-    services: defaultdict[tuple[date, str], Decimal] = defaultdict(Decimal)
+    cloud: defaultdict[tuple[date, str], Decimal] = defaultdict(Decimal)
     for one in metered:
         compute[one.day, one.warehouse] += one.compute
-        services[one.day, one.warehouse] += one.cloud_services
+        cloud[one.day, one.warehouse] += one.cloud_services
     for day, warehouse in sorted({*compute, *attributed}):
         rest = compute[day, warehouse] - attributed[day, warehouse]
         lines.append(CostLine(day, warehouse, CostKind.IDLE, rest))
-        lines.append(CostLine(day, warehouse, CostKind.CLOUD_SERVICES, services[day, warehouse]))
-    return lines
+        lines.append(CostLine(day, warehouse, CostKind.CLOUD_SERVICES, cloud[day, warehouse]))
+    return lines + [
+        CostLine(one.day, f"({one.service})", CostKind.SERVERLESS, one.credits, asset=one.asset)
+        for one in services
+    ]
 
 
 def read_tag(tag: str) -> tuple[str | None, str | None]:
@@ -187,14 +202,14 @@ def totals(lines: Iterable[CostLine], name: Callable[[CostLine], str]) -> list[T
 
 def asset_name(line: CostLine) -> str:
     """The asset, and in brackets what has none: who ran it, or what the warehouse did."""
-    if line.kind is not CostKind.STATEMENTS:
+    if line.kind in (CostKind.IDLE, CostKind.CLOUD_SERVICES):
         return f"({line.kind})"
     return line.asset or f"({line.user})"
 
 
 def node_name(line: CostLine) -> str:
     """dbt's node, and in brackets what has none."""
-    return line.node or asset_name(line)
+    return line.node or (line.warehouse if line.kind is CostKind.SERVERLESS else asset_name(line))
 
 
 def warehouse_name(line: CostLine) -> str:

@@ -63,6 +63,16 @@ class StatementRuns:
 
 
 @dataclass(frozen=True)
+class ServiceDay:
+    """Credits that Snowflake's own machines used for an asset on a day: `snowpipe` or `automatic clustering`."""
+
+    day: date
+    service: str
+    asset: str
+    credits: Decimal
+
+
+@dataclass(frozen=True)
 class TableStorage:
     """Bytes that a table occupies now, those kept for time travel, fail-safe and clones apart."""
 
@@ -81,6 +91,7 @@ class Usage:
     metered: tuple[MeteredDay, ...]
     costs: tuple[StatementCosts, ...]
     runs: tuple[StatementRuns, ...]
+    services: tuple[ServiceDay, ...]
     storage: tuple[TableStorage, ...]
 
 
@@ -102,6 +113,10 @@ def read_usage(ask: Ask, names: SnowflakeNames, first_day: date, last_day: date)
             for day, warehouse, user, tag, statements, seconds, scanned in ask(
                 statement_runs_sql(names, first_day, last_day)
             )
+        ),
+        services=tuple(
+            ServiceDay(day, service, asset, _exact(credits))
+            for day, service, asset, credits in ask(services_sql(names, first_day, last_day))
         ),
         storage=tuple(
             TableStorage(schema, table, int(active), int(kept))
@@ -167,6 +182,35 @@ where
     and {between_days("start_time", first_day, last_day)}
 group by usage_date, warehouse_name, user_kind, tag
 order by usage_date, warehouse_name, user_kind, tag
+"""
+
+
+def services_sql(names: SnowflakeNames, first_day: date, last_day: date) -> str:
+    """Rows of `ServiceDay`. A pipe has the name of the table that it fills."""
+    return f"""
+select
+    {_day("start_time")} as usage_date,
+    'automatic clustering' as service,
+    lower(schema_name) || '/' || lower(table_name) as asset,
+    sum(credits_used) as credits
+from snowflake.account_usage.automatic_clustering_history
+where
+    database_name = '{names.database}'
+    and {between_days("start_time", first_day, last_day)}
+group by usage_date, asset
+union all
+select
+    {_day("usage.start_time")} as usage_date,
+    'snowpipe' as service,
+    lower(pipes.pipe_schema) || '/' || lower(pipes.pipe_name) as asset,
+    sum(usage.credits_used) as credits
+from snowflake.account_usage.pipe_usage_history as usage
+inner join snowflake.account_usage.pipes as pipes on usage.pipe_id = pipes.pipe_id
+where
+    pipes.pipe_catalog = '{names.database}'
+    and {between_days("usage.start_time", first_day, last_day)}
+group by usage_date, asset
+order by usage_date, service, asset
 """
 
 

@@ -134,7 +134,7 @@ def _moment(text: str | None) -> datetime | None:
 class CopiedFile:
     """One line of a table's copy history: a file that a pipe or COPY INTO took up, and with what success.
 
-    `path` is as Snowflake names it, relative to the stage. `loaded_at` is naive UTC.
+    `path` is as Snowflake gives it, more or less of the way from the stage on. `loaded_at` is naive UTC.
     """
 
     feed: str
@@ -144,6 +144,10 @@ class CopiedFile:
     error: str | None
     pipe: str | None
     loaded_at: datetime
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
 
     @property
     def is_loaded(self) -> bool:
@@ -316,13 +320,13 @@ def _troubles(status: PipeStatus) -> Iterator[tuple[Kind, str]]:
 
 
 def skipped_gaps(copied: Iterable[CopiedFile], is_loaded: Mapping[str, bool]) -> list[Gap]:
-    """Files that were tried and not loaded, by the newest line of their history; `is_loaded` tells by path
-    what the ledger has since."""
+    """Files that were tried and not loaded, by the newest line of their history; `is_loaded` tells by the file's
+    name, which holds its range, what the ledger has since."""
     newest: dict[tuple[str, str], CopiedFile] = {}
     for one in sorted(copied, key=lambda one: one.loaded_at):
-        newest[one.feed, one.path] = one
+        newest[one.feed, one.name] = one
     return [
-        Gap(FILE_SKIPPED, f"{feed}/{path}", 0, f"{one.status}: {one.error or 'no reason given'}")
-        for (feed, path), one in sorted(newest.items())
-        if not one.is_loaded and not is_loaded.get(path, False)
+        Gap(FILE_SKIPPED, f"{feed}: {one.name}", 0, f"{one.status}: {one.error or 'no reason given'}")
+        for (feed, _), one in sorted(newest.items())
+        if not one.is_loaded and not is_loaded.get(one.name, False)
     ]

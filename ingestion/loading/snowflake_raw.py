@@ -13,6 +13,7 @@ raw is found in `snowflake_reconcile`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -36,9 +37,15 @@ from ingestion.loading.ledger import (
     manifest_event_dates,
     pending_ranges,
 )
-from ingestion.loading.snowflake_connection import StatementFailedError, run, run_many, transaction
+from ingestion.loading.snowflake_connection import (
+    SnowflakeError,
+    StatementFailedError,
+    run,
+    run_many,
+    transaction,
+)
 from ingestion.loading.snowflake_files import NOTHING, Counted, file_gaps, holds, rows_gap
-from ingestion.loading.snowflake_pipes import MARK_PREFIX, Pipes, held_still
+from ingestion.loading.snowflake_pipes import MARK_PREFIX, PipeBusyError, Pipes, held_still
 from ingestion.loading.snowflake_redacting import (
     COVERED,
     IS_GONE,
@@ -83,6 +90,10 @@ _BATCH_COLUMNS = {
     "extracted_at": "timestamp_ntz(6)",
     "claimed_at": "timestamp_ntz(6)",
 }
+
+
+class ConcurrentLoadError(SnowflakeError):
+    """Another load ran meanwhile and knew more; the transaction at hand was undone."""
 
 
 class LoadRefusedError(LoadMismatchError):
@@ -158,7 +169,8 @@ def load_pending(
     for at most `drain_s` seconds. A load that is cut short is resumed by the next one.
 
     Raises LoadRefusedError when files are gone or are not what their manifests say, after everything else was
-    loaded; NewerSchemaError before anything when a newer release landed one; PipeBusyError; SnowflakeError.
+    loaded, as is PipeBusyError; NewerSchemaError before anything when a newer release landed one;
+    ConcurrentLoadError; SnowflakeError.
     """
     started_at = utc_now()
     pending = pending_ranges(manifests, loaded_keys(con))
@@ -172,13 +184,19 @@ def load_pending(
         con, store, pipes, redactions, load_replacements(store), drain_s, started_at, done, progress
     )
     settled_before = started_at - timedelta(seconds=grace_s)
+    busy: list[PipeBusyError] = []
     try:
         for feed in FEEDS:
-            loader.load(feed, [m for m in pending if m.feed == feed], settled_before)
+            # One feed's pipe at work is no reason for others to wait.
+            with _noted(busy):
+                loader.load(feed, [m for m in pending if m.feed == feed], settled_before)
         for feed in feeds_with_surplus(con, started_at - RECENT):
-            loader.mend(feed)
+            with _noted(busy):
+                loader.mend(feed)
     finally:
-        loader.drop_temporary()
+        # Where the session is over, so are they.
+        with contextlib.suppress(SnowflakeError):
+            loader.drop_temporary()
     days = {day for m in done.brought for day in manifest_event_dates(m)}
     report = SnowflakeLoadReport(
         latest_load_seq(con),
@@ -195,7 +213,17 @@ def load_pending(
     )
     if done.refused:
         raise LoadRefusedError(done.refused, report)
+    if busy:
+        raise busy[0]
     return report
+
+
+@contextlib.contextmanager
+def _noted(busy: list[PipeBusyError]) -> Iterator[None]:
+    try:
+        yield
+    except PipeBusyError as error:
+        busy.append(error)
 
 
 def _ensure_lock(con: SnowflakeConnection) -> None:
@@ -229,7 +257,8 @@ def _apply_redactions(
         for range_key, rows in removed.rows_by_range.items():
             _add_redacted(con, read_manifest(store, range_key), rows)
         dates = json.dumps([day.isoformat() for day in removed.event_dates])
-        for redaction_id in unapplied.ids:
+        # Another load may have applied some since they were looked up.
+        for redaction_id in sorted({*unapplied.ids} - applied_redactions(con)):
             run(
                 con,
                 f"insert into {RAW}.redactions (redaction_id, event_dates, load_seq, applied_at)"
@@ -303,7 +332,7 @@ class _Loader:
         if whole:
             self._create_batch(whole)
             with transaction(self.con):
-                load_seq = _take_lock(self.con)
+                load_seq = self._begin()
                 self._leave_out_loaded()
                 gone = cover(self.con, feed, self.redactions, f"{RAW}.{feed}", _BATCH_FILES)
                 if gone:
@@ -323,7 +352,7 @@ class _Loader:
         columns = feed_schema(feed).names
         self._create_batch(good)
         with transaction(self.con):
-            load_seq = _take_lock(self.con)
+            load_seq = self._begin()
             if is_mending:
                 self._forget_batch(feed)
             else:
@@ -347,6 +376,16 @@ class _Loader:
             self.done.mended += brought
         else:
             self.done.copied += brought
+
+    def _begin(self) -> int:
+        """Begin a transaction's work: the number of the load at hand. Raises ConcurrentLoadError."""
+        load_seq = _take_lock(self.con)
+        if not applied_redactions(self.con) <= {*self.redactions.ids}:
+            # Its rows would come in under a ledger of redactions that is older than what raw says it honours.
+            raise ConcurrentLoadError(
+                "another load has applied redactions that this one does not know; run it again"
+            )
+        return load_seq
 
     def _staged(self, feed: str, batch: Sequence[Manifest]) -> list[Manifest]:
         """Copy the ranges' files into a temporary table; those of them that are what their manifests say."""

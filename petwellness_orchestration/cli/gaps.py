@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ingestion.lake.store import ObjectStore
     from ingestion.loading.gaps import Gap, LakeGaps
 
+# What stands for a run in query tags.
+COMMAND = "command"
 # Gaps of a kind that are printed; JSON has all.
 SHOWN = 20
 # How long a claimed range may take to show its manifest while collectors run.
@@ -61,11 +63,12 @@ def show_gaps(output: str, close_dead: bool) -> int:
 def reload_ranges(confirmed: bool) -> int:
     """Delete from raw the ranges that differ from the lake and load them again; without `confirmed` only say so."""
     from ingestion.lake.landing import list_claims
-    from ingestion.loading.duckdb_raw import forget_ranges, open_warehouse
+    from petwellness_orchestration.loading import forget
+    from petwellness_orchestration.resources import PlatformResource
 
     settings = load_settings()
     path = settings.state.warehouse_path
-    if not path.exists():
+    if settings.environment.snowflake is None and not path.exists():
         warn(f"there is no warehouse at {path}; `petwellness load` creates one from the lake")
         return 1
     lake, _ = _lake_gaps(settings, list_claims(_store(settings)), lambda _: False)
@@ -81,8 +84,7 @@ def reload_ranges(confirmed: bool) -> int:
         )
         say("nothing was changed; add --yes to do it")
         return 0
-    with open_warehouse(path) as con:
-        deleted = forget_ranges(con, lake.to_reload)
+    deleted = forget(PlatformResource(), COMMAND, lake.to_reload)
     say(f"deleted {deleted:,} rows of {count} from raw")
     return finish(run_job(settings, EVERYTHING, ["group:raw"]))
 
@@ -105,7 +107,9 @@ def _look(settings: PlatformSettings) -> Seen:
 def _lake_gaps(
     settings: PlatformSettings, claims: list[Claim], is_dead: Callable[[str], bool]
 ) -> tuple[LakeGaps, list[Gap]]:
-    """Gaps of lake and raw, and of the devices."""
+    """Gaps of lake and raw, and of the devices; on Snowflake, of pipes instead of devices."""
+    if settings.environment.snowflake is not None:
+        return _account_gaps(is_dead), []
     from ingestion.lake.landing import list_manifests, utc_now
     from ingestion.loading.duckdb_raw import open_warehouse
     from ingestion.loading.gaps import heartbeat_gaps, lake_gaps, read_orphans
@@ -119,6 +123,15 @@ def _lake_gaps(
         raw_ranges, _ = read_raw_ranges(con)
         found = lake_gaps(claims, manifests, raw_ranges, read_orphans(con), is_dead, settled_before)
         return found, heartbeat_gaps(con, settings.operations.heartbeat_min_ratio)
+
+
+def _account_gaps(is_dead: Callable[[str], bool]) -> LakeGaps:
+    from ingestion.loading.gaps import LakeGaps
+    from petwellness_orchestration.loading import reconcile_account
+    from petwellness_orchestration.resources import PlatformResource
+
+    found = reconcile_account(PlatformResource(), COMMAND, is_dead)
+    return LakeGaps(found.gaps, found.dead, found.to_reload, found.pending)
 
 
 def _log_gaps(

@@ -15,9 +15,11 @@ from petwellness_orchestration.settings import PlatformSettings, load_settings
 
 if TYPE_CHECKING:
     import duckdb
+    from snowflake.connector import SnowflakeConnection
 
     from ingestion.extracts.model import Problem, RecordExtract
     from ingestion.lake.store import ObjectStore
+    from ingestion.loading.snowflake_pipes import Pipes
 
 
 class PlatformResource(dg.ConfigurableResource):
@@ -53,6 +55,12 @@ class PlatformResource(dg.ConfigurableResource):
         with open_warehouse(settings.state.warehouse_path, store) as con:
             yield con
         release_memory()
+
+    def pipes(self, con: "SnowflakeConnection") -> "Pipes":
+        """The account's pipes, asked in a session of the loader's."""
+        from ingestion.loading.snowflake_pipes import SnowflakePipes
+
+        return SnowflakePipes(con)
 
 
 class RecordSourceResource(dg.ConfigurableResource):

@@ -115,3 +115,11 @@
 {% macro minutes_after(expression, minutes) %}{{ return(adapter.dispatch('minutes_after', 'petwellness')(expression, minutes)) }}{% endmacro %}
 {% macro duckdb__minutes_after(expression, minutes) %}{{ return("(" ~ expression ~ " + to_minutes(" ~ minutes ~ "))") }}{% endmacro %}
 {% macro snowflake__minutes_after(expression, minutes) %}{{ return("dateadd(minute, " ~ minutes ~ ", " ~ expression ~ ")") }}{% endmacro %}
+
+{# Statements as one transaction, so that nobody reads between a deletion and what
+   takes its place. dbt opens one around a model on DuckDB, where hooks share it; on
+   Snowflake every statement is its own, and hooks come after: what they note is
+   missing after a crash in between, and the next run builds again. #}
+{% macro in_one_transaction(dml) %}{{ return(adapter.dispatch('in_one_transaction', 'petwellness')(dml)) }}{% endmacro %}
+{% macro duckdb__in_one_transaction(dml) %}{{ return(dml) }}{% endmacro %}
+{% macro snowflake__in_one_transaction(dml) %}{{ return(snowflake_dml_explicit_transaction(dml)) }}{% endmacro %}

@@ -39,9 +39,10 @@
     {{ return(none) }}
 {%- endmacro %}
 
-{# dbt's column list of a table with a contract, with the policies. #}
+{# dbt's column list of a table with a contract, with the policies. What an increment
+   creates is a temporary table, which its session alone sees and reads. #}
 {% macro snowflake__get_table_columns_and_constraints() -%}
-    {%- if not has_policies() -%}
+    {%- if not has_policies() or is_incremental() -%}
         {{ return(table_columns_and_constraints()) }}
     {%- endif -%}
     {%- set parts = [] -%}

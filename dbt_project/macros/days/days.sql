@@ -183,6 +183,7 @@
 {% macro get_incremental_replace_days_sql(arg_dict) -%}
     {%- set columns = arg_dict['dest_columns'] | map(attribute='quoted') | join(', ') -%}
     {%- set versioned_by = (config.get('meta') or {}).get('versioned_by') -%}
+    {%- set dml -%}
     delete from {{ arg_dict['target_relation'] }}
     where
         {{ date_in_days('event_date', model_days()) }}
@@ -193,6 +194,8 @@
         {%- endif %};
     insert into {{ arg_dict['target_relation'] }} ({{ columns }})
     select {{ columns }} from {{ arg_dict['temp_relation'] }}
+    {%- endset -%}
+    {{ return(in_one_transaction(dml)) }}
 {%- endmacro %}
 
 {# Whether the last day of the model at hand has no row of a feature version

@@ -334,10 +334,13 @@ with
    the model selected for them. The model's SQL holds `touched_keys()` too. #}
 {% macro get_incremental_replace_touched_sql(arg_dict) -%}
     {%- set columns = arg_dict['dest_columns'] | map(attribute='quoted') | join(', ') -%}
+    {%- set dml -%}
     delete from {{ arg_dict['target_relation'] }}
     where {{ is_touched(config.get('meta')['records']['key'], touched_keys()) }};
     insert into {{ arg_dict['target_relation'] }} ({{ columns }})
     select {{ columns }} from {{ arg_dict['temp_relation'] }}
+    {%- endset -%}
+    {{ return(in_one_transaction(dml)) }}
 {%- endmacro %}
 
 {# SQL: which keys new loads touched, by what the model at hand is kept by; none: all of them. #}

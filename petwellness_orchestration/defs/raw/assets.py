@@ -1,7 +1,6 @@
 """Raw tables by ledger and their reconciliation with the lake. Loading itself is `ingestion.loading`."""
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
 
 import dagster as dg
 
@@ -19,11 +18,6 @@ def _spec(key: dg.AssetKey, deps: list[dg.AssetKey], description: str) -> dg.Ass
         owners=[names.DATA_OWNER],
         description=description,
     )
-
-
-# How long a range claimed just before a load may take to show its manifest while
-# collectors run beside the graph.
-LANDING_GRACE = timedelta(seconds=60)
 
 
 @dg.multi_asset(
@@ -54,16 +48,10 @@ def raw_loads(
     context: dg.AssetExecutionContext, platform: PlatformResource
 ) -> Iterator[dg.MaterializeResult]:
     """Load every landed range that the ledger does not hold; take out what new redactions cover."""
-    from ingestion.lake.landing import list_manifests
-    from ingestion.loading.duckdb_raw import load_pending, loaded_keys, table_row_counts
-    from petwellness_orchestration.erasing import forget_redacted_scores
+    from petwellness_orchestration.loading import load
 
-    store = platform.store()
-    with platform.warehouse(store) as con:
-        manifests = list_manifests(store, known=loaded_keys(con))
-        report = load_pending(con, store, manifests, progress=context.log.info)
-        scores_forgotten = forget_redacted_scores(con, store, report) if report.redactions else 0
-        totals = table_row_counts(con, "raw")
+    loaded = load(platform, context.run_id, context.log.info)
+    report, totals = loaded.report, loaded.totals
     for feed in FEEDS:
         yield dg.MaterializeResult(
             names.raw_key(feed),
@@ -79,7 +67,7 @@ def raw_loads(
             "load_seq": report.load_seq,
             "redactions_applied": report.redactions,
             "redacted_rows_removed": report.removed_rows,
-            "scores_forgotten": scores_forgotten,
+            **loaded.more,
         },
     )
 
@@ -116,34 +104,19 @@ def lake_files(context: dg.AssetExecutionContext, platform: PlatformResource) ->
     pool=names.WAREHOUSE_POOL,
     description="Claims, manifests, ledger and raw tables tell the same of every range; each offset once.",
 )
-def lake_and_raw_reconcile(platform: PlatformResource) -> dg.AssetCheckResult:
+def lake_and_raw_reconcile(
+    context: dg.AssetCheckExecutionContext, platform: PlatformResource
+) -> dg.AssetCheckResult:
     """The law of the landing protocol over every range that no build has taken up yet, and every claim's place."""
-    from ingestion.lake.landing import list_claims, list_manifests
-    from ingestion.loading.duckdb_raw import last_load_started_at, loaded_keys, vouched_seq
-    from ingestion.loading.reconcile import read_raw_ranges, reconcile
+    from petwellness_orchestration.loading import reconcile_raw
 
-    store = platform.store()
-    with platform.warehouse() as con:
-        since_seq = vouched_seq(con)
-        vouched = loaded_keys(con, until_seq=since_seq)
-        manifests = list_manifests(store, known=vouched)
-        claimed_from = min((m.ingested_at for m in manifests), default=datetime.max)
-        raw_ranges, orphan_rows = read_raw_ranges(con, since_seq, claimed_from)
-        load_started_at = last_load_started_at(con)
-    beside = platform.settings().collector.as_service
-    result = reconcile(
-        list_claims(store),
-        manifests,
-        raw_ranges,
-        orphan_rows,
-        settled_before=load_started_at - LANDING_GRACE if beside and load_started_at else None,
-        vouched=vouched,
-    )
+    reconciled = reconcile_raw(platform, context.run.run_id)
+    result = reconciled.result
     return dg.AssetCheckResult(
         passed=result.passed,
         metadata={
             "claims": result.claims,
-            "vouched_for_before": len(vouched),
+            "vouched_for_before": reconciled.vouched,
             "manifests": result.manifests,
             "ledger_ranges": result.ledger_ranges,
             "raw_rows": result.raw_rows,

@@ -36,6 +36,7 @@ STATEMENTS = {
     "metered": questions.metered_sql(NAMES, FIRST, LAST),
     "statement costs": questions.statement_costs_sql(NAMES, FIRST, LAST),
     "statement runs": questions.statement_runs_sql(NAMES, FIRST, LAST),
+    "services": questions.services_sql(NAMES, FIRST, LAST),
     "storage": questions.storage_sql(NAMES),
     **dict(
         zip(

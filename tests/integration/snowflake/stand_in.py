@@ -39,7 +39,9 @@ from ingestion.lake.landing import (
     feed_schema,
     land_range,
     list_manifests,
+    utc_now,
 )
+from ingestion.lake.redactions import Arrivals, Redaction, put_redaction
 from ingestion.lake.store import S3Store
 from ingestion.loading import duckdb_raw, snowflake_raw
 from ingestion.loading.snowflake_connection import open_snowflake, run
@@ -92,6 +94,7 @@ class StandInPipes:
     made_at: dict[str, datetime] = field(default_factory=dict)
     # Every pause and resume, in order.
     calls: list[tuple[str, str]] = field(default_factory=list)
+    heard_at: datetime | None = None
     # Files that never come out of a pipe's queue.
     is_stuck: bool = False
 
@@ -134,7 +137,7 @@ class StandInPipes:
                 error = str(refused)
             self.memory[feed].add(path)
             status = "LOAD_FAILED" if error else "LOADED"
-            self.history.append(CopiedFile(feed, path, status, 0, error, feed, datetime(2026, 6, 5)))
+            self.history.append(CopiedFile(feed, path, status, 0, error, feed, utc_now()))
         return loaded
 
     def recreate(self, feed: str, at: datetime) -> None:
@@ -148,7 +151,7 @@ class StandInPipes:
     def status(self, feed: str) -> PipeStatus:
         if self.state_of(feed) == PAUSED and not self.is_stuck:
             self._take(feed, 1)  # What was queued before the pause is still taken in.
-        return PipeStatus(feed, self.state_of(feed), len(self.queued.get(feed, [])))
+        return PipeStatus(feed, self.state_of(feed), len(self.queued.get(feed, [])), self.heard_at)
 
     def pause(self, feed: str) -> None:
         self.calls.append(("pause", feed))
@@ -329,6 +332,21 @@ def lose(pipes: StandInPipes) -> None:
     """Lose every notification that is on its way."""
     pipes.receive()
     pipes.queued.clear()
+
+
+def redact(zone: Zone, device: str = "PW-1", owners: tuple[str, ...] = (), number: int = 1) -> None:
+    """Everything of a collar that was received in the first hours, and of these owners."""
+    at = datetime(2026, 6, 20) + timedelta(hours=number)
+    entry = Redaction(
+        redaction_id=f"r{number}",
+        kind="erasure",
+        reason="request",
+        requested_at=at,
+        deadline=at + timedelta(days=30),
+        arrivals=[Arrivals(device, START, START + timedelta(minutes=3, seconds=2))],
+        owner_ids=[*owners],
+    )
+    put_redaction(zone.store, entry)
 
 
 @dataclass

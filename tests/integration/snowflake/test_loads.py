@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Iterator
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,17 @@ from moto.server import ThreadedMotoServer
 
 from infrastructure.snowflake_emulator.local import LocalEmulator
 from ingestion.erasure.purge import purge
-from ingestion.lake.landing import Manifest, list_manifests, utc_now
-from ingestion.lake.redactions import Arrivals, Redaction, put_redaction
+from ingestion.lake.landing import Manifest, feed_schema, list_manifests, utc_now
+from ingestion.lake.redactions import Redactions
 from ingestion.lake.store import S3Store
 from ingestion.loading import snowflake_raw
 from ingestion.loading.snowflake_connection import SnowflakeError, open_snowflake, run, transaction
 from ingestion.loading.snowflake_pipes import PAUSED, RUNNING, PipeBusyError
-from ingestion.loading.snowflake_raw import LoadRefusedError
+from ingestion.loading.snowflake_raw import ConcurrentLoadError, LoadRefusedError
+from ingestion.loading.snowflake_reconcile import account_findings
 from ingestion.settings import SnowflakeSettings
 
-from .stand_in import KEYS, START, DyingSession, Zone, landing_zone, lose
+from .stand_in import KEYS, DyingSession, Zone, landing_zone, lose, redact
 
 FEED = "telemetry_events"
 
@@ -126,11 +127,17 @@ def test_what_was_queued_when_the_pipe_was_paused_is_taken_in_first(zone: Zone) 
 def test_a_pipe_that_does_not_come_to_rest_keeps_files_from_being_copied(zone: Zone) -> None:
     zone.land(5)
     zone.pipes.receive()
+    zone.land_owners("day-1", ["o1"])
+    lose_all_but = zone.pipes.queued[FEED]
+    lose(zone.pipes)
+    zone.pipes.queued[FEED] = lose_all_but
     zone.pipes.is_stuck = True
     with pytest.raises(PipeBusyError, match="1 files queued"):
         zone.load(drain_s=0)
     assert zone.pipes.state_of(FEED) == RUNNING
     assert zone.rows(f"select 1 as one from raw.{FEED}") == []
+    # Other feeds do not wait for it.
+    assert zone.rows("select owner_id from raw.owners") == [("o1",)]
 
 
 def test_a_pipe_that_somebody_paused_stays_paused(zone: Zone) -> None:
@@ -223,21 +230,6 @@ def test_forgotten_ranges_come_again(zone: Zone) -> None:
 
 
 # Redactions.
-
-
-def redact(zone: Zone, device: str = "PW-1", owners: tuple[str, ...] = (), number: int = 1) -> None:
-    """Everything of a collar that was received in the first hours, and of these owners."""
-    at = datetime(2026, 6, 20) + timedelta(hours=number)
-    entry = Redaction(
-        redaction_id=f"r{number}",
-        kind="erasure",
-        reason="request",
-        requested_at=at,
-        deadline=at + timedelta(days=30),
-        arrivals=[Arrivals(device, START, START + timedelta(minutes=3, seconds=2))],
-        owner_ids=[*owners],
-    )
-    put_redaction(zone.store, entry)
 
 
 @pytest.mark.parametrize("by_pipe", [True, False])
@@ -429,6 +421,25 @@ def test_two_loads_at_once_bring_a_range_once(zone: Zone) -> None:
     assert zone.content() == zone.embedded_content()
 
 
+def test_a_load_that_knows_fewer_redactions_than_raw_brings_nothing(zone: Zone) -> None:
+    zone.land(5)
+    zone.deliver()
+    zone.load()
+    zone.land(5)
+    zone.deliver()
+    with pytest.MonkeyPatch.context() as patch:
+        # It read the redactions before the one that another load applied.
+        patch.setattr(snowflake_raw, "load_redactions", lambda _: Redactions())
+        run(
+            zone.con,
+            "insert into raw.redactions (redaction_id, event_dates, load_seq, applied_at)"
+            " select 'r1', parse_json('[]'), 9, '2026-06-01'::timestamp_ntz",
+        )
+        with pytest.raises(ConcurrentLoadError, match="run it again"):
+            zone.load()
+    assert zone.rows("select count(*) as n from raw.load_history") == [(1,)]
+
+
 def test_a_range_that_another_load_entered_meanwhile_is_left_out(zone: Zone) -> None:
     zone.land(5)
     lose(zone.pipes)
@@ -508,3 +519,100 @@ def take(zone: Zone, step: str, argument: int, number: int) -> None:
         with open_snowflake(zone.settings, {}) as con, contextlib.suppress(KeyboardInterrupt):
             dying: Any = DyingSession(con, left=argument)
             snowflake_raw.load_pending(dying, zone.store, landed, zone.pipes)
+
+
+# Reconciliation.
+
+
+def findings(zone: Zone, **options: Any) -> Any:
+    return account_findings(zone.con, zone.store, zone.pipes, utc_now(), **{"grace_s": 0, **options})
+
+
+def kinds(found: Any) -> dict[str, str]:
+    return {gap.kind.name: gap.where for gap in found.gaps}
+
+
+def test_what_agrees_has_no_findings(zone: Zone) -> None:
+    zone.land(5)
+    zone.land(4, rejected=1)
+    zone.land_owners("day-1", ["o1"])
+    redact(zone)
+    zone.deliver()
+    zone.load()
+    quiet(zone)
+    found = findings(zone)
+    assert (found.gaps, found.passed, found.ranges) == ((), True, 3)
+
+
+def quiet(zone: Zone) -> None:
+    """Pipes that have heard of everything, however old these files claim to be."""
+    zone.pipes.heard_at = utc_now()
+
+
+def test_each_disagreement_is_named_with_its_fix(zone: Zone) -> None:
+    again, short = zone.land(5), zone.land(5)
+    lose(zone.pipes)
+    zone.load()
+    quiet(zone)
+    # Twice, in part, missing, gone, brought and not adopted, of nobody.
+    zone.pipes.recreate(FEED, utc_now())
+    zone.pipes.notify(again.source_file)
+    zone.deliver()
+    run(zone.con, f"delete from raw.{FEED} where kafka_offset = {short.start}")
+    zone.land(5)
+    lose(zone.pipes)
+    gone = zone.land(5)
+    lose(zone.pipes)
+    zone.store.delete(gone.source_file)
+    zone.land(5)
+    zone.deliver()
+    columns = ", ".join(name for name in feed_schema(FEED).names if name not in ("stream_id", "source_file"))
+    run(
+        zone.con,
+        f"insert into raw.{FEED} (stream_id, source_file, {columns})"
+        f" select 'nobody', 'nowhere', {columns} from raw.{FEED} limit 1",
+    )
+    found = findings(zone)
+    named = kinds(found)
+    assert {*named} == {
+        "loaded twice",
+        "rows differ",
+        "not loaded",
+        "file gone",
+        "not adopted",
+        "unknown rows",
+        "pipe recreated",
+    }
+    assert named["file gone"] == gone.source_file
+    assert [m.range_key for m in found.to_reload] == [short.range_key]
+    assert not found.passed
+    assert all(gap.kind.fix for gap in found.gaps)
+    # A reload and a load put right what can be.
+    snowflake_raw.forget_ranges(zone.con, found.to_reload)
+    with pytest.raises(LoadRefusedError):
+        zone.load()
+    run(zone.con, f"delete from raw.{FEED} where stream_id = 'nobody'")
+    assert {*kinds(findings(zone))} == {"not loaded", "file gone"}
+
+
+def test_what_is_on_its_way_is_no_finding(zone: Zone) -> None:
+    zone.land(5, claimed_at=utc_now())
+    zone.deliver()
+    quiet(zone)
+    found = findings(zone, grace_s=600)
+    assert (found.gaps, found.pending) == ((), 1)
+
+
+def test_pipes_that_do_not_bring_files_are_named(zone: Zone) -> None:
+    bad = zone.land(5)
+    zone.pipes.receive()
+    overwritten(zone.store, bad, as_text)
+    zone.deliver()
+    zone.pipes.states[FEED] = "STOPPED_STAGE_DROPPED"
+    with pytest.raises(LoadRefusedError):
+        zone.load()
+    named = kinds(findings(zone))
+    assert {*named} >= {"pipe stopped", "file skipped", "file drifted"}
+    assert "STOPPED_STAGE_DROPPED" in str(findings(zone))
+    # A pipe that Snowflake stopped is left as it is.
+    assert zone.pipes.calls == []

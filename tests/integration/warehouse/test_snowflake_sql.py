@@ -383,6 +383,19 @@ def test_what_reads_every_event_has_a_warehouse_of_its_own(project, whole, incre
         assert {warehouse for _, warehouse in ran} == {DEFAULT_WAREHOUSE, TELEMETRY_WAREHOUSE}
 
 
+def test_what_an_increment_deletes_and_inserts_is_one_transaction(project, increment):
+    models = {
+        name
+        for name, node in project.manifest.nodes.items()
+        if getattr(node.config, "incremental_strategy", None) in ("replace_days", "replace_touched")
+    }
+    assert len(models) > 20
+    for model in models:
+        said = [one.sql.split()[0].rstrip(";").lower() for one in increment if one.node == model]
+        first = said.index("begin")
+        assert said[first : first + 4] == ["begin", "delete", "insert", "commit"], model
+
+
 def test_staging_is_transient_and_nothing_else_is(project, whole):
     transient = {
         name: bool(re.match(r"\s*create (or replace )?transient ", sql))
@@ -443,6 +456,14 @@ def test_personal_data_is_masked_wherever_others_read(project, whole):
     }
     assert len(personal) >= 7
     assert {(name, column, masks[mask]) for name, column, mask in masked} == personal
+
+
+def test_policies_are_for_tables_that_stay(increment):
+    temporary = [one.sql for one in increment if re.match(r"\s*create or replace temporary", one.sql)]
+    assert len(temporary) > 20
+    assert [sql for sql in temporary if " policy " in sql] == []
+    # A model that is built whole in every run has its own each time.
+    assert [one for one in increment if one.node.endswith(".anl_clinic_kpis") and " policy " in one.sql]
 
 
 def test_the_access_audit_asks_for_every_personal_column(project):

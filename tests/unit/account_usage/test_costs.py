@@ -23,6 +23,7 @@ from ingestion.account_usage.costs import (
 )
 from ingestion.account_usage.questions import (
     MeteredDay,
+    ServiceDay,
     StatementCosts,
     StatementRuns,
     TableStorage,
@@ -67,6 +68,10 @@ RECORDED = {
         (FIRST, DBT, "INGESTION_SERVICE", "", 7, Decimal("0.210"), 0),
         (SECOND, BI, "people", "", 12, Decimal("30.000"), 900),
     ],
+    "automatic_clustering_history": [
+        (FIRST, "automatic clustering", "anl/pets", Decimal("0.700000000")),
+        (FIRST, "snowpipe", "raw/pets", Decimal("0.050000000")),
+    ],
     "table_storage_metrics": [
         ("anl", "telemetry_events", 1_500_000_000_000, 500_000_000_000),
         ("cur", "owners", 2_000_000, 0),
@@ -87,8 +92,9 @@ def report():
 def test_credits_of_statements_go_to_their_asset_and_the_rest_is_idle(report):
     assert {total.name: total.credits for total in totals(report.lines, asset_name)} == {
         "stg/telemetry_events": Decimal(8),
-        # The model's 1.5 and its test's 0.3.
-        "anl/pets": Decimal("1.8"),
+        # The model's 1.5, its test's 0.3, and 0.7 of clustering.
+        "anl/pets": Decimal("2.5"),
+        "raw/pets": Decimal("0.05"),
         "(POWER_BI_SERVICE)": Decimal("1.25"),
         "(people)": Decimal("0.25"),
         "(DBT_SERVICE)": Decimal("0.2"),
@@ -104,6 +110,7 @@ def test_credits_of_statements_go_to_their_asset_and_the_rest_is_idle(report):
 def test_a_model_and_its_tests_are_told_apart(report):
     by_node = {total.name: total.credits for total in totals(report.lines, node_name)}
     assert by_node["model.petwellness.anl_pets"] == Decimal("1.5")
+    assert by_node["(automatic clustering)"] == Decimal("0.7")
     assert by_node["test.petwellness.anl_pets_key_is_unique"] == Decimal("0.3")
 
 
@@ -112,9 +119,11 @@ def test_warehouses_and_days_cost_what_was_metered(report):
         DBT: Decimal("4.25"),
         TELEMETRY: Decimal("8.6"),
         BI: Decimal(2),
+        "(automatic clustering)": Decimal("0.7"),
+        "(snowpipe)": Decimal("0.05"),
     }
-    assert report.credits == Decimal("14.85")
-    assert report.by_day() == {FIRST: Decimal("25.7"), SECOND: Decimal(4)}
+    assert report.credits == Decimal("15.6")
+    assert report.by_day() == {FIRST: Decimal("27.2"), SECOND: Decimal(4)}
 
 
 def test_storage_is_what_a_month_of_it_costs(report):
@@ -125,8 +134,8 @@ def test_storage_is_what_a_month_of_it_costs(report):
 def test_the_report_as_json_has_no_number_that_lost_digits(report):
     plain = as_json(report)
     assert json.loads(json.dumps(plain)) == plain
-    assert plain["credits"] == "14.850000000000"
-    assert Decimal(plain["dollars"]) == Decimal("29.7")
+    assert plain["credits"] == "15.600000000000"
+    assert Decimal(plain["dollars"]) == Decimal("31.2")
     assert plain["assets"][0] == {
         "name": "stg/telemetry_events",
         "credits": "8.000000000000",
@@ -172,6 +181,9 @@ users = st.sampled_from(["DBT_SERVICE", "people"])
 tags = st.sampled_from([PETS, PETS_TEST, EVENTS, NO_TAG, "", "{", "x"])
 credits = st.decimals(min_value=0, max_value=1000, places=9)
 metered_days = st.builds(MeteredDay, days, warehouses, credits, credits)
+service_days = st.builds(
+    ServiceDay, days, st.sampled_from(["snowpipe", "automatic clustering"]), st.just("anl/pets"), credits
+)
 statement_costs = st.builds(StatementCosts, days, warehouses, users, tags, credits)
 statement_runs = st.builds(
     StatementRuns, days, warehouses, users, tags, st.integers(1, 9), credits, st.integers(0, 9)
@@ -183,16 +195,20 @@ statement_runs = st.builds(
     # Questions group by these.
     st.lists(statement_costs, max_size=8, unique_by=lambda one: (one.day, one.warehouse, one.user, one.tag)),
     st.lists(statement_runs, max_size=8, unique_by=lambda one: (one.day, one.warehouse, one.user, one.tag)),
+    st.lists(service_days, max_size=4),
 )
-def test_every_credit_that_was_metered_is_in_one_line(metered, costs, runs):
-    lines = attribute(metered, costs, runs)
+def test_every_credit_that_was_metered_is_in_one_line(metered, costs, runs, services):
+    lines = attribute(metered, costs, runs, services)
+    used = sum((one.compute + one.cloud_services for one in metered), Decimal(0)) + sum(
+        one.credits for one in services
+    )
     for name in (asset_name, node_name, warehouse_name):
-        assert sum(total.credits for total in totals(lines, name)) == sum(
-            (one.compute + one.cloud_services for one in metered), Decimal(0)
-        )
+        assert sum(total.credits for total in totals(lines, name)) == used
     expected: dict = defaultdict(Decimal)
     for one in metered:
         expected[one.day, one.warehouse] += one.compute + one.cloud_services
+    for service in services:
+        expected[service.day, f"({service.service})"] += service.credits
     found: dict = defaultdict(Decimal)
     for line in lines:
         found[line.day, line.warehouse] += line.credits
@@ -214,8 +230,10 @@ def test_questions_are_about_one_environment_and_whole_utc_days():
         return []
 
     read_usage(listen, PROD, FIRST, SECOND)
-    *windows, storage = asked
+    *windows, services, storage = asked
     assert len(windows) == 3
+    assert services.count("= 'PROD__PETWELLNESS'") == 2
+    assert services.count("start_time >= to_timestamp_tz('2026-11-26 00:00:00 +0000')") == 2
     for sql in windows:
         assert "startswith(warehouse_name, 'PROD__')" in sql
         assert "start_time >= to_timestamp_tz('2026-11-26 00:00:00 +0000')" in sql
@@ -225,7 +243,7 @@ def test_questions_are_about_one_environment_and_whole_utc_days():
 
 def test_numbers_stay_exact_whatever_the_driver_gives():
     def floats(sql: str) -> list[tuple]:
-        return [(FIRST, DBT, 0.1, 3)] if "metering" in sql else []
+        return [(FIRST, DBT, 0.1, 3)] if "warehouse_metering" in sql else []
 
     [metered] = read_usage(floats, PROD, FIRST, FIRST).metered
     assert metered == MeteredDay(FIRST, DBT, Decimal("0.1"), Decimal(3))

@@ -279,3 +279,10 @@ def test_only_the_platforms_own_errors_become_one_line() -> None:
     outer = RuntimeError("a step failed")
     outer.__cause__ = StoreUnreachableError("lake is down")
     assert expected_line(outer) == "lake is down"
+
+
+def test_costs_are_an_accounts(tmp_path: Path) -> None:
+    line = fails_with_one_line("costs", PETWELLNESS_HOME=str(tmp_path))
+    assert "'embedded' has no Snowflake account" in line
+    assert "PETWELLNESS_ENVIRONMENT" in line
+    assert "choose table or json" in petwellness("costs", "--format", "xml").stderr

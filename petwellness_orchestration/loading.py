@@ -1,0 +1,179 @@
+"""Raw on the environment's warehouse: one load, one reconciliation, whichever it is.
+
+What they do is `ingestion.loading`; here is which of its modules an environment means, and in whose session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from ingestion.environments import WarehouseKind
+from petwellness_orchestration import names
+from petwellness_orchestration.account_usage import account_session
+from petwellness_orchestration.resources import PlatformResource
+
+if TYPE_CHECKING:
+    from snowflake.connector import SnowflakeConnection
+
+    from ingestion.lake.landing import Manifest
+    from ingestion.loading.ledger import LoadReport
+    from ingestion.loading.reconcile import Reconciliation
+    from ingestion.loading.snowflake_reconcile import AccountFindings
+
+# Of config/business_role.yaml and config/warehouse.yaml.
+ROLE, WAREHOUSE = "ingestion", "loading_wh"
+
+# How long a range claimed just before a load may take to show its manifest while
+# collectors run beside the graph.
+LANDING_GRACE = timedelta(seconds=60)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A load, the rows of every table of raw after it, and what else the warehouse has to say of it."""
+
+    report: LoadReport
+    totals: dict[str, int]
+    more: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """A reconciliation, and how many ranges an earlier one vouched for."""
+
+    result: Reconciliation
+    vouched: int
+
+
+def is_on_snowflake(platform: PlatformResource) -> bool:
+    return platform.settings().environment.warehouse is WarehouseKind.SNOWFLAKE
+
+
+@contextmanager
+def loading_session(platform: PlatformResource, run: str) -> Iterator[SnowflakeConnection]:
+    """The loader's session. Raises NotOnThisWarehouseError and what `open_snowflake` raises."""
+    asset = names.LOAD_HISTORY.to_user_string()
+    with account_session(platform.settings(), ROLE, WAREHOUSE, asset, run) as con:
+        yield con
+
+
+def load(platform: PlatformResource, run: str, say: Callable[[str], None]) -> Loaded:
+    """Load every landed range that the ledger does not hold; take out what new redactions cover."""
+    return _load_snowflake(platform, run, say) if is_on_snowflake(platform) else _load_duckdb(platform, say)
+
+
+def _load_duckdb(platform: PlatformResource, say: Callable[[str], None]) -> Loaded:
+    from ingestion.lake.landing import list_manifests
+    from ingestion.loading.duckdb_raw import load_pending, loaded_keys, table_row_counts
+    from petwellness_orchestration.erasing import forget_redacted_scores
+
+    store = platform.store()
+    with platform.warehouse(store) as con:
+        manifests = list_manifests(store, known=loaded_keys(con))
+        report = load_pending(con, store, manifests, progress=say)
+        forgotten = forget_redacted_scores(con, store, report) if report.redactions else 0
+        return Loaded(report, table_row_counts(con, "raw"), {"scores_forgotten": forgotten})
+
+
+def _load_snowflake(platform: PlatformResource, run: str, say: Callable[[str], None]) -> Loaded:
+    from ingestion.lake.landing import list_manifests
+    from ingestion.loading.snowflake_raw import load_pending, loaded_keys, table_row_counts
+    from ingestion.settings import SnowflakeSettings
+
+    patience = SnowflakeSettings()
+    store = platform.store()
+    with loading_session(platform, run) as con:
+        report = load_pending(
+            con,
+            store,
+            list_manifests(store, known=loaded_keys(con)),
+            platform.pipes(con),
+            patience.pipe_grace_s,
+            patience.pipe_drain_s,
+            say,
+        )
+        more = {
+            "ranges_adopted": report.adopted,
+            "ranges_copied": report.copied,
+            "ranges_mended": report.mended,
+            names.RANGES_WAITING: report.waiting,
+        }
+        return Loaded(report, table_row_counts(con, "raw"), more)
+
+
+def reconcile_raw(platform: PlatformResource, run: str) -> Reconciled:
+    """The law of the landing protocol over every range that no build has taken up yet, and every claim's place."""
+    return _reconcile_snowflake(platform, run) if is_on_snowflake(platform) else _reconcile_duckdb(platform)
+
+
+def _reconcile_duckdb(platform: PlatformResource) -> Reconciled:
+    from ingestion.lake.landing import list_claims, list_manifests
+    from ingestion.loading.duckdb_raw import last_load_started_at, loaded_keys, vouched_seq
+    from ingestion.loading.reconcile import read_raw_ranges, reconcile
+
+    store = platform.store()
+    with platform.warehouse() as con:
+        since_seq = vouched_seq(con)
+        vouched = loaded_keys(con, until_seq=since_seq)
+        manifests = list_manifests(store, known=vouched)
+        claimed_from = min((m.ingested_at for m in manifests), default=datetime.max)
+        raw_ranges, orphan_rows = read_raw_ranges(con, since_seq, claimed_from)
+        load_started_at = last_load_started_at(con)
+    beside = platform.settings().collector.as_service
+    settled_before = load_started_at - LANDING_GRACE if beside and load_started_at else None
+    result = reconcile(list_claims(store), manifests, raw_ranges, orphan_rows, settled_before, vouched)
+    return Reconciled(result, len(vouched))
+
+
+def _reconcile_snowflake(platform: PlatformResource, run: str) -> Reconciled:
+    from ingestion.lake.landing import list_claims, list_manifests, utc_now
+    from ingestion.loading.reconcile import reconcile
+    from ingestion.loading.snowflake_raw import last_load_started_at, loaded_keys, vouched_seq
+    from ingestion.loading.snowflake_reconcile import read_orphans, read_raw_ranges
+    from ingestion.settings import SnowflakeSettings
+
+    store = platform.store()
+    with loading_session(platform, run) as con:
+        since_seq = vouched_seq(con)
+        vouched = loaded_keys(con, until_seq=since_seq)
+        manifests = list_manifests(store, known=vouched)
+        claimed_from = min((m.ingested_at for m in manifests), default=utc_now())
+        # What its pipe may still bring is on its way.
+        grace = max(LANDING_GRACE, timedelta(seconds=SnowflakeSettings().pipe_grace_s))
+        settled_before = (last_load_started_at(con) or utc_now()) - grace
+        raw_ranges = read_raw_ranges(con, since_seq, claimed_from)
+        orphan_rows = sum(found.rows for found in read_orphans(con, claimed_from, settled_before))
+    result = reconcile(list_claims(store), manifests, raw_ranges, orphan_rows, settled_before, vouched)
+    return Reconciled(result, len(vouched))
+
+
+def reconcile_account(
+    platform: PlatformResource, run: str, is_dead: Callable[[str], bool] = lambda _: False
+) -> AccountFindings:
+    """Everything in lake, ledger, raw, pipes and copy history that does not agree, over all ranges."""
+    from ingestion.lake.landing import utc_now
+    from ingestion.loading.snowflake_reconcile import account_findings
+    from ingestion.settings import SnowflakeSettings
+
+    store = platform.store()
+    with loading_session(platform, run) as con:
+        return account_findings(
+            con, store, platform.pipes(con), utc_now(), SnowflakeSettings().pipe_grace_s, is_dead
+        )
+
+
+def forget(platform: PlatformResource, run: str, manifests: Iterable[Manifest]) -> int:
+    """Take ranges out of raw and ledger, so that the next load brings them again; the rows that were there."""
+    if is_on_snowflake(platform):
+        from ingestion.loading import snowflake_raw
+
+        with loading_session(platform, run) as session:
+            return snowflake_raw.forget_ranges(session, manifests)
+    from ingestion.loading import duckdb_raw
+
+    with platform.warehouse() as con:
+        return duckdb_raw.forget_ranges(con, manifests)
