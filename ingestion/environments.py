@@ -160,6 +160,11 @@ class DbtSession:
     telemetry_warehouse: str
     schema: str
 
+    @property
+    def is_own(self) -> bool:
+        """Whether its builds go to a schema of one's own, and say nothing of the shared layers."""
+        return self.schema not in LAYERS
+
 
 def dbt_session(
     environment: Environment, developer: str | None = None, pull_request: int | None = None

@@ -43,27 +43,33 @@ def days_to_judge(as_of_ts: datetime | None) -> tuple[date, ...]:
 
 
 def count_tables(
-    con: duckdb.DuckDBPyConnection, run: DbtRun, manifest: Mapping[str, Any], days: Collection[date]
+    query: Callable[[str], Sequence[Sequence[Any]]],
+    run: DbtRun,
+    manifest: Mapping[str, Any],
+    days: Collection[date],
 ) -> dict[str, TableCount]:
-    """Rows of every table that this run built, by dbt's unique id, and of daily ones on `days`."""
+    """Rows of every table that this run built, by dbt's unique id, and of daily ones on `days`.
+
+    `query` gives the rows of a statement, on whichever warehouse.
+    """
     counts = {}
+    listed = ", ".join(f"date '{day}'" for day in sorted(days))
     for node in run.nodes:
         props = manifest["nodes"].get(node.unique_id, {})
         if node.status != "success" or props.get("resource_type") not in ("model", "seed"):
             continue
         if props["config"]["materialized"] == "view":
             continue
-        relation = f'"{props["schema"]}"."{table_name(props)}"'
-        row = con.execute(f"select count(*) from {relation}").fetchone()
+        relation = f"{props['schema']}.{props['alias']}"
+        [(rows,)] = query(f"select count(*) as row_count from {relation}")
         by_day = None
-        if is_daily(props):
-            column = day_column(props)
-            found = con.execute(
-                f"select {column}::date, count(*) from {relation} where {column}::date = any(?) group by all",
-                [sorted(days)],
-            ).fetchall()
-            by_day = {**dict.fromkeys(sorted(days), 0), **dict(found)}
-        counts[node.unique_id] = TableCount(int(row[0]) if row else 0, by_day)
+        if is_daily(props) and listed:
+            day = f"cast({day_column(props)} as date)"
+            found = query(
+                f"select {day} as day, count(*) as row_count from {relation} where {day} in ({listed}) group by 1"
+            )
+            by_day = {**dict.fromkeys(sorted(days), 0), **{key: int(value) for key, value in found}}
+        counts[node.unique_id] = TableCount(int(rows), by_day)
     return counts
 
 

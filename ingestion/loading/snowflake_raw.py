@@ -660,6 +660,14 @@ def set_build_mark(con: SnowflakeConnection, mark: str, load_seq: int) -> None:
         run_many(con, f"insert into {RAW}.build_marks (mark, load_seq) values (%s, %s)", [(mark, load_seq)])
 
 
+def put_salt(con: SnowflakeConnection, salt: str) -> None:
+    """Give the warehouse its salt. Raises SaltError when it has another."""
+    from ingestion.privacy.salt import is_new_salt
+
+    if is_new_salt(run(con, f"select salt from {RAW}.hash_salt"), salt):
+        run_many(con, f"insert into {RAW}.hash_salt (salt) values (%s)", [(salt,)])
+
+
 def dirty_days(con: SnowflakeConnection, since_seq: int) -> list[date]:
     """Event dates (UTC) that loads after `since_seq` brought rows of, or redactions took rows from."""
     rows = run(

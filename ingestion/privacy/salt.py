@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,12 +53,19 @@ def _kept_salt(path: Path) -> str:
 
 
 def put_salt(con: duckdb.DuckDBPyConnection, salt: str) -> None:
-    """Give the warehouse its salt. Raises SaltError when it has another: its hashes would no longer match."""
-    kept = con.execute("select salt from raw.hash_salt").fetchall()
-    if not kept:
+    """Give the embedded warehouse its salt. Raises SaltError when it has another."""
+    if is_new_salt(con.execute("select salt from raw.hash_salt").fetchall(), salt):
         con.execute("insert into raw.hash_salt values (?)", [salt])
-    elif kept != [(salt,)]:
+
+
+def is_new_salt(kept: Sequence[tuple[str, ...]], salt: str) -> bool:
+    """Whether a warehouse that keeps `kept` has yet to get its salt.
+
+    Raises SaltError when it has another: its hashes would no longer match.
+    """
+    if kept and list(kept) != [(salt,)]:
         raise SaltError(
             "the warehouse was built with another salt, so its hashes would stop matching: set the"
             " PETWELLNESS_SALT of then, or `petwellness rebuild --yes` with the new one"
         )
+    return not kept

@@ -9,17 +9,12 @@ from dagster_dbt import dbt_assets
 from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
 
 from petwellness_orchestration import names
+from petwellness_orchestration.building import begin_build, built, data_time
 from petwellness_orchestration.defs.warehouse.dbt_run import DbtFailedError, DbtRun, output_folder, run_dbt
 from petwellness_orchestration.defs.warehouse.manifest import parsed_project, read_manifest
 from petwellness_orchestration.defs.warehouse.partitions import days_to_build
 from petwellness_orchestration.defs.warehouse.translator import WarehouseTranslator, layer
-from petwellness_orchestration.observing import (
-    TableCount,
-    build_of,
-    count_tables,
-    days_to_judge,
-    keep_history,
-)
+from petwellness_orchestration.observing import TableCount, build_of, days_to_judge
 from petwellness_orchestration.resources import PlatformResource
 from petwellness_orchestration.settings import PlatformSettings
 
@@ -43,26 +38,17 @@ def warehouse(context: dg.AssetExecutionContext, platform: PlatformResource) -> 
 
 def _build(context: dg.AssetExecutionContext, platform: PlatformResource) -> Iterator[Any]:
     from ingestion.lake.landing import utc_now
-    from ingestion.loading import duckdb_raw
-    from ingestion.loading.rebuilt import begin_build
-    from ingestion.privacy.salt import put_salt, salt_of
 
     settings = platform.settings()
-    with platform.warehouse() as con:
-        put_salt(con, salt_of(settings.state))
-        build_seq = begin_build(con)
-        load_seq = duckdb_raw.latest_load_seq(con)
-        mark = duckdb_raw.build_mark(con, duckdb_raw.WAREHOUSE_MARK)
-        dirty = duckdb_raw.dirty_days(con, mark)
-        as_of_ts = duckdb_raw.data_time(con)
-    days = days_to_build(context.run.tags, context.partition_keys, dirty)
+    start = begin_build(platform, context.run_id)
+    days = days_to_build(context.run.tags, context.partition_keys, start.dirty)
     started_at = utc_now()
     context.log.info(f"building {len(days)} event days: {_span(days)}")
     command = ["build", "--exclude-resource-type", "unit_test", *_selection(context)]
-    variables = dbt_variables(days, as_of_ts, context.run_id, build_seq)
+    variables = dbt_variables(days, start.as_of_ts, context.run_id, start.build_seq)
     run = _run(context, settings, command, variables)
-    with platform.warehouse() as con:
-        counts = count_tables(con, run, read_manifest(), {*days, *days_to_judge(as_of_ts)})
+    with built(platform, context.run_id) as warehouse:
+        counts = warehouse.count(run, read_manifest(), {*days, *days_to_judge(start.as_of_ts)})
         build = build_of(
             run,
             read_manifest(),
@@ -70,24 +56,21 @@ def _build(context: dg.AssetExecutionContext, platform: PlatformResource) -> Ite
             context.run_id,
             started_at,
             days,
-            is_full=mark == 0,
-            as_of_ts=as_of_ts,
+            is_full=start.mark == 0,
+            as_of_ts=start.as_of_ts,
         )
-        keep_history(con, build, context.log.error)
+        warehouse.keep(build, context.log.error)
         yield from _asset_events(context, run.events, counts, days)
         if not run.succeeded:
             raise _failed(run)
-        if days == tuple(dirty) and not context.is_subset:
-            duckdb_raw.set_build_mark(con, duckdb_raw.WAREHOUSE_MARK, load_seq)
+        if days == start.dirty and not context.is_subset:
+            warehouse.vouch(start.load_seq)
 
 
 def _test(context: dg.AssetExecutionContext, platform: PlatformResource) -> Iterator[Any]:
     """The selected tests on tables as they stand: no build vouches for any day, so they look at every one."""
-    from ingestion.loading import duckdb_raw
-
     settings = platform.settings()
-    with platform.warehouse() as con:
-        as_of_ts = duckdb_raw.data_time(con)
+    as_of_ts = data_time(platform, context.run_id)
     tests = sorted(key.name for key in context.selected_asset_check_keys)
     context.log.info(f"testing every day: {len(tests)} tests")
     run = _run(context, settings, ["test", "--select", *tests], dbt_variables(None, as_of_ts, context.run_id))
