@@ -51,7 +51,7 @@ LIMITS: tuple[Limit, ...] = (
         "copy into limits.things (id, name) from (select $1:kafka_offset::number(10, 0), metadata$filename"
         f" from @raw.landing/) files = ('{LANDED_FILE}') file_format = (type = parquet)",
         "nothing: landed files name themselves (source_file)",
-        error='Referenced column "metadata\\$filename" not found',
+        error='Referenced column "METADATA\\$FILENAME" not found',
     ),
     Limit(
         "COPY by pattern",
