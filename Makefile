@@ -19,7 +19,7 @@ export DO_NOT_TRACK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test dev docs slim-state slim critical full-refresh snowflake-build snowflake-slim snowflake-drop lint format fuzz powerbi snowflake-plans bench chaos bench-collector bench-day bench-warehouse kafka-up kafka-down clean
+.PHONY: help install demo test dev docs slim-state slim critical full-refresh snowflake-build snowflake-slim snowflake-drop lint format fuzz powerbi snowflake-plans parity bench chaos bench-collector bench-day bench-warehouse kafka-up kafka-down clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -103,6 +103,9 @@ bench-warehouse: install ## A whole day, increments on short and long histories,
 
 snowflake-plans: install ## What each environment's Snowflake account would get, to infrastructure/snowflake/plans
 	@for name in dev ci prod; do $(BIN)/python -m infrastructure.snowflake plan $$name --offline --save || exit 1; done
+
+parity: install ## The same lake on DuckDB and on a Snowflake emulator, every table compared; to build/parity.json (COLLARS=12)
+	@$(BIN)/python -m parity $(if $(COLLARS),--collars "$(COLLARS)")
 
 chaos: install ## Kill, freeze and cut off collectors at every step, then look for every record; to build/chaos.json
 	@$(BIN)/python -m chaos

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from infrastructure.snowflake.account import ENVIRONMENTS
+from infrastructure.snowflake.account import ENVIRONMENTS, example_account
 from infrastructure.snowflake.planning import offline_plan
 from ingestion.lake import layout
 
@@ -17,19 +17,20 @@ if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
 
 PLANNED = "PROD__PETWELLNESS"
-PLANNED_LAKE = "s3://example-bucket/"
 _KINDS = r"CREATE\s+(?:DATABASE|(?:TRANSIENT\s+)?(?:SCHEMA|TABLE)|FILE FORMAT|STAGE)\s"
 
 
 def database_statements(database: str, landing_url: str) -> list[str]:
-    """SQL that makes `database` with its schemas, tables, file format and stages: `landing` at `landing_url`,
-    `redacted` beside it."""
-    beside = landing_url.rstrip("/").rpartition("/")[0]
+    """SQL that makes `database` with its schemas, tables, file format and stages.
+
+    `landing_url` is the lake's landing prefix, with its slash: a folder (`file:///lake/landing/`) or
+    `s3://bucket/landing/`; other prefixes of the lake are beside it.
+    """
+    planned_lake = example_account().landing_url.removesuffix(layout.LANDING)
+    lake = landing_url.removesuffix(layout.LANDING)
     plan = offline_plan(ENVIRONMENTS["prod"]).suggested
     return [
-        one.replace(f'"{PLANNED}"', f'"{database}"')
-        .replace(f"{PLANNED_LAKE}{layout.LANDING}", landing_url)
-        .replace(PLANNED_LAKE, f"{beside}/")
+        one.replace(f'"{PLANNED}"', f'"{database}"').replace(f"'{planned_lake}", f"'{lake}")
         for one in plan
         if re.match(_KINDS, one) and f'"{PLANNED}"' in one
     ]

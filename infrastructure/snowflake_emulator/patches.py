@@ -39,7 +39,9 @@ _ACCOUNT_STATEMENT = re.compile(
     r"\s*(?:(?:create(?:\s+or\s+replace)?|alter|drop|comment\s+on)\s+(?:account|"
     + "|".join(name.replace(" ", r"\s+") for name in _ACCOUNT_OBJECTS)
     + r")\b|(?:grant|revoke)\b|comment\s+on\s+(?:file\s+format|stage|schema|database)\b"
-    + r"|alter\s+(?:database|schema|stage|file\s+format)\b|alter\s+session\s+(?:un)?set\s+(?!autocommit))",
+    + r"|alter\s+(?:database|schema|stage|file\s+format)\b|alter\s+session\s+(?:un)?set\s+(?!autocommit)"
+    + r"|alter\s+(?:table|view)\s+\S+\s+(?:(?:modify|alter)\s+column\s+\S+\s+(?:un)?set\s+(?:masking|tag)"
+    + r"|(?:add|drop)\s+row\s+access|(?:un)?set\s+(?:data_retention|tag)))",
     re.IGNORECASE,
 )
 _SUCCESS = "select 'Statement executed successfully.' as status"
@@ -51,12 +53,14 @@ def install() -> None:
         _programming_errors,
         _account_statements,
         _containers_without_options,
+        _rewrite_statements,
         _plain_temporary_tables,
         _keys_are_not_enforced,
         _native_merge,
         _declared_columns,
         _exact_numbers,
         _hexadecimal_numbers,
+        _bit_functions_bind,
         _plain_casts_to_timestamp,
         _null_timestamps,
         _parsed_json,
@@ -81,12 +85,14 @@ def _programming_errors() -> None:
             message = f"{type(error).__name__}: {error}"
             raise errors.ProgrammingError(msg=message, errno=99999, sqlstate="XX000") from error
 
-    FakeSnowflakeCursor.execute = execute  # type: ignore[method-assign]
-    # After the statement ran, its result has to be put into Snowflake's types.
-    fakesnow.server.describe_as_rowtype = _refusing(
-        fakesnow.server.describe_as_rowtype,
-        lambda message: errors.ProgrammingError(msg=message, errno=99999, sqlstate="XX000"),
-    )
+    FakeSnowflakeCursor.execute = execute
+    # Before a statement runs it is parsed, and afterwards its result has to be put into Snowflake's types.
+    for name in ("parse_one", "describe_as_rowtype"):
+        refusing = _refusing(
+            getattr(fakesnow.server, name),
+            lambda message: errors.ProgrammingError(msg=message, errno=99999, sqlstate="XX000"),
+        )
+        setattr(fakesnow.server, name, refusing)
     fakesnow.server.to_sf = _refusing(
         fakesnow.server.to_sf, lambda message: fakesnow.server.ServerError(200, "099999", message)
     )
@@ -97,6 +103,8 @@ def _refusing(function: Callable[..., Any], refusal: Callable[[str], Exception])
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
+        except errors.Error:
+            raise
         except Exception as error:
             logger.info("cannot be answered", exc_info=error)
             raise refusal(f"{type(error).__name__}: {error}") from error
@@ -115,7 +123,12 @@ def _account_statements() -> None:
         acknowledged.append(command)
         return original(self, _SUCCESS, server=kwargs.get("server", False))
 
-    FakeSnowflakeCursor.execute = execute  # type: ignore[method-assign]
+    FakeSnowflakeCursor.execute = execute
+    # The server parses a statement itself, to say of what kind it is.
+    parse = fakesnow.server.parse_one
+    fakesnow.server.parse_one = lambda command: parse(
+        _SUCCESS if _ACCOUNT_STATEMENT.match(command) else command
+    )
 
 
 def _containers_without_options() -> None:
@@ -133,18 +146,27 @@ def _containers_without_options() -> None:
             command = f"create{found[1] or ''} {found[2]}{found[3] or ''} {found[4]}"
         return original(self, command, *args, **kwargs)
 
-    FakeSnowflakeCursor.execute = execute  # type: ignore[method-assign]
+    FakeSnowflakeCursor.execute = execute
 
 
-def _before_transforms(rewrite: Callable[[Expr], Expr]) -> None:
-    """Rewrite every node of a statement before fakesnow does."""
+# Rewrites of single nodes, which patches add.
+_rewrites: list[Callable[[Expr], Expr]] = []
+
+
+def _rewrite_statements() -> None:
+    """Apply our rewrites to every node of a statement, in one pass, before fakesnow applies its own."""
     original = FakeSnowflakeCursor._transform
+
+    def rewrite(node: Expr) -> Expr:
+        for one in _rewrites:
+            node = one(node)
+        return node
 
     @functools.wraps(original)
     def transform(self: FakeSnowflakeCursor, expression: Expr, params: Any) -> Expr:
-        return original(self, expression.transform(rewrite), params)
+        return original(self, expression.transform(rewrite, copy=False), params)
 
-    FakeSnowflakeCursor._transform = transform  # type: ignore[method-assign]
+    FakeSnowflakeCursor._transform = transform
 
 
 def _plain_temporary_tables() -> None:
@@ -156,7 +178,7 @@ def _plain_temporary_tables() -> None:
                 found.pop()
         return node
 
-    _before_transforms(rewrite)
+    _rewrites.append(rewrite)
 
 
 def _keys_are_not_enforced() -> None:
@@ -174,7 +196,7 @@ def _keys_are_not_enforced() -> None:
             node.set("expressions", [one for one in node.expressions if not isinstance(one, tables)])
         return node
 
-    _before_transforms(rewrite)
+    _rewrites.append(rewrite)
 
 
 def _native_merge() -> None:
@@ -206,7 +228,7 @@ def _native_merge() -> None:
         result.set("merge_counts", True)
         original(self, result)
 
-    FakeSnowflakeCursor._execute = execute  # type: ignore[method-assign]
+    FakeSnowflakeCursor._execute = execute
 
 
 def _merge_action(when: Expr) -> str:
@@ -263,7 +285,7 @@ def _declared_columns() -> None:
         ]
         return [created, *required]
 
-    FakeSnowflakeCursor._transform_explode = explode  # type: ignore[method-assign]
+    FakeSnowflakeCursor._transform_explode = explode
 
 
 def _exact_numbers() -> None:
@@ -300,7 +322,21 @@ def _hexadecimal_numbers() -> None:
             )
         return node
 
-    _before_transforms(rewrite)
+    _rewrites.append(rewrite)
+
+
+def _bit_functions_bind() -> None:
+    """BITAND(a, b) - c is a difference: as an operator without parentheses it would be a & (b - c)."""
+    bits = (exp.BitwiseAnd, exp.BitwiseOr, exp.BitwiseXor, exp.BitwiseLeftShift, exp.BitwiseRightShift)
+
+    def rewrite(node: Expr) -> Expr:
+        if isinstance(node, exp.Binary | exp.Unary) and not isinstance(node, exp.Paren):
+            for place in ("this", "expression"):
+                if isinstance(operand := node.args.get(place), bits):
+                    node.set(place, exp.Paren(this=operand))
+        return node
+
+    _rewrites.append(rewrite)
 
 
 def _plain_casts_to_timestamp() -> None:
@@ -320,9 +356,13 @@ def _null_timestamps() -> None:
         if isinstance(ts, pa.ChunkedArray):
             ts = ts.combine_chunks()
         us = pc.fill_null(ts.cast(pa.timestamp("us", ts.type.tz)).cast(pa.int64()), 0)
+        seconds = pc.divide(us, 1_000_000)
+        left = pc.subtract(us, pc.multiply(seconds, 1_000_000))
         # Before 1970, too, the fraction counts upwards from the second before.
-        seconds = pc.floor(pc.divide(us.cast(pa.float64()), 1e6)).cast(pa.int64())
-        fraction = pc.multiply(pc.subtract(us, pc.multiply(seconds, 1_000_000)), 1000).cast(pa.int32())
+        is_before = pc.less(left, 0)
+        seconds = pc.if_else(is_before, pc.subtract(seconds, 1), seconds)
+        left = pc.if_else(is_before, pc.add(left, 1_000_000), left)
+        fraction = pc.multiply(left, 1000).cast(pa.int32())
         arrays, names = [seconds, fraction], ["epoch", "fraction"]
         if ts.type.tz:
             arrays.append(pa.array([1440] * len(ts), pa.int32()))
@@ -349,7 +389,7 @@ def _parsed_json() -> None:
             return exp.cast(text, "json")
         return node
 
-    _before_transforms(rewrite)
+    _rewrites.append(rewrite)
 
 
 def _copy_of_missing_columns() -> None:
@@ -361,7 +401,9 @@ def _copy_of_missing_columns() -> None:
         if not isinstance(expr.args["files"][0], exp.Subquery):
             return found
         for insert, url in zip(found, urls, strict=True):
-            names = {one.name for one in insert.expression.find_all(exp.Identifier)} - {""}
+            identifiers = {one.name for one in insert.expression.find_all(exp.Identifier)} - {""}
+            # What a file does not have is null; what Snowflake knows of it is not to be had.
+            names = {name for name in identifiers if not name.upper().startswith("METADATA$")}
             nulls = ", ".join(f'null as "{name}"' for name in sorted(names))
             read = params.file_format.read_expression(url).sql(dialect="duckdb")
             rows = f"select {nulls} where false union all by name select * from {read}"

@@ -1,11 +1,13 @@
 """The one comparison of two tables, behind every equality the platform claims.
 
 Incremental = rebuild, embedded = Snowflake, offline = online: all of them ask
-`compare_tables`. It reads through plain DB-API cursors and knows no warehouse.
-What is left out of a comparison is said by the caller (`loaded_at` and run ids
-are the only standing exclusions).
+`compare_tables`, or `compare_whole_tables` where the count of what was compared is
+wanted, too. It reads through plain DB-API cursors; of a warehouse it knows how its
+semi-structured columns are announced. What is left out of a comparison is said by
+the caller (`loaded_at` and run ids are the only standing exclusions).
 """
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,9 @@ RELATIVE_TOLERANCE = 1e-9
 FETCH_ROWS = 20_000
 
 ABSENT = "(no row)"
+
+# How a cursor's description names VARIANT, OBJECT and ARRAY (Snowflake), and JSON (DuckDB; its lists end in []).
+SEMI_STRUCTURED = frozenset({"5", "9", "10", "JSON"})
 
 
 class Cursor(Protocol):
@@ -56,6 +61,22 @@ class Difference:
         return f"{self.table} [{key}]{column}: {self.value_a!r} != {self.value_b!r}"
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Two tables held against each other whole: what was compared, and how much of it differs.
+
+    `differing` counts values that differ and rows that only one side has;
+    `differences` are the first of them.
+    """
+
+    table: str
+    columns: tuple[str, ...]
+    rows_a: int
+    rows_b: int
+    differing: int
+    differences: tuple[Difference, ...]
+
+
 def compare_tables(
     con_a: Connection,
     table_a: str,
@@ -68,12 +89,26 @@ def compare_tables(
     """The first `limit` differences between two tables; empty when they are equal.
 
     Rows are matched by `key` (no key: by every compared column). Values are
-    equal when exactly equal; doubles when within 1e-9 of each other, relative.
-    Columns named in `exclude` are not looked at.
+    equal when exactly equal; doubles when within 1e-9 of each other, relative;
+    semi-structured ones when they are the same JSON value. Columns named in
+    `exclude` are not looked at.
 
     Raises ComparisonError when the tables do not have the same columns or lack
     one that `key` or `exclude` names.
     """
+    return list(compare_whole_tables(con_a, table_a, con_b, table_b, key, exclude, limit).differences)
+
+
+def compare_whole_tables(
+    con_a: Connection,
+    table_a: str,
+    con_b: Connection,
+    table_b: str,
+    key: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    limit: int = 20,
+) -> Comparison:
+    """As `compare_tables`, with the counts of rows, columns and everything that differs."""
     columns_a, columns_b = (
         _columns(con, table, exclude) for con, table in ((con_a, table_a), (con_b, table_b))
     )
@@ -83,38 +118,69 @@ def compare_tables(
             f"{table_a} and {table_b} have different columns: "
             f"only {table_a}: {only_a}; only {table_b}: {only_b}"
         )
-    key = [name.lower() for name in key] or list(columns_a)
+    # Rows are ordered by their keys where they are, and JSON as text is written in two ways.
+    plain_first = sorted(columns_a, key=lambda name: columns_a[name] or columns_b[name])
+    key = [name.lower() for name in key] or plain_first
     if unknown := sorted(set(key) - set(columns_a)):
         raise ComparisonError(f"key columns {unknown} are not compared columns of {table_a}")
     columns = [*key, *(name for name in columns_a if name not in key)]
     label = table_a if table_a == table_b else f"{table_a} / {table_b}"
-    rows_a = _rows(con_a, table_a, columns, len(key))
-    rows_b = _rows(con_b, table_b, columns, len(key))
+    rows_a = _rows(con_a, table_a, columns, columns_a, len(key))
+    rows_b = _rows(con_b, table_b, columns, columns_b, len(key))
+    count_a = count_b = differing = 0
     found: list[Difference] = []
     for row_a, row_b in _matched(rows_a, rows_b, len(key)):
-        found += _row_differences(label, columns, len(key), row_a, row_b)
-        if len(found) >= limit:
-            return found[:limit]
-    return found
+        differences = _row_differences(label, columns, len(key), row_a, row_b)
+        found += differences[: max(limit - len(found), 0)]
+        count_a += row_a is not None
+        count_b += row_b is not None
+        differing += len(differences)
+    return Comparison(label, tuple(columns), count_a, count_b, differing, tuple(found))
 
 
-def _columns(con: Connection, table: str, exclude: Sequence[str]) -> list[str]:
+def _columns(con: Connection, table: str, exclude: Sequence[str]) -> dict[str, bool]:
+    """Names of the compared columns, and whether each is semi-structured."""
     cursor = con.cursor()
     cursor.execute(f"select * from {table} limit 0")
-    names = [column[0].lower() for column in cursor.description]
+    columns = {column[0].lower(): _is_semi_structured(str(column[1])) for column in cursor.description}
     excluded = {name.lower() for name in exclude}
-    if unknown := sorted(excluded - set(names)):
+    if unknown := sorted(excluded - set(columns)):
         raise ComparisonError(f"excluded columns {unknown} are not columns of {table}")
-    return [name for name in names if name not in excluded]
+    return {name: is_json for name, is_json in columns.items() if name not in excluded}
 
 
-def _rows(con: Connection, table: str, columns: Sequence[str], key_width: int) -> Iterator[tuple[Any, ...]]:
+def _is_semi_structured(type_code: str) -> bool:
+    return type_code in SEMI_STRUCTURED or type_code.endswith("[]")
+
+
+def _rows(
+    con: Connection, table: str, columns: Sequence[str], is_json: dict[str, bool], key_width: int
+) -> Iterator[tuple[Any, ...]]:
     """Rows in the order of their keys, nulls first."""
     order = ", ".join(f"{name} nulls first" for name in columns[:key_width])
+    parsed = [number for number, name in enumerate(columns) if is_json[name]]
     cursor = con.cursor()
     cursor.execute(f"select {', '.join(columns)} from {table} order by {order}")
     while rows := cursor.fetchmany(FETCH_ROWS):
-        yield from (tuple(row) for row in rows)
+        for row in rows:
+            values = list(row)
+            for number in parsed:
+                values[number] = _canonical(values[number])
+            yield tuple(values)
+
+
+def _canonical(value: Any) -> str | None:
+    """A semi-structured value as one text, however a warehouse orders its keys and spaces it."""
+    if value is None:
+        return None
+    found = json.loads(value, parse_float=_number) if isinstance(value, str) else value
+    return json.dumps(found, sort_keys=True, default=str, ensure_ascii=False)
+
+
+def _number(text: str) -> int | float:
+    """A number of JSON: 1.0 is 1."""
+    value = float(text)
+    return int(value) if value.is_integer() else value
 
 
 def _matched(

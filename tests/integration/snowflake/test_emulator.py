@@ -29,12 +29,14 @@ def answer(cursor, sql):
     [
         ("null::timestamp_ntz(6)", None),
         ("'1969-12-31 23:59:59.5'::timestamp_ntz(6)", datetime(1969, 12, 31, 23, 59, 59, 500_000)),
+        ("'0001-01-01 00:00:00.000001'::timestamp_ntz", datetime(1, 1, 1, 0, 0, 0, 1)),
         ("'2026-01-01 00:00:00.123456'::timestamp_ntz", datetime(2026, 1, 1, 0, 0, 0, 123_456)),
         ("try_cast('tomorrow' as timestamp_ntz)", None),
         ("sum(1.1::number(5, 2))", Decimal("1.10")),
         ("99999999999999999999999999999999999999::number(38, 0)", 10**38 - 1),
         ("to_number('FFFFFFFFFFFFFFFF', 'XXXXXXXXXXXXXXXX')", 2**64 - 1),
         ("regexp_count(to_char(4095, 'XXXXXXXXXXXXXXX'), 'F')", 3),
+        ("bitand(6, 3) - bitand(bitand(6, 3), bitor(2, 4) - 1)", 2),
         ("""to_json(parse_json('{"b": 1, "a": [1, 2]}'))""", '{"a":[1,2],"b":1}'),
     ],
 )
@@ -47,6 +49,8 @@ def test_an_error_is_the_statements_and_not_repeated(cursor):
 
     with pytest.raises(ProgrammingError, match="NotImplementedError: for column type"):
         answer(cursor, "select list_value(1, 2)")
+    with pytest.raises(ProgrammingError, match="TokenError"):
+        answer(cursor, "select 'no end")
     with pytest.raises(ProgrammingError, match="does not exist"):
         answer(cursor, "select 1 from nowhere")
 

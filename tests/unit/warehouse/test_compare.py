@@ -3,7 +3,7 @@
 import duckdb
 import pytest
 
-from ingestion.loading.compare import ComparisonError, compare_tables
+from ingestion.loading.compare import ComparisonError, compare_tables, compare_whole_tables
 
 
 @pytest.fixture
@@ -70,3 +70,24 @@ def test_other_columns_and_unknown_names_are_errors(con):
         differences(con, "select * from a", key=("nope",))
     with pytest.raises(ComparisonError, match="excluded columns"):
         differences(con, "select * from a", exclude=("nope",))
+
+
+def test_semi_structured_values_are_equal_when_they_are_the_same_value(con):
+    con.execute(
+        """create table a_json as select 1 as id, '{"b": 1, "a": [1, 2]}'::json as doc, [date '2026-06-01'] as days"""
+    )
+    for sql, expected in {
+        """select 1 as id, '{"a":[1,2],"b":1.0}'::json as doc, '["2026-06-01"]'::json as days""": [],
+        """select 1 as id, '{"a":[2,1],"b":1}'::json as doc, '["2026-06-01"]'::json as days""": ["doc"],
+        """select 1 as id, null::json as doc, '["2026-06-02"]'::json as days""": ["doc", "days"],
+    }.items():
+        con.execute(f"create or replace table b_json as {sql}")
+        assert [one.column for one in compare_tables(con, "a_json", con, "b_json", ["id"])] == expected
+
+
+def test_a_whole_comparison_counts_everything_and_keeps_the_first_differences(con):
+    con.execute("create table many as select range as id, range as value from range(100)")
+    con.execute("create table others as select id, value + (id < 30)::int as value from many where id < 90")
+    found = compare_whole_tables(con, "many", con, "others", ["id"], limit=5)
+    assert (found.rows_a, found.rows_b, found.columns) == (100, 90, ("id", "value"))
+    assert (found.differing, len(found.differences)) == (40, 5)
