@@ -35,7 +35,7 @@ repository = defs.get_repository_def()
 graph = defs.resolve_asset_graph()
 print(json.dumps({
     "assets": {n.key.to_user_string(): sorted(n.kinds) for n in graph.asset_nodes if n.is_executable},
-    "checks": [f"{n.key.asset_key.to_user_string()}:{n.key.name}" for n in graph.asset_check_nodes],
+    "checks": sorted(f"{n.key.asset_key.to_user_string()}:{n.key.name}" for n in graph.asset_check_nodes),
     "jobs": {
         job.name: sorted(key.to_user_string() for key in job.asset_layer.selected_asset_keys)
         for job in repository.get_all_jobs()
