@@ -49,6 +49,8 @@ def test_an_error_is_the_statements_and_not_repeated(cursor):
 
     with pytest.raises(ProgrammingError, match="NotImplementedError: for column type"):
         answer(cursor, "select list_value(1, 2)")
+    with pytest.raises(ProgrammingError, match="TokenError"):
+        answer(cursor, "select 'no end")
     with pytest.raises(ProgrammingError, match="does not exist"):
         answer(cursor, "select 1 from nowhere")
 
