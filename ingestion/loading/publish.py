@@ -265,14 +265,12 @@ def _slices(con: duckdb.DuckDBPyConnection, table: PublishedTable, where: str, c
     """Conditions that divide rows into about equal parts, by the column that orders them last."""
     column = f'"{table.sorted_by[-1]}"'
     shares = [number / count for number in range(1, count)]
+    if not shares:
+        return ["true"]
     sample = (
         f'select {column} from "{table.schema}"."{table.name}" where {where} using sample {SAMPLE_ROWS} rows'
     )
-    found = (
-        con.execute(f"select quantile_disc({column}, {shares}) from ({sample})").fetchone()[0]
-        if shares
-        else None
-    )
+    [(found,)] = con.execute(f"select quantile_disc({column}, {shares}) from ({sample})").fetchall()
     if not found:
         return ["true"]
     # As text, which gives any type back.
