@@ -51,7 +51,7 @@ LIMITS: tuple[Limit, ...] = (
         "copy into limits.things (id, name) from (select $1:kafka_offset::number(10, 0), metadata$filename"
         f" from @raw.landing/) files = ('{LANDED_FILE}') file_format = (type = parquet)",
         "nothing: landed files name themselves (source_file)",
-        error='Referenced column "metadata\\$filename" not found',
+        error='Referenced column "METADATA\\$FILENAME" not found',
     ),
     Limit(
         "COPY by pattern",
@@ -188,7 +188,8 @@ def ended_limits(con: SnowflakeConnection, limits: Sequence[Limit] = LIMITS) -> 
     `con` is at a database of the emulator into which something was loaded.
     """
     with con.cursor() as cursor:
-        [(source_file,)] = cursor.execute("select min(source_file) from raw.load_history").fetchall()
+        cursor.execute("select min(source_file) from raw.load_history")
+        [(source_file,)] = cursor.fetchall()
         for statement in PREPARED:
             cursor.execute(statement)
     landed = source_file.removeprefix(LANDING)
@@ -202,9 +203,8 @@ def _holds(con: SnowflakeConnection, limit: Limit, landed: str) -> bool:
         for statement in limit.before:
             cursor.execute(statement)
         try:
-            rows = [
-                tuple(row) for row in cursor.execute(limit.statement.replace(LANDED_FILE, landed)).fetchall()
-            ]
+            cursor.execute(limit.statement.replace(LANDED_FILE, landed))
+            rows = [tuple(row) for row in cursor.fetchall()]
         except Error as error:
             return bool(limit.error) and re.search(limit.error, str(error)) is not None
         return limit.answer is not None and tuple(rows) == limit.answer

@@ -173,7 +173,7 @@ def compared_rows(table: str) -> str:
 
 def table_keys(manifest: Any) -> dict[str, tuple[str, ...]]:
     """By table its key: where its rows were in the log, or what its test of uniqueness says."""
-    keys = {f"raw.{feed}": RAW_KEY for feed in FEEDS}
+    keys: dict[str, tuple[str, ...]] = {f"raw.{feed}": RAW_KEY for feed in FEEDS}
     for table, columns in _tested_keys(manifest):
         keys[table] = columns
     return keys

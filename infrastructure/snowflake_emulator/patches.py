@@ -85,12 +85,14 @@ def _programming_errors() -> None:
             message = f"{type(error).__name__}: {error}"
             raise errors.ProgrammingError(msg=message, errno=99999, sqlstate="XX000") from error
 
-    FakeSnowflakeCursor.execute = execute  # type: ignore[method-assign]
-    # After the statement ran, its result has to be put into Snowflake's types.
-    fakesnow.server.describe_as_rowtype = _refusing(
-        fakesnow.server.describe_as_rowtype,
-        lambda message: errors.ProgrammingError(msg=message, errno=99999, sqlstate="XX000"),
-    )
+    FakeSnowflakeCursor.execute = execute
+    # Before a statement runs it is parsed, and afterwards its result has to be put into Snowflake's types.
+    for name in ("parse_one", "describe_as_rowtype"):
+        refusing = _refusing(
+            getattr(fakesnow.server, name),
+            lambda message: errors.ProgrammingError(msg=message, errno=99999, sqlstate="XX000"),
+        )
+        setattr(fakesnow.server, name, refusing)
     fakesnow.server.to_sf = _refusing(
         fakesnow.server.to_sf, lambda message: fakesnow.server.ServerError(200, "099999", message)
     )
@@ -101,6 +103,8 @@ def _refusing(function: Callable[..., Any], refusal: Callable[[str], Exception])
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
+        except errors.Error:
+            raise
         except Exception as error:
             logger.info("cannot be answered", exc_info=error)
             raise refusal(f"{type(error).__name__}: {error}") from error
@@ -119,7 +123,7 @@ def _account_statements() -> None:
         acknowledged.append(command)
         return original(self, _SUCCESS, server=kwargs.get("server", False))
 
-    FakeSnowflakeCursor.execute = execute  # type: ignore[method-assign]
+    FakeSnowflakeCursor.execute = execute
     # The server parses a statement itself, to say of what kind it is.
     parse = fakesnow.server.parse_one
     fakesnow.server.parse_one = lambda command: parse(
@@ -142,7 +146,7 @@ def _containers_without_options() -> None:
             command = f"create{found[1] or ''} {found[2]}{found[3] or ''} {found[4]}"
         return original(self, command, *args, **kwargs)
 
-    FakeSnowflakeCursor.execute = execute  # type: ignore[method-assign]
+    FakeSnowflakeCursor.execute = execute
 
 
 # Rewrites of single nodes, which patches add.
@@ -162,7 +166,7 @@ def _rewrite_statements() -> None:
     def transform(self: FakeSnowflakeCursor, expression: Expr, params: Any) -> Expr:
         return original(self, expression.transform(rewrite, copy=False), params)
 
-    FakeSnowflakeCursor._transform = transform  # type: ignore[method-assign]
+    FakeSnowflakeCursor._transform = transform
 
 
 def _plain_temporary_tables() -> None:
@@ -224,7 +228,7 @@ def _native_merge() -> None:
         result.set("merge_counts", True)
         original(self, result)
 
-    FakeSnowflakeCursor._execute = execute  # type: ignore[method-assign]
+    FakeSnowflakeCursor._execute = execute
 
 
 def _merge_action(when: Expr) -> str:
@@ -281,7 +285,7 @@ def _declared_columns() -> None:
         ]
         return [created, *required]
 
-    FakeSnowflakeCursor._transform_explode = explode  # type: ignore[method-assign]
+    FakeSnowflakeCursor._transform_explode = explode
 
 
 def _exact_numbers() -> None:

@@ -127,14 +127,15 @@ def compare_whole_tables(
     label = table_a if table_a == table_b else f"{table_a} / {table_b}"
     rows_a = _rows(con_a, table_a, columns, columns_a, len(key))
     rows_b = _rows(con_b, table_b, columns, columns_b, len(key))
-    counts = [0, 0, 0]
+    count_a = count_b = differing = 0
     found: list[Difference] = []
     for row_a, row_b in _matched(rows_a, rows_b, len(key)):
         differences = _row_differences(label, columns, len(key), row_a, row_b)
         found += differences[: max(limit - len(found), 0)]
-        for number, amount in enumerate((row_a is not None, row_b is not None, len(differences))):
-            counts[number] += amount
-    return Comparison(label, tuple(columns), *counts, tuple(found))
+        count_a += row_a is not None
+        count_b += row_b is not None
+        differing += len(differences)
+    return Comparison(label, tuple(columns), count_a, count_b, differing, tuple(found))
 
 
 def _columns(con: Connection, table: str, exclude: Sequence[str]) -> dict[str, bool]:
