@@ -24,8 +24,10 @@ def database_statements(database: str, landing_url: str) -> list[str]:
     """SQL that makes `database` with its schemas, tables, file format and stages.
 
     `landing_url` is the lake's landing prefix, with its slash: a folder (`file:///lake/landing/`) or
-    `s3://bucket/landing/`; other prefixes of the lake are beside it.
+    `s3://bucket/landing/`; other prefixes of the lake are beside it. Raises ValueError for any other address.
     """
+    if not landing_url.endswith(f"/{layout.LANDING}"):
+        raise ValueError(f"'{landing_url}' is no landing prefix: it has to end in /{layout.LANDING}")
     planned_lake = example_account().landing_url.removesuffix(layout.LANDING)
     lake = landing_url.removesuffix(layout.LANDING)
     plan = offline_plan(ENVIRONMENTS["prod"]).suggested

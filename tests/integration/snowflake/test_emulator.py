@@ -1,5 +1,9 @@
 """The emulator does what Snowflake does where fakesnow alone does otherwise."""
 
+import socket
+import subprocess
+import sys
+import time
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -8,10 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from infrastructure.snowflake_emulator import local
+
 
 @pytest.fixture(scope="module")
 def database(make_database, tmp_path_factory):
-    return make_database(f"file://{tmp_path_factory.mktemp('landing')}/")
+    return make_database(f"file://{tmp_path_factory.mktemp('lake')}/landing/")
 
 
 @pytest.fixture
@@ -96,9 +102,10 @@ LOADED = [(1, '{"a":2,"b":1}', None), (2, None, None)]
 
 
 def test_copy_loads_named_files_once_and_a_missing_column_is_null(emulator, make_database, tmp_path):
-    (tmp_path / "notes").mkdir()
-    pq.write_table(NOTES, tmp_path / "notes" / "1.parquet")
-    database = make_database(f"file://{tmp_path}/")
+    folder = tmp_path / "landing" / "notes"
+    folder.mkdir(parents=True)
+    pq.write_table(NOTES, folder / "1.parquet")
+    database = make_database(f"file://{tmp_path}/landing/")
     with emulator.connect(database, "CUR") as con, con.cursor() as cursor:
         answer(cursor, "create table notes (id number(10,0), doc variant, extra varchar)")
         copy = COPY.format(path="notes/", files="'1.parquet'")
@@ -117,3 +124,44 @@ def test_copy_reads_s3(emulator, make_database, s3_store, tmp_path: Path):
         answer(cursor, "create table notes (id number(10,0), doc variant, extra varchar)")
         answer(cursor, COPY.format(path="notes/", files="'1.parquet'"))
         assert answer(cursor, "select * from notes order by id") == LOADED
+
+
+def test_packages_that_cannot_be_had_are_an_error_that_names_them(monkeypatch, tmp_path):
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text("no-such-package-of-ours==1.0\n")
+    monkeypatch.setattr(local, "REQUIREMENTS", requirements)
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    with pytest.raises(local.EmulatorUnavailableError, match="no-such-package-of-ours"):
+        local.installed_python(tmp_path / "environment")
+
+
+STARTS_ONE = """
+import sys, time
+from pathlib import Path
+from infrastructure.snowflake_emulator.local import LocalEmulator
+emulator = LocalEmulator(Path(sys.argv[1]))
+emulator.start()
+print(emulator._port, flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_server_ends_with_whoever_started_it_however_that_ends(emulator, tmp_path):
+    # The fixture is asked for so that the environment is there.
+    starter = subprocess.Popen(
+        [sys.executable, "-c", STARTS_ONE, str(tmp_path)], stdout=subprocess.PIPE, cwd=local.REPOSITORY
+    )
+    try:
+        address = (local.HOST, int(starter.stdout.readline()))
+        socket.create_connection(address).close()
+    finally:
+        starter.kill()
+        starter.wait()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(address).close()
+        except ConnectionRefusedError:
+            return
+        time.sleep(0.05)
+    pytest.fail("the server outlived the process that started it")
