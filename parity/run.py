@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -160,8 +160,14 @@ def compare_all(
             found = compare_whole_tables(
                 con_a, source, con_b, source, keys.get(table, ()), EXCLUDED.get(table, ())
             )
-            report.results.append(TableResult(step, found))
+            report.results.append(TableResult(step, named(found, table)))
             say(f"compared {table}: {found.rows_a:,} rows, {found.differing} differing")
+
+
+def named(found: Comparison, table: str) -> Comparison:
+    """The comparison under the table's name, also where only some of its rows were compared."""
+    differences = tuple(replace(one, table=table) for one in found.differences)
+    return replace(found, table=table, differences=differences)
 
 
 def compared_rows(table: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 from ingestion.loading.compare import ABSENT, Comparison, Difference
 from parity.__main__ import lines_of
 from parity.limits import LIMITS
-from parity.run import Report, TableResult
+from parity.run import Report, TableResult, compared_rows, named
 from parity.world import WorldSize
 
 EQUAL = Comparison("cur.owners", ("owner_sk", "district"), 24, 24, 0, ())
@@ -58,3 +58,12 @@ def test_every_limit_says_how_the_emulator_fails_and_what_follows():
         assert limit.means, limit.feature
         assert bool(limit.error) != (limit.answer is not None), limit.feature
     assert len({limit.feature for limit in LIMITS}) == len(LIMITS)
+
+
+def test_a_table_of_which_some_rows_are_compared_goes_by_its_own_name():
+    asked = compared_rows("raw.build_marks")
+    assert asked != "raw.build_marks"
+    difference = Difference(asked, (("mark", "warehouse"),), "load_seq", 1, 2)
+    found = named(Comparison(asked, ("mark", "load_seq"), 1, 1, 1, (difference,)), "raw.build_marks")
+    assert found.table == "raw.build_marks"
+    assert str(found.differences[0]).startswith("raw.build_marks [mark=")
