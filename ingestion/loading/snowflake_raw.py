@@ -54,6 +54,7 @@ from ingestion.loading.snowflake_redacting import (
     create_redactions,
     delete_covered,
     delete_redacted,
+    drop_redactions,
 )
 from ingestion.loading.snowflake_sql import FILES_PER_COPY, RAW, copy_statement, snowflake_type, staged
 
@@ -266,6 +267,7 @@ def _apply_redactions(
                 " %s::timestamp_ntz as applied_at",
                 [redaction_id, dates, load_seq, applied_at],
             )
+    drop_redactions(con)
     return sum(removed.rows_by_range.values()), removed.event_dates
 
 

@@ -71,6 +71,12 @@ def create_redactions(con: SnowflakeConnection, redactions: Redactions) -> None:
     )
 
 
+def drop_redactions(con: SnowflakeConnection) -> None:
+    """Drop what `create_redactions` made, as the session may go on. Never inside a transaction."""
+    for table in REDACTION_TABLES:
+        run(con, f"drop table if exists {table}")
+
+
 def cover(
     con: SnowflakeConnection, feed: str, redactions: Redactions, table: str, files: str
 ) -> dict[str, int]:
