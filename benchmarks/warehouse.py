@@ -86,15 +86,7 @@ def land_records(store: ObjectStore, fleet: Fleet) -> None:
     from ingestion.lake.extract import land_extract
 
     for one in fleet.record_extracts():
-        land_extract(
-            store,
-            source=one.source,
-            feed=one.feed,
-            extract_id=one.extract_id,
-            table=one.table,
-            complete=one.complete,
-            extracted_at=one.extracted_at,
-        )
+        land_extract(store, **one.arguments)
 
 
 def hour_table(device_ids: pa.Array, clinic_ids: pa.Array, first_minute: datetime) -> pa.Table:

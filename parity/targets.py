@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,6 +25,7 @@ from ingestion.loading.compare import Connection
 from ingestion.loading.ledger import WAREHOUSE_MARK
 from ingestion.loading.snowflake_pipes import MISSING, CopiedFile, PipeStatus
 from ingestion.settings import SnowflakeSettings
+from petwellness_orchestration.defs.warehouse.dbt_run import dbt_variables, environment_set
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
@@ -78,18 +78,6 @@ def load_and_build(target: Target, with_tests: bool, say: Say) -> Built:
     return Built(variables, nodes, loaded - began, time.monotonic() - loaded)
 
 
-def build_variables(
-    days: Sequence[date], as_of_ts: datetime | None, run_id: str, build_seq: int = 0
-) -> dict[str, Any]:
-    """The variables of a build, as the platform passes them."""
-    return {
-        "run_id": run_id,
-        "build_seq": build_seq,
-        "dirty_days": [day.isoformat() for day in days],
-        "as_of_ts": None if as_of_ts is None else f"{as_of_ts:%Y-%m-%d %H:%M:%S}",
-    }
-
-
 @dataclass
 class Dbt:
     """dbt on one target; the project is parsed once."""
@@ -125,7 +113,7 @@ class Dbt:
             if message.info.name in ("LogModelResult", "LogSeedResult"):
                 say(" ".join(message.info.msg.replace(".", " ").split()[:9]))
 
-        with environment(self.variables):
+        with environment_set(self.variables):
             outcome = dbtRunner(manifest=manifest, callbacks=[on_event]).invoke(
                 [
                     *command,
@@ -137,21 +125,6 @@ class Dbt:
         if outcome.exception is not None:
             raise BuildFailedError(f"dbt on {self.target}: {outcome.exception}") from outcome.exception
         return outcome
-
-
-@contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """These variables set, and afterwards as they were."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 @dataclass
@@ -170,13 +143,12 @@ class Embedded:
     def load(self) -> dict[str, Any]:
         from ingestion.loading import duckdb_raw
         from ingestion.loading.rebuilt import begin_build
-        from ingestion.privacy.salt import put_salt
 
         with duckdb_raw.open_warehouse(self.path, self.store) as con:
-            put_salt(con, SALT)
+            duckdb_raw.put_salt(con, SALT)
             duckdb_raw.load_pending(con, self.store, list_manifests(self.store))
             days = duckdb_raw.dirty_days(con, duckdb_raw.build_mark(con, WAREHOUSE_MARK))
-            return build_variables(days, duckdb_raw.data_time(con), RUN_ID, begin_build(con))
+            return dbt_variables(days, duckdb_raw.data_time(con), RUN_ID, begin_build(con))
 
     def build(self, variables: Mapping[str, Any], with_tests: bool, say: Say) -> int:
         from dbt.adapters.duckdb.connections import DuckDBConnectionManager
@@ -270,18 +242,20 @@ class Emulated:
     dbt: Dbt = field(init=False)
 
     def __post_init__(self) -> None:
+        from ingestion.loading import snowflake_raw
+
         self._variables = self.emulator.dbt_environment(self.database)
         self.dbt = Dbt("snowflake", self.folder / "dbt_snowflake", self._variables)
         with self.emulator.connect() as con:
             create_database(con, self.database, f"file://{self.store.url}/landing/")
         with self._session() as con:
-            con.cursor().execute("insert into raw.hash_salt (salt) values (%s)", [SALT])
+            snowflake_raw.put_salt(con, SALT)
 
     @contextmanager
     def _session(self) -> Iterator[SnowflakeConnection]:
         from ingestion.loading.snowflake_connection import open_snowflake
 
-        with environment(self._variables):
+        with environment_set(self._variables):
             settings = SnowflakeSettings()
         with open_snowflake(settings, {"run": RUN_ID}) as con:
             yield con
@@ -292,7 +266,7 @@ class Emulated:
         with self._session() as con:
             snowflake_raw.load_pending(con, self.store, list_manifests(self.store), NoPipes())
             days = snowflake_raw.dirty_days(con, snowflake_raw.build_mark(con, WAREHOUSE_MARK))
-            return build_variables(days, snowflake_raw.data_time(con), RUN_ID)
+            return dbt_variables(days, snowflake_raw.data_time(con), RUN_ID)
 
     def build(self, variables: Mapping[str, Any], with_tests: bool, say: Say) -> int:
         from ingestion.loading import snowflake_raw

@@ -162,16 +162,7 @@ class World:
     def land(self, store: ObjectStore, step: Step) -> None:
         """Put what a step brings into the lake, by the collector's own code."""
         for one in step.extracts:
-            land_extract(
-                store,
-                source=one.source,
-                feed=one.feed,
-                extract_id=one.extract_id,
-                table=one.table,
-                complete=one.complete,
-                extracted_at=one.extracted_at,
-                claimed_at=step.at + timedelta(minutes=1),
-            )
+            land_extract(store, **one.arguments, claimed_at=step.at + timedelta(minutes=1))
         if step.messages:
             self._land_telemetry(store, step)
         if step.erased_owner is not None:

@@ -6,23 +6,25 @@ environment means, and in whose session.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from ingestion.loading.ledger import WAREHOUSE_MARK
 from petwellness_orchestration.account_usage import account_session
-from petwellness_orchestration.loading import is_on_snowflake, loading_session
-from petwellness_orchestration.observing import TableCount, count_tables, keep_history
+from petwellness_orchestration.loading import is_on_snowflake, open_raw
+from petwellness_orchestration.observing import keep_history
 from petwellness_orchestration.resources import PlatformResource
 
 if TYPE_CHECKING:
     import duckdb
     from snowflake.connector import SnowflakeConnection
 
+    from ingestion.environments import DbtSession
     from ingestion.observability.history import Build
-    from petwellness_orchestration.defs.warehouse.dbt_run import DbtRun
 
 # Of config/business_role.yaml and config/warehouse.yaml.
 ROLE, WAREHOUSE = "transformer", "transforming_wh"
@@ -45,121 +47,72 @@ class Start:
     build_seq: int = 0
 
 
-class Built(Protocol):
-    """The warehouse after dbt."""
+@dataclass(frozen=True)
+class Built:
+    """The warehouse after dbt.
 
-    def count(
-        self, run: DbtRun, manifest: Mapping[str, Any], days: Collection[date]
-    ) -> dict[str, TableCount]:
-        """Rows of what the run built, as `observing.count_tables`."""
+    `query` gives the rows of a statement; `keep` adds a build to the history of builds, where there is one, and says
+    what went wrong with that; `vouch` remembers that everything was built up to a load.
+    """
 
-    def keep(self, build: Build, complain: Callable[[str], None]) -> None:
-        """Add the build to the history of builds, where there is one."""
-
-    def vouch(self, load_seq: int) -> None:
-        """Remember that everything was built up to a load."""
+    query: Callable[[str], Sequence[Sequence[Any]]]
+    keep: Callable[[Build, Callable[[str], None]], None]
+    vouch: Callable[[int], None]
 
 
 def begin_build(platform: PlatformResource, run: str) -> Start:
     """Give the warehouse its salt and say where a build starts. Raises SaltError for another salt than it has."""
-    return _begin_snowflake(platform, run) if is_on_snowflake(platform) else _begin_duckdb(platform)
-
-
-def _begin_duckdb(platform: PlatformResource) -> Start:
-    from ingestion.loading import duckdb_raw
-    from ingestion.loading.rebuilt import begin_build
-    from ingestion.privacy.salt import put_salt, salt_of
-
-    with platform.warehouse() as con:
-        put_salt(con, salt_of(platform.settings().state))
-        mark = duckdb_raw.build_mark(con, duckdb_raw.WAREHOUSE_MARK)
-        return Start(
-            load_seq=duckdb_raw.latest_load_seq(con),
-            mark=mark,
-            dirty=tuple(duckdb_raw.dirty_days(con, mark)),
-            as_of_ts=duckdb_raw.data_time(con),
-            build_seq=begin_build(con),
-        )
-
-
-def _begin_snowflake(platform: PlatformResource, run: str) -> Start:
-    from ingestion.loading import snowflake_raw
-    from ingestion.loading.ledger import WAREHOUSE_MARK
+    from ingestion.loading.rebuilt import begin_build as next_build_seq
     from ingestion.privacy.salt import salt_of
 
-    # The loader's role: dbt's may not write the salt.
-    with loading_session(platform, run) as con:
-        snowflake_raw.put_salt(con, salt_of(platform.settings().state))
-        mark = snowflake_raw.build_mark(con, WAREHOUSE_MARK)
+    with open_raw(platform, run) as (con, raw):
+        raw.put_salt(con, salt_of(platform.settings().state))
+        mark = raw.build_mark(con, WAREHOUSE_MARK)
         return Start(
-            load_seq=snowflake_raw.latest_load_seq(con),
+            load_seq=raw.latest_load_seq(con),
             mark=mark,
-            dirty=tuple(snowflake_raw.dirty_days(con, mark)),
-            as_of_ts=snowflake_raw.data_time(con),
+            dirty=tuple(raw.dirty_days(con, mark)),
+            as_of_ts=raw.data_time(con),
+            build_seq=0 if is_on_snowflake(platform) else next_build_seq(con),
         )
 
 
 def data_time(platform: PlatformResource, run: str) -> datetime | None:
     """The data's own present (naive UTC); None without data."""
-    from ingestion.loading import duckdb_raw, snowflake_raw
-
-    if is_on_snowflake(platform):
-        with loading_session(platform, run) as session:
-            return snowflake_raw.data_time(session)
-    with platform.warehouse() as con:
-        return duckdb_raw.data_time(con)
+    with open_raw(platform, run) as (con, raw):
+        return raw.data_time(con)
 
 
 @contextmanager
 def built(platform: PlatformResource, run: str) -> Iterator[Built]:
-    """The warehouse as dbt has left it."""
-    settings = platform.settings()
+    """The warehouse as dbt has left it, on Snowflake with the rights of dbt's role."""
     if is_on_snowflake(platform):
-        with account_session(settings, ROLE, WAREHOUSE, ASSET, run) as session:
-            is_own = settings.dbt_session is not None and settings.dbt_session.is_own
-            yield _BuiltOnSnowflake(session, is_own)
+        with account_session(platform.settings(), ROLE, WAREHOUSE, ASSET, run) as session:
+            yield _on_snowflake(session, platform.settings().dbt_session)
     else:
         with platform.warehouse() as con:
-            yield _BuiltOnDuckDb(con)
+            yield _on_duckdb(con)
 
 
-@dataclass(frozen=True)
-class _BuiltOnDuckDb:
-    con: duckdb.DuckDBPyConnection
+def _on_duckdb(con: duckdb.DuckDBPyConnection) -> Built:
+    from ingestion.loading.duckdb_raw import set_build_mark
 
-    def count(
-        self, run: DbtRun, manifest: Mapping[str, Any], days: Collection[date]
-    ) -> dict[str, TableCount]:
-        return count_tables(lambda sql: self.con.execute(sql).fetchall(), run, manifest, days)
-
-    def keep(self, build: Build, complain: Callable[[str], None]) -> None:
-        keep_history(self.con, build, complain)
-
-    def vouch(self, load_seq: int) -> None:
-        from ingestion.loading import duckdb_raw
-
-        duckdb_raw.set_build_mark(self.con, duckdb_raw.WAREHOUSE_MARK, load_seq)
+    return Built(
+        query=lambda sql: con.execute(sql).fetchall(),
+        keep=partial(keep_history, con),
+        vouch=partial(set_build_mark, con, WAREHOUSE_MARK),
+    )
 
 
-@dataclass(frozen=True)
-class _BuiltOnSnowflake:
-    con: SnowflakeConnection
-    # In a schema of one's own, which vouches for nothing that others read.
-    is_own: bool
+def _on_snowflake(con: SnowflakeConnection, dbt: DbtSession | None) -> Built:
+    """Without a history: the account keeps that of its queries, by the tags that dbt sets."""
+    from ingestion.loading.snowflake_connection import run
+    from ingestion.loading.snowflake_raw import set_build_mark
 
-    def count(
-        self, run: DbtRun, manifest: Mapping[str, Any], days: Collection[date]
-    ) -> dict[str, TableCount]:
-        from ingestion.loading.snowflake_connection import run as rows_of
-
-        return count_tables(lambda sql: rows_of(self.con, sql), run, manifest, days)
-
-    def keep(self, build: Build, complain: Callable[[str], None]) -> None:
-        """Nothing: the account keeps the history of its queries by the tags that dbt sets."""
-
-    def vouch(self, load_seq: int) -> None:
-        from ingestion.loading import snowflake_raw
-        from ingestion.loading.ledger import WAREHOUSE_MARK
-
-        if not self.is_own:
-            snowflake_raw.set_build_mark(self.con, WAREHOUSE_MARK, load_seq)
+    # A build in a schema of one's own vouches for nothing that others read.
+    is_own = dbt is not None and dbt.is_own
+    return Built(
+        query=partial(run, con),
+        keep=lambda _build, _complain: None,
+        vouch=(lambda _: None) if is_own else partial(set_build_mark, con, WAREHOUSE_MARK),
+    )

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from ingestion.environments import WarehouseKind
 from petwellness_orchestration import names
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
 
 # Of config/business_role.yaml and config/warehouse.yaml.
 ROLE, WAREHOUSE = "ingestion", "loading_wh"
-
-# How long a range claimed just before a load may take to show its manifest while
-# collectors run beside the graph.
-LANDING_GRACE = timedelta(seconds=60)
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,22 @@ def loading_session(platform: PlatformResource, run: str) -> Iterator[SnowflakeC
     asset = names.LOAD_HISTORY.to_user_string()
     with account_session(platform.settings(), ROLE, WAREHOUSE, asset, run) as con:
         yield con
+
+
+@contextmanager
+def open_raw(platform: PlatformResource, run: str) -> Iterator[tuple[Any, ModuleType]]:
+    """A connection to raw, and the module that knows how to ask it: `duckdb_raw` or `snowflake_raw`, whose functions
+    of one name mean the same."""
+    if is_on_snowflake(platform):
+        from ingestion.loading import snowflake_raw
+
+        with loading_session(platform, run) as session:
+            yield session, snowflake_raw
+    else:
+        from ingestion.loading import duckdb_raw
+
+        with platform.warehouse() as con:
+            yield con, duckdb_raw
 
 
 def load(platform: PlatformResource, run: str, say: Callable[[str], None]) -> Loaded:
@@ -113,7 +126,7 @@ def reconcile_raw(platform: PlatformResource, run: str) -> Reconciled:
 def _reconcile_duckdb(platform: PlatformResource) -> Reconciled:
     from ingestion.lake.landing import list_claims, list_manifests
     from ingestion.loading.duckdb_raw import last_load_started_at, loaded_keys, vouched_seq
-    from ingestion.loading.reconcile import read_raw_ranges, reconcile
+    from ingestion.loading.reconcile import LANDING_GRACE, read_raw_ranges, reconcile
 
     store = platform.store()
     with platform.warehouse() as con:
@@ -131,7 +144,7 @@ def _reconcile_duckdb(platform: PlatformResource) -> Reconciled:
 
 def _reconcile_snowflake(platform: PlatformResource, run: str) -> Reconciled:
     from ingestion.lake.landing import list_claims, list_manifests, utc_now
-    from ingestion.loading.reconcile import reconcile
+    from ingestion.loading.reconcile import LANDING_GRACE, reconcile
     from ingestion.loading.snowflake_raw import last_load_started_at, loaded_keys, vouched_seq
     from ingestion.loading.snowflake_reconcile import read_orphans, read_raw_ranges
     from ingestion.settings import SnowflakeSettings
@@ -168,12 +181,5 @@ def reconcile_account(
 
 def forget(platform: PlatformResource, run: str, manifests: Iterable[Manifest]) -> int:
     """Take ranges out of raw and ledger, so that the next load brings them again; the rows that were there."""
-    if is_on_snowflake(platform):
-        from ingestion.loading import snowflake_raw
-
-        with loading_session(platform, run) as session:
-            return snowflake_raw.forget_ranges(session, manifests)
-    from ingestion.loading import duckdb_raw
-
-    with platform.warehouse() as con:
-        return duckdb_raw.forget_ranges(con, manifests)
+    with open_raw(platform, run) as (con, raw):
+        return int(raw.forget_ranges(con, manifests))

@@ -3,8 +3,9 @@
 Reading files lives in `files`; the sources themselves in modules of their own.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
+from typing import Any
 
 import pyarrow as pa
 
@@ -66,6 +67,11 @@ class RecordExtract:
     table: pa.Table
     complete: bool
     extracted_at: datetime
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Itself as the keyword arguments of `land_extract`."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
 @dataclass(frozen=True, slots=True)

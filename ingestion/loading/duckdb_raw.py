@@ -41,6 +41,7 @@ from ingestion.loading.ledger import (
     pending_ranges,
 )
 from ingestion.loading.redacting import Removed, delete_redacted, redacted, register_redactions
+from ingestion.privacy.salt import is_new_salt
 
 if TYPE_CHECKING:
     import duckdb
@@ -438,6 +439,12 @@ def set_build_mark(con: duckdb.DuckDBPyConnection, mark: str, load_seq: int) -> 
 def forget_model_marks(con: duckdb.DuckDBPyConnection) -> None:
     """Make the next build take every model of records whole instead of what new loads touched."""
     con.execute("delete from raw.build_marks where mark not in (?, ?)", [WAREHOUSE_MARK, REWRITTEN_MARK])
+
+
+def put_salt(con: duckdb.DuckDBPyConnection, salt: str) -> None:
+    """Give the warehouse its salt. Raises SaltError when it has another."""
+    if is_new_salt(con.execute("select salt from raw.hash_salt").fetchall(), salt):
+        con.execute("insert into raw.hash_salt values (?)", [salt])
 
 
 def dirty_days(con: duckdb.DuckDBPyConnection, since_seq: int) -> list[date]:

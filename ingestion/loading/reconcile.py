@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 from ingestion.contracts.feeds import FEEDS
 from ingestion.lake.layout import RangeKey
+
+# How long a claimed range may take to show its manifest while collectors run beside a load.
+LANDING_GRACE = timedelta(seconds=60)
 
 
 @dataclass(frozen=True)

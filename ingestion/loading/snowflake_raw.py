@@ -57,6 +57,7 @@ from ingestion.loading.snowflake_redacting import (
     drop_redactions,
 )
 from ingestion.loading.snowflake_sql import FILES_PER_COPY, RAW, copy_statement, snowflake_type, staged
+from ingestion.privacy.salt import is_new_salt
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
@@ -664,8 +665,6 @@ def set_build_mark(con: SnowflakeConnection, mark: str, load_seq: int) -> None:
 
 def put_salt(con: SnowflakeConnection, salt: str) -> None:
     """Give the warehouse its salt. Raises SaltError when it has another."""
-    from ingestion.privacy.salt import is_new_salt
-
     if is_new_salt(run(con, f"select salt from {RAW}.hash_salt"), salt):
         run_many(con, f"insert into {RAW}.hash_salt (salt) values (%s)", [(salt,)])
 

@@ -11,13 +11,9 @@ import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ingestion.privacy.detection import MIN_SALT_LENGTH
 from ingestion.settings import StateSettings
-
-if TYPE_CHECKING:
-    import duckdb
 
 SALT_FILE = "salt"
 
@@ -50,12 +46,6 @@ def _kept_salt(path: Path) -> str:
         salt = secrets.token_hex(32)
         file.write(salt)
     return salt
-
-
-def put_salt(con: duckdb.DuckDBPyConnection, salt: str) -> None:
-    """Give the embedded warehouse its salt. Raises SaltError when it has another."""
-    if is_new_salt(con.execute("select salt from raw.hash_salt").fetchall(), salt):
-        con.execute("insert into raw.hash_salt values (?)", [salt])
 
 
 def is_new_salt(kept: Sequence[tuple[str, ...]], salt: str) -> bool:

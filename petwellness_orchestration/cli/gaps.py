@@ -10,7 +10,6 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from petwellness_orchestration.cli.console import say, thousands, warn
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 COMMAND = "command"
 # Gaps of a kind that are printed; JSON has all.
 SHOWN = 20
-# How long a claimed range may take to show its manifest while collectors run.
-LANDING_GRACE = timedelta(seconds=60)
 
 
 @dataclass(frozen=True)
@@ -113,7 +110,7 @@ def _lake_gaps(
     from ingestion.lake.landing import list_manifests, utc_now
     from ingestion.loading.duckdb_raw import open_warehouse
     from ingestion.loading.gaps import heartbeat_gaps, lake_gaps, read_orphans
-    from ingestion.loading.reconcile import read_raw_ranges
+    from ingestion.loading.reconcile import LANDING_GRACE, read_raw_ranges
 
     settled_before = utc_now() - LANDING_GRACE if settings.collector.as_service else None
     manifests = list_manifests(_store(settings))

@@ -53,15 +53,7 @@ def record_extracts(
     rows = dict.fromkeys(RECORD_FEED_NAMES, 0)
     files = dict.fromkeys(RECORD_FEED_NAMES, 0)
     for extract in extracts:
-        manifest = land_extract(
-            store,
-            source=extract.source,
-            feed=extract.feed,
-            extract_id=extract.extract_id,
-            table=extract.table,
-            complete=extract.complete,
-            extracted_at=extract.extracted_at,
-        )
+        manifest = land_extract(store, **extract.arguments)
         rows[extract.feed] += manifest.rows
         files[extract.feed] += 1
     if problems:

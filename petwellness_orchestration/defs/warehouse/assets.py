@@ -1,7 +1,7 @@
 """dbt models as assets and the copy that readers see. SQL lives in `dbt_project`."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, datetime
+from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -10,11 +10,17 @@ from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
 
 from petwellness_orchestration import names
 from petwellness_orchestration.building import begin_build, built, data_time
-from petwellness_orchestration.defs.warehouse.dbt_run import DbtFailedError, DbtRun, output_folder, run_dbt
+from petwellness_orchestration.defs.warehouse.dbt_run import (
+    DbtFailedError,
+    DbtRun,
+    dbt_variables,
+    output_folder,
+    run_dbt,
+)
 from petwellness_orchestration.defs.warehouse.manifest import parsed_project, read_manifest
 from petwellness_orchestration.defs.warehouse.partitions import days_to_build
 from petwellness_orchestration.defs.warehouse.translator import WarehouseTranslator, layer
-from petwellness_orchestration.observing import TableCount, build_of, days_to_judge
+from petwellness_orchestration.observing import TableCount, build_of, count_tables, days_to_judge
 from petwellness_orchestration.resources import PlatformResource
 from petwellness_orchestration.settings import PlatformSettings
 
@@ -47,8 +53,8 @@ def _build(context: dg.AssetExecutionContext, platform: PlatformResource) -> Ite
     command = ["build", "--exclude-resource-type", "unit_test", *_selection(context)]
     variables = dbt_variables(days, start.as_of_ts, context.run_id, start.build_seq)
     run = _run(context, settings, command, variables)
-    with built(platform, context.run_id) as warehouse:
-        counts = warehouse.count(run, read_manifest(), {*days, *days_to_judge(start.as_of_ts)})
+    with built(platform, context.run_id) as after:
+        counts = count_tables(after.query, run, read_manifest(), {*days, *days_to_judge(start.as_of_ts)})
         build = build_of(
             run,
             read_manifest(),
@@ -59,12 +65,12 @@ def _build(context: dg.AssetExecutionContext, platform: PlatformResource) -> Ite
             is_full=start.mark == 0,
             as_of_ts=start.as_of_ts,
         )
-        warehouse.keep(build, context.log.error)
+        after.keep(build, context.log.error)
         yield from _asset_events(context, run.events, counts, days)
         if not run.succeeded:
             raise _failed(run)
         if days == start.dirty and not context.is_subset:
-            warehouse.vouch(start.load_seq)
+            after.vouch(start.load_seq)
 
 
 def _test(context: dg.AssetExecutionContext, platform: PlatformResource) -> Iterator[Any]:
@@ -98,19 +104,6 @@ def _run(
 def _failed(run: DbtRun) -> DbtFailedError:
     shown = "; ".join(run.failures[:FAILURES_SHOWN])
     return DbtFailedError(f"dbt failed: {run.error or ''} {shown}".strip())
-
-
-def dbt_variables(
-    days: tuple[date, ...] | None, as_of_ts: datetime | None, run_id: str, build_seq: int = 0
-) -> dict[str, Any]:
-    """dbt variables of one invocation: the event days it is about (None: all), the data's own present (None: no
-    data), the run that it is for, and the build's number."""
-    return {
-        "run_id": run_id,
-        "build_seq": build_seq,
-        "dirty_days": None if days is None else [day.isoformat() for day in days],
-        "as_of_ts": None if as_of_ts is None else f"{as_of_ts:%Y-%m-%d %H:%M:%S}",
-    }
 
 
 def _selection(context: dg.AssetExecutionContext) -> list[str]:

@@ -11,10 +11,10 @@ import json
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,19 @@ def run_dbt(
     return run
 
 
+def dbt_variables(
+    days: Collection[date] | None, as_of_ts: datetime | None, run_id: str, build_seq: int = 0
+) -> dict[str, Any]:
+    """dbt variables of one invocation: the event days it is about (None: all), the data's own present (None: no
+    data), the run that it is for, and the build's number."""
+    return {
+        "run_id": run_id,
+        "build_seq": build_seq,
+        "dirty_days": None if days is None else [day.isoformat() for day in days],
+        "as_of_ts": None if as_of_ts is None else f"{as_of_ts:%Y-%m-%d %H:%M:%S}",
+    }
+
+
 def profile_variables(settings: PlatformSettings) -> dict[str, str]:
     """What dbt's profile (dbt_project/profiles.yml) reads of an environment: the warehouse's file, or as whom and
     where in the account. Account, user and key are not among them: those are settings of their own."""
@@ -138,16 +151,24 @@ def dbt_environment(settings: PlatformSettings) -> Iterator[None]:
     """Tell dbt's profile which warehouse it is; close dbt's connections at the end."""
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 
-    given = profile_variables(settings)
-    before = {name: os.environ.get(name) for name in given}
-    os.environ.update(given)
+    with environment_set(profile_variables(settings)):
+        try:
+            yield
+        finally:
+            DuckDBConnectionManager.close_all_connections()
+
+
+@contextmanager
+def environment_set(variables: Mapping[str, str]) -> Iterator[None]:
+    """These environment variables, and afterwards what was there before: dbt's profile reads nothing else."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        DuckDBConnectionManager.close_all_connections()
         for name, value in before.items():
             if value is None:
-                del os.environ[name]
+                os.environ.pop(name, None)
             else:
                 os.environ[name] = value
 

@@ -239,18 +239,7 @@ def test_extracts_land_once(real: RealData, tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
 
     def land() -> list[Any]:
-        return [
-            land_extract(
-                store,
-                source=one.source,
-                feed=one.feed,
-                extract_id=one.extract_id,
-                table=one.table,
-                complete=one.complete,
-                extracted_at=one.extracted_at,
-            )
-            for one in real.extracts
-        ]
+        return [land_extract(store, **one.arguments) for one in real.extracts]
 
     first = land()
     assert [manifest.rows for manifest in first] == [one.table.num_rows for one in real.extracts]

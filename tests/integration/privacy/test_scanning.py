@@ -164,8 +164,8 @@ def test_a_single_name_and_a_digits_only_value_are_found_in_tables(platform):
 
 
 def test_the_salt_is_made_once_kept_for_its_owner_only_and_never_exchanged_in_silence(tmp_path, monkeypatch):
-    from ingestion.loading.duckdb_raw import open_warehouse
-    from ingestion.privacy.salt import SaltError, put_salt, salt_of
+    from ingestion.loading.duckdb_raw import open_warehouse, put_salt
+    from ingestion.privacy.salt import SaltError, salt_of
     from ingestion.settings import StateSettings
 
     monkeypatch.delenv("PETWELLNESS_SALT", raising=False)

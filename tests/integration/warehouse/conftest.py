@@ -5,10 +5,8 @@ build costs its models. Records and events are made by `seeded_raw.py`.
 """
 
 import importlib.util
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +20,7 @@ from ingestion.contracts.columns import JSON_COLUMNS, RECORD_FEEDS
 from ingestion.contracts.feeds import FEEDS
 from ingestion.contracts.ledgers import LEDGERS
 from ingestion.lake.landing import feed_schema
+from petwellness_orchestration.defs.warehouse.dbt_run import environment_set
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 DBT_PROJECT = REPOSITORY / "dbt_project"
@@ -67,10 +66,12 @@ class DbtProject:
             *("--target", "embedded", "--quiet"),
         ]
         given = ["--vars", json.dumps(variables)] if variables else []
-        with environment(
-            PETWELLNESS_DUCKDB_PATH=str(database),
-            PETWELLNESS_DUCKDB_THREADS="1",
-            PETWELLNESS_DBT_SCHEMA=self.schema,
+        with environment_set(
+            {
+                "PETWELLNESS_DUCKDB_PATH": str(database),
+                "PETWELLNESS_DUCKDB_THREADS": "1",
+                "PETWELLNESS_DBT_SCHEMA": self.schema,
+            }
         ):
             try:
                 if self._manifest is None:
@@ -188,20 +189,6 @@ def loaded_ranges(raw: Mapping[str, Rows], load_seq: int) -> list[dict[str, Any]
         }
         for (feed, stream_id, partition), found in offsets.items()
     ]
-
-
-@contextmanager
-def environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 @pytest.fixture(scope="session")

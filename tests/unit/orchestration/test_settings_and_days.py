@@ -145,7 +145,7 @@ def test_the_latest_ended_day_is_yesterday_in_utc(moment: datetime, day: str) ->
 
 
 def test_dbt_is_told_the_days_and_the_present() -> None:
-    from petwellness_orchestration.defs.warehouse.assets import dbt_variables
+    from petwellness_orchestration.defs.warehouse.dbt_run import dbt_variables
 
     assert dbt_variables(
         (date(2026, 6, 1), date(2026, 6, 2)), datetime(2026, 6, 3, 4, 5, 6, 7), "run", 8

@@ -448,18 +448,7 @@ def test_extracts_land_and_landing_again_is_a_no_op(tmp_path):
     store = LocalStore(tmp_path)
 
     def land() -> list[int]:
-        return [
-            land_extract(
-                store,
-                source=extract.source,
-                feed=extract.feed,
-                extract_id=extract.extract_id,
-                table=extract.table,
-                complete=extract.complete,
-                extracted_at=extract.extracted_at,
-            ).rows
-            for extract in Fleet(config).record_extracts()
-        ]
+        return [land_extract(store, **extract.arguments).rows for extract in Fleet(config).record_extracts()]
 
     first = land()
     objects = sorted(info.key for info in store.list(""))
