@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from ingestion.environments import NotOnThisWarehouseError, SnowflakeNames
+from petwellness_orchestration.account import account_names, account_session
 from petwellness_orchestration.published import is_pii
 from petwellness_orchestration.settings import PlatformSettings
 
@@ -22,38 +22,6 @@ if TYPE_CHECKING:
 ROLE, WAREHOUSE = "operations", "dev_wh"
 # What landed says again, whatever the typed columns are.
 PAYLOAD = "payload"
-
-
-def account_names(settings: PlatformSettings) -> SnowflakeNames:
-    """Names in the environment's account. Raises NotOnThisWarehouseError where there is none."""
-    if settings.environment.snowflake is None:
-        raise NotOnThisWarehouseError(
-            f"the environment '{settings.environment.name}' has no Snowflake account, so no costs and no access to"
-            " audit; set PETWELLNESS_ENVIRONMENT"
-        )
-    return settings.environment.snowflake
-
-
-@contextmanager
-def account_session(
-    settings: PlatformSettings, role: str, warehouse: str, asset: str, run: str
-) -> Iterator[SnowflakeConnection]:
-    """A session in the environment's database, with a role and a warehouse as the configuration calls them.
-
-    Raises NotOnThisWarehouseError and what `open_snowflake` raises.
-    """
-    from ingestion.loading.snowflake_connection import open_snowflake
-    from ingestion.settings import SnowflakeSettings
-
-    names = account_names(settings)
-    in_environment = {
-        "database": names.database,
-        "role": names.role(role),
-        "warehouse": names.warehouse(warehouse),
-    }
-    signing_in = SnowflakeSettings().model_copy(update=in_environment)
-    with open_snowflake(signing_in, {"app": "petwellness", "asset": asset, "run": run}) as con:
-        yield con
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ingestion.loading.ledger import WAREHOUSE_MARK
-from petwellness_orchestration.account_usage import account_session
+from petwellness_orchestration.account import account_session
 from petwellness_orchestration.loading import is_on_snowflake, open_raw
 from petwellness_orchestration.observing import keep_history
 from petwellness_orchestration.resources import PlatformResource

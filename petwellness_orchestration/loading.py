@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ingestion.environments import WarehouseKind
 from petwellness_orchestration import names
-from petwellness_orchestration.account_usage import account_session
+from petwellness_orchestration.account import account_session
 from petwellness_orchestration.resources import PlatformResource
 
 if TYPE_CHECKING:

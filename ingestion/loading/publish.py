@@ -125,7 +125,7 @@ def publish(
         old = previous.get(table.full_name, {})
         fingerprints = _fingerprints(con, table, old, rebuilt)
         changed = sorted(part for part, value in fingerprints.items() if _fingerprint(old, part) != value)
-        rows = {part: int(fingerprints[part].split("-", 1)[0]) for part in changed}
+        rows = {part: _row_count(fingerprints[part]) for part in changed}
         written = _export(con, folder, table, version, rows) if changed else {}
         catalogue[table.full_name] = {
             part: Part(files=written[part], fingerprint=value) if part in written else old[part]
@@ -193,7 +193,8 @@ def _fingerprints(
     old: dict[str, Part],
     rebuilt: RebuiltDays | None,
 ) -> dict[str, str]:
-    """Fingerprint of each day's rows (of all rows for a table not kept by day), whatever their order.
+    """Fingerprint of each day's rows (of all rows for a table not kept by day), whatever their order: their number,
+    their hash, the columns.
 
     Days that were not rebuilt keep the fingerprint they have.
     """
@@ -210,6 +211,10 @@ def _fingerprints(
         found |= {part: one["fingerprint"] for part, one in old.items() if part not in looked_at}
     # A table without rows still needs one file, from which its view knows the columns.
     return found or {WHOLE: f"0-{shape}"}
+
+
+def _row_count(fingerprint: str) -> int:
+    return int(fingerprint.split("-", 1)[0])
 
 
 def _days_to_look_at(

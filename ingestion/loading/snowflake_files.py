@@ -17,6 +17,7 @@ from ingestion.loading.gaps import Gap, Kind
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.fs as pa_fs
 
 _RESTORE = "restore it from the lake's backup; the next load takes it up"
 FILE_GONE = Kind("file gone", "deleted before it was loaded", _RESTORE)
@@ -47,9 +48,10 @@ NOTHING = Counted(0, 0, None, None)
 
 def holds(manifest: Manifest, rows: int, found: Counted) -> bool:
     """Whether a table holds `rows` rows of a range, each offset once and within the range."""
-    return found.rows == found.offsets == rows and (
-        found.first is None or (manifest.start <= found.first and found.last < manifest.end)  # type: ignore[operator]
-    )
+    if found.first is None or found.last is None:
+        return found.rows == rows == 0
+    is_once = found.rows == found.offsets == rows
+    return is_once and manifest.start <= found.first and found.last < manifest.end
 
 
 def rows_gap(manifest: Manifest, replacements: Replacements, found: Counted) -> Gap | None:
@@ -69,19 +71,19 @@ def file_gaps(
 ) -> dict[RangeKey, Gap]:
     """Which of the ranges' files are gone, unreadable or of another schema; reads the footer of each."""
     gaps = {}
+    filesystem, root = store.filesystem()
     for manifest in manifests:
         key = replacements.main_object_of(manifest)
-        gap = _file_gap(store, feed, key, manifest.rows)
+        gap = _file_gap(filesystem, root, feed, key, manifest.rows)
         if gap is not None:
             gaps[manifest.range_key] = gap
     return gaps
 
 
-def _file_gap(store: ObjectStore, feed: str, key: str, rows: int) -> Gap | None:
+def _file_gap(filesystem: pa_fs.FileSystem, root: str, feed: str, key: str, rows: int) -> Gap | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    filesystem, root = store.filesystem()
     try:
         with filesystem.open_input_file(f"{root}/{key}") as file:
             found = pq.ParquetFile(file).schema_arrow

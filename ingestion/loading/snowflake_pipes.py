@@ -124,10 +124,7 @@ def parse_status(feed: str, answer: str) -> PipeStatus:
 
 
 def _moment(text: str | None) -> datetime | None:
-    if not text:
-        return None
-    moment = datetime.fromisoformat(text)
-    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    return _naive(datetime.fromisoformat(text)) if text else None
 
 
 @dataclass(frozen=True)
@@ -249,7 +246,7 @@ def held_still(
     try:
         if before.state == RUNNING:
             # The mark first: a pause without one would be taken for somebody else's.
-            _set_mark(con, mark)
+            ensure_mark(con, mark)
             pipes.pause(feed)
         deadline = clock() + drain_s
         while not (now := pipes.status(feed)).is_quiet:
@@ -271,7 +268,8 @@ def _is_marked(con: SnowflakeConnection, mark: str) -> bool:
     return bool(run(con, f"select 1 as found from {RAW}.build_marks where mark = %s", [mark]))
 
 
-def _set_mark(con: SnowflakeConnection, mark: str) -> None:
+def ensure_mark(con: SnowflakeConnection, mark: str) -> None:
+    """A row of `raw.build_marks` for something that has no load to name: a pause, the lock of loads."""
     if not _is_marked(con, mark):
         run_many(con, f"insert into {RAW}.build_marks (mark, load_seq) values (%s, %s)", [(mark, 0)])
 

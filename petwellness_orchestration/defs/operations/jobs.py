@@ -3,19 +3,13 @@
 import dagster as dg
 
 from petwellness_orchestration import names
+from petwellness_orchestration.automation import SCHEDULE_STATUS, SENSOR_STATUS
 from petwellness_orchestration.defs.landing.partitions import ARRIVAL_DAYS
 from petwellness_orchestration.defs.warehouse.partitions import ALL_TAGS, DIRTY_TAGS, EVENT_DAYS
 from petwellness_orchestration.embedded_only import present
 from petwellness_orchestration.settings import load_settings
 
 _SETTINGS = load_settings()
-_SCHEDULE_STATUS = (
-    dg.DefaultScheduleStatus.RUNNING if _SETTINGS.has_automation else dg.DefaultScheduleStatus.STOPPED
-)
-_SENSOR_STATUS = (
-    dg.DefaultSensorStatus.RUNNING if _SETTINGS.has_automation else dg.DefaultSensorStatus.STOPPED
-)
-
 # The default fleet's whole history takes under two minutes; five hours leave room
 # for a day of 50,000 collars, a retry and a person before 8 AM.
 NIGHTLY_CRON = "0 3 * * *"
@@ -109,7 +103,7 @@ check_everything = dg.define_asset_job(
 @dg.schedule(
     job=roll_up,
     cron_schedule=ROLL_UP_CRON,
-    default_status=_SCHEDULE_STATUS,
+    default_status=SCHEDULE_STATUS,
     description="Every hour, once the last one is closed.",
 )
 def hourly_roll_up(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
@@ -121,7 +115,7 @@ def hourly_roll_up(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     job=compact,
     cron_schedule=COMPACTION_CRON,
     execution_timezone=_SETTINGS.operations.timezone,
-    default_status=_SCHEDULE_STATUS,
+    default_status=SCHEDULE_STATUS,
     description="Every night: closed arrival days that wait, because of late ranges or redactions, too.",
 )
 def nightly_compaction(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
@@ -144,7 +138,7 @@ def nightly_compaction(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequ
     job=retain,
     cron_schedule=RETENTION_CRON,
     execution_timezone=_SETTINGS.operations.timezone,
-    default_status=_SCHEDULE_STATUS,
+    default_status=SCHEDULE_STATUS,
     description="Every night after the nightly run: days past their table's limit.",
 )
 def nightly_retention(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
@@ -158,7 +152,7 @@ weekly_checks = dg.ScheduleDefinition(
     job=check_everything,
     cron_schedule=WEEKLY_CHECKS_CRON,
     execution_timezone=_SETTINGS.operations.timezone,
-    default_status=_SCHEDULE_STATUS,
+    default_status=SCHEDULE_STATUS,
     description="Every Sunday after the nightly runs: what a change by hand or a failing disk did to older days.",
 )
 
@@ -167,7 +161,7 @@ weekly_checks = dg.ScheduleDefinition(
     job=everything,
     cron_schedule=NIGHTLY_CRON,
     execution_timezone=_SETTINGS.operations.timezone,
-    default_status=_SCHEDULE_STATUS,
+    default_status=SCHEDULE_STATUS,
     description="Every night, so that data is ready by 8 AM local time.",
 )
 def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
@@ -179,7 +173,7 @@ def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
 @dg.sensor(
     job=refresh,
     minimum_interval_seconds=LANDING_INTERVAL_S,
-    default_status=_SENSOR_STATUS,
+    default_status=SENSOR_STATUS,
     description="Requests a refresh when new ranges have landed; one at a time.",
 )
 def landing_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
@@ -212,7 +206,7 @@ def latest_ended_day(timestamp_s: float) -> str:
 
 @dg.run_failure_sensor(
     name="failure_alert",
-    default_status=_SENSOR_STATUS,
+    default_status=SENSOR_STATUS,
     monitor_all_code_locations=True,
     description="Says which run failed and why: to the log, and to a webhook where one is set.",
 )

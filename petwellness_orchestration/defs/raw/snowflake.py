@@ -3,6 +3,7 @@
 import dagster as dg
 
 from petwellness_orchestration import names
+from petwellness_orchestration.automation import SCHEDULE_STATUS, SENSOR_STATUS
 from petwellness_orchestration.defs.operations.jobs import refresh
 from petwellness_orchestration.defs.warehouse.partitions import EVENT_DAYS
 from petwellness_orchestration.resources import PlatformResource
@@ -79,9 +80,7 @@ nightly_reconciliation = dg.ScheduleDefinition(
     job=reconcile_raw_job,
     cron_schedule=RECONCILE_CRON,
     execution_timezone=_SETTINGS.operations.timezone,
-    default_status=(
-        dg.DefaultScheduleStatus.RUNNING if _SETTINGS.has_automation else dg.DefaultScheduleStatus.STOPPED
-    ),
+    default_status=SCHEDULE_STATUS,
     description="Every night before the nightly run, which mends what a load can.",
 )
 
@@ -89,9 +88,7 @@ nightly_reconciliation = dg.ScheduleDefinition(
 @dg.sensor(
     job=refresh,
     minimum_interval_seconds=WAITING_INTERVAL_S,
-    default_status=(
-        dg.DefaultSensorStatus.RUNNING if _SETTINGS.has_automation else dg.DefaultSensorStatus.STOPPED
-    ),
+    default_status=SENSOR_STATUS,
     description="Requests a refresh once ranges that a load left to their pipes have had their time.",
 )
 def waiting_ranges_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:

@@ -181,7 +181,7 @@ def marks(monkeypatch) -> set[str]:
     """`raw.build_marks`, as a set."""
     found: set[str] = set()
     monkeypatch.setattr(snowflake_pipes, "_is_marked", lambda con, mark: mark in found)
-    monkeypatch.setattr(snowflake_pipes, "_set_mark", lambda con, mark: found.add(mark))
+    monkeypatch.setattr(snowflake_pipes, "ensure_mark", lambda con, mark: found.add(mark))
     monkeypatch.setattr(snowflake_pipes, "_clear_mark", lambda con, mark: found.discard(mark))
     return found
 

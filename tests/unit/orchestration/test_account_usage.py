@@ -7,8 +7,8 @@ import pytest
 
 from ingestion.account_usage.budgets import BudgetLevel
 from ingestion.environments import NotOnThisWarehouseError
+from petwellness_orchestration.account import account_names
 from petwellness_orchestration.account_usage import (
-    account_names,
     daily_budget,
     personal_columns,
     told_levels,
