@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ingestion.loading.reconcile import Reconciliation
     from ingestion.loading.snowflake_reconcile import AccountFindings
 
+# What stands for a run in the query tags of a command.
+COMMAND = "command"
+
 # Of config/business_role.yaml and config/warehouse.yaml.
 ROLE, WAREHOUSE = "ingestion", "loading_wh"
 

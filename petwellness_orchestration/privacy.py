@@ -67,7 +67,7 @@ def find_personal_data(settings: PlatformSettings, full: bool) -> PrivacyReport:
     # Logs are still written meanwhile: what is said from now on is for the next look.
     started_at = time.time()
     salt = salt_of(settings.state)
-    with open_warehouse(settings.state.warehouse_path) as con:
+    with open_warehouse(settings.warehouse_path) as con:
         detector = Detector(known_people(con, [salt]))
         # What is published was looked at as files, or will be.
         findings = table_findings(con, detector, {} if full else published_columns(folder))

@@ -141,7 +141,7 @@ def compute(settings: PlatformSettings) -> dict[str, Any]:
     """Figures by subject; the registry's by date of snapshot. Needs the tables of a finished build."""
     from ingestion.loading.duckdb_raw import fetch_rows, open_warehouse
 
-    with open_warehouse(settings.state.warehouse_path, read_only=True) as con:
+    with open_warehouse(settings.warehouse_path, read_only=True) as con:
         registry = fetch_rows(con, REGISTRY_ROWS_SQL)
         changes = {row["snapshot"]: row for row in fetch_rows(con, REGISTRY_CHANGES_SQL)}
         figures: dict[str, Any] = {

@@ -56,7 +56,7 @@ def plan(settings: PlatformSettings, store: ObjectStore) -> tuple[list[DueDay], 
     from ingestion.loading.duckdb_raw import data_time, open_warehouse
     from ingestion.tiers.moving import due_days, why_waiting
 
-    with open_warehouse(settings.state.warehouse_path, store) as con:
+    with open_warehouse(settings.warehouse_path, store) as con:
         return due_days(con, limited_tables(), data_time(con)), why_waiting(con, store)
 
 
@@ -96,7 +96,7 @@ def restore(
     from ingestion.loading.duckdb_raw import data_time, open_warehouse
     from ingestion.tiers.restoring import RestoreError, UnknownDayError, restore_day
 
-    with open_warehouse(settings.state.warehouse_path, store) as con:
+    with open_warehouse(settings.warehouse_path, store) as con:
         present = data_time(con)
         if present is None:
             raise RestoreError("the warehouse is empty; `petwellness load` and `petwellness build` fill it")
@@ -120,7 +120,7 @@ def release(settings: PlatformSettings, tables: Iterable[TieredTable], day: date
     from ingestion.loading.duckdb_raw import open_warehouse
     from ingestion.tiers.restoring import release_day
 
-    with open_warehouse(settings.state.warehouse_path) as con:
+    with open_warehouse(settings.warehouse_path) as con:
         return [table.full_name for table in tables if release_day(con, table, day)]
 
 
@@ -129,7 +129,7 @@ def cold_problems(settings: PlatformSettings, store: ObjectStore) -> dict[str, l
     from ingestion.loading.duckdb_raw import open_warehouse
     from ingestion.tiers.moving import find_problems
 
-    with open_warehouse(settings.state.warehouse_path, store) as con:
+    with open_warehouse(settings.warehouse_path, store) as con:
         return find_problems(con, store)
 
 
@@ -144,9 +144,9 @@ def withdraw_outdated(settings: PlatformSettings, store: ObjectStore, say: Say, 
     from ingestion.tiers.cold import load_cold_days, unnamed_files
 
     in_force = load_cold_days(store)
-    if not in_force or not settings.state.warehouse_path.exists():
+    if not in_force or not settings.warehouse_path.exists():
         return 0
-    with open_warehouse(settings.state.warehouse_path, store) as con:
+    with open_warehouse(settings.warehouse_path, store) as con:
         if waiting := moving.why_waiting(con, store):
             say(f"cold storage is left as it is: {waiting}")
             return 0

@@ -19,7 +19,9 @@ from ingestion.environments import (
     DbtSession,
     Environment,
     EnvironmentSettingError,
+    NotOnThisWarehouseError,
     ProductionRefusedError,
+    WarehouseKind,
     dbt_session,
     environment_named,
 )
@@ -115,6 +117,20 @@ class PlatformSettings:
     @property
     def is_broker_embedded(self) -> bool:
         return not self.broker.bootstrap_servers
+
+    @property
+    def warehouse_path(self) -> Path:
+        """The embedded warehouse's file.
+
+        Raises NotOnThisWarehouseError in an environment on Snowflake: a DuckDB file beside it would be filled, and
+        read, by nobody else.
+        """
+        if self.environment.warehouse is not WarehouseKind.DUCKDB:
+            raise NotOnThisWarehouseError(
+                f"this works on the embedded warehouse only, and the warehouse of '{self.environment.name}' is"
+                f" {self.environment.warehouse}: docs/snowflake.md says what there is on it"
+            )
+        return self.state.warehouse_path
 
     @property
     def has_automation(self) -> bool:

@@ -74,7 +74,7 @@ def warehouse_figures(settings: PlatformSettings) -> dict[str, Any]:
     from ingestion.loading.counts import layer_steps
     from ingestion.loading.duckdb_raw import open_warehouse, table_row_counts
 
-    with open_warehouse(settings.state.warehouse_path, read_only=True) as con:
+    with open_warehouse(settings.warehouse_path, read_only=True) as con:
         tables = {
             f"{layer}.{name}": rows
             for layer in LAYERS

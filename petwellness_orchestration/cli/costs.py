@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from ingestion.account_usage.budgets import BudgetVerdict
     from ingestion.account_usage.costs import CostReport, Total
 
-ASSET = "operations/costs"
 FORMATS = ("table", "json")
 # The dearest; JSON has them all.
 ROWS_SHOWN = 15
@@ -25,10 +24,12 @@ def show_costs(days: int, output: str) -> int:
     from ingestion.account_usage.budgets import BudgetLevel
     from ingestion.account_usage.costs import as_json
     from ingestion.lake.landing import utc_now
+    from petwellness_orchestration import names
     from petwellness_orchestration.account_usage import budget_verdicts, operations_session, read_costs
+    from petwellness_orchestration.loading import COMMAND
 
     settings = load_settings()
-    with operations_session(settings, ASSET, "command") as con:
+    with operations_session(settings, names.COSTS.to_user_string(), COMMAND) as con:
         report = read_costs(settings, con, utc_now().date(), days)
     verdicts = budget_verdicts(settings, report)
     print(json.dumps(as_json(report), indent=1) if output == "json" else as_text(report, verdicts))

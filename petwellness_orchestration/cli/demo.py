@@ -171,7 +171,7 @@ def build_summary(settings: PlatformSettings, outcome: Any, passed: bool, total_
         "source_problems": source_problems(settings),
         "truth": summary.truth_figures(settings),
     }
-    if settings.state.warehouse_path.exists() and outcome.metadata.get("stg/telemetry_events"):
+    if settings.warehouse_path.exists() and outcome.metadata.get("stg/telemetry_events"):
         figures["warehouse"] = summary.warehouse_figures(settings)
         if settings.source.data is not None:
             figures["real_input"] = real_figures.compute(settings)
@@ -269,8 +269,8 @@ def state_fingerprint(settings: PlatformSettings) -> dict[str, Any]:
         "lake": landed_fingerprint(store),
         "published_version": published_version(settings),
     }
-    if settings.state.warehouse_path.exists():
-        with open_warehouse(settings.state.warehouse_path, read_only=True) as con:
+    if settings.warehouse_path.exists():
+        with open_warehouse(settings.warehouse_path, read_only=True) as con:
             state["loaded"] = latest_load_seq(con)
             state["built"] = build_mark(con, WAREHOUSE_MARK)
     return state

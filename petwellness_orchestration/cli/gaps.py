@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from ingestion.lake.store import ObjectStore
     from ingestion.loading.gaps import Gap, LakeGaps
 
-# What stands for a run in query tags.
-COMMAND = "command"
 # Gaps of a kind that are printed; JSON has all.
 SHOWN = 20
 
@@ -60,7 +58,7 @@ def show_gaps(output: str, close_dead: bool) -> int:
 def reload_ranges(confirmed: bool) -> int:
     """Delete from raw the ranges that differ from the lake and load them again; without `confirmed` only say so."""
     from ingestion.lake.landing import list_claims
-    from petwellness_orchestration.loading import forget
+    from petwellness_orchestration.loading import COMMAND, forget
     from petwellness_orchestration.resources import PlatformResource
 
     settings = load_settings()
@@ -124,7 +122,7 @@ def _lake_gaps(
 
 def _account_gaps(is_dead: Callable[[str], bool]) -> LakeGaps:
     from ingestion.loading.gaps import LakeGaps
-    from petwellness_orchestration.loading import reconcile_account
+    from petwellness_orchestration.loading import COMMAND, reconcile_account
     from petwellness_orchestration.resources import PlatformResource
 
     found = reconcile_account(PlatformResource(), COMMAND, is_dead)

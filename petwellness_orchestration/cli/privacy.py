@@ -11,8 +11,8 @@ def look_for_personal_data() -> int:
     from petwellness_orchestration.privacy import find_personal_data
 
     settings = load_settings()
-    if not settings.state.warehouse_path.exists():
-        warn(f"there is no warehouse at {settings.state.warehouse_path}, so nobody's data is known")
+    if not settings.warehouse_path.exists():
+        warn(f"there is no warehouse at {settings.warehouse_path}, so nobody's data is known")
         return 1
     say("looking through anl, ml, the published copy, logs and Dagster's storage")
     report = find_personal_data(settings, full=True)

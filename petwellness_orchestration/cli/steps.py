@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from petwellness_orchestration.cli.console import mebibytes, say, thousands, warn
 from petwellness_orchestration.cli.runs import CHECK_EVERYTHING, EVERYTHING, REFRESH, RunOutcome, run_job
@@ -36,10 +39,9 @@ def load_raw() -> int:
 
 def build_models(full_refresh: bool) -> int:
     """Build and test the dbt models; 1 when a test that guards a contract fails."""
-    settings = load_settings()
     if full_refresh:
-        forget_builds(settings)
-    return finish(run_job(settings, REFRESH, ["group:stg or group:cur or group:anl or group:ml"]))
+        forget_builds()
+    return finish(run_job(load_settings(), REFRESH, ["group:stg or group:cur or group:anl or group:ml"]))
 
 
 def check_everything() -> int:
@@ -61,18 +63,15 @@ def publish_tables() -> int:
     return finish(run_job(load_settings(), EVERYTHING, ["group:published"]))
 
 
-def forget_builds(settings: PlatformSettings) -> None:
+def forget_builds() -> None:
     """Make every day and every model of records count as dirty for the next build."""
-    from ingestion.loading.duckdb_raw import (
-        WAREHOUSE_MARK,
-        forget_model_marks,
-        open_warehouse,
-        set_build_mark,
-    )
+    from ingestion.loading.ledger import WAREHOUSE_MARK
+    from petwellness_orchestration.loading import COMMAND, open_raw
+    from petwellness_orchestration.resources import PlatformResource
 
-    with open_warehouse(settings.state.warehouse_path) as con:
-        set_build_mark(con, WAREHOUSE_MARK, 0)
-        forget_model_marks(con)
+    with open_raw(PlatformResource(), COMMAND) as (con, raw):
+        raw.set_build_mark(con, WAREHOUSE_MARK, 0)
+        raw.forget_model_marks(con)
 
 
 def rebuild_warehouse(confirmed: bool, compare: bool = False) -> int:
@@ -87,7 +86,7 @@ def rebuild_warehouse(confirmed: bool, compare: bool = False) -> int:
     from ingestion.observability.history import carry_over
 
     settings = load_settings()
-    path = settings.state.warehouse_path
+    path = settings.warehouse_path
     if not path.exists():
         warn(f"there is no warehouse at {path}; `petwellness load` creates one from the lake")
         return 1
@@ -177,7 +176,7 @@ def show_status() -> int:
     """What has landed, been loaded, built and published."""
     from ingestion.lake.landing import list_manifests
     from ingestion.lake.store import open_store
-    from ingestion.loading import duckdb_raw
+    from ingestion.loading.ledger import WAREHOUSE_MARK
     from ingestion.loading.publish import read_catalogue
 
     settings = load_settings()
@@ -189,19 +188,36 @@ def show_status() -> int:
         f"landed     {thousands(len(manifests))} ranges, {thousands(sum(m.rows for m in manifests))} rows, "
         f"{mebibytes(sum(m.bytes for m in manifests))}"
     )
-    if not settings.state.warehouse_path.exists():
+    is_embedded = settings.environment.snowflake is None
+    if is_embedded and not settings.warehouse_path.exists():
         print("warehouse  none yet; `make demo` or `petwellness load` creates it")
         return 0
-    with duckdb_raw.open_warehouse(settings.state.warehouse_path, read_only=True) as con:
-        waiting = len({m.range_key for m in manifests} - duckdb_raw.loaded_keys(con))
-        newest = duckdb_raw.latest_load_seq(con)
-        built = duckdb_raw.build_mark(con, duckdb_raw.WAREHOUSE_MARK)
-        dirty = duckdb_raw.dirty_days(con, built)
+    with _raw_to_read(settings) as (con, raw):
+        waiting = len({m.range_key for m in manifests} - raw.loaded_keys(con))
+        newest = raw.latest_load_seq(con)
+        built = raw.build_mark(con, WAREHOUSE_MARK)
+        dirty = raw.dirty_days(con, built)
     print(f"loaded     {thousands(newest)} loads; {thousands(waiting)} ranges wait to be loaded")
     print(f"built      up to load {built}; {len(dirty)} event days wait to be built")
-    catalogue = read_catalogue(settings.state.published_dir)
-    print(f"published  version {catalogue.get('version', 0)}, {len(catalogue.get('tables', {}))} tables")
+    if is_embedded:
+        catalogue = read_catalogue(settings.state.published_dir)
+        print(f"published  version {catalogue.get('version', 0)}, {len(catalogue.get('tables', {}))} tables")
     return 0
+
+
+@contextmanager
+def _raw_to_read(settings: PlatformSettings) -> Iterator[tuple[Any, ModuleType]]:
+    """As `open_raw`; of DuckDB read only, which several may at once."""
+    from ingestion.loading import duckdb_raw
+    from petwellness_orchestration.loading import COMMAND, open_raw
+    from petwellness_orchestration.resources import PlatformResource
+
+    if settings.environment.snowflake is not None:
+        with open_raw(PlatformResource(), COMMAND) as found:
+            yield found
+    else:
+        with duckdb_raw.open_warehouse(settings.warehouse_path, read_only=True) as con:
+            yield con, duckdb_raw
 
 
 def finish(outcome: RunOutcome) -> int:

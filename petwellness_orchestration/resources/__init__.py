@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from ingestion.environments import NotOnThisWarehouseError, WarehouseKind
 from ingestion.memory import release_memory
 from petwellness_orchestration.settings import PlatformSettings, load_settings
 
@@ -41,18 +40,11 @@ class PlatformResource(dg.ConfigurableResource):
     def warehouse(self, store: "ObjectStore | None" = None) -> "Iterator[duckdb.DuckDBPyConnection]":
         """The embedded warehouse, writable; pass the lake where SQL reads landed files.
 
-        Raises NotOnThisWarehouseError in an environment on Snowflake: a DuckDB file beside it would be filled, and
-        read, by nobody else.
+        Raises NotOnThisWarehouseError in an environment on Snowflake.
         """
         from ingestion.loading.duckdb_raw import open_warehouse
 
-        settings = self.settings()
-        if settings.environment.warehouse is not WarehouseKind.DUCKDB:
-            raise NotOnThisWarehouseError(
-                f"this works on the embedded warehouse only, and the warehouse of '{settings.environment.name}' is"
-                f" {settings.environment.warehouse}: docs/snowflake.md says what there is on it"
-            )
-        with open_warehouse(settings.state.warehouse_path, store) as con:
+        with open_warehouse(self.settings().warehouse_path, store) as con:
             yield con
         release_memory()
 

@@ -144,13 +144,24 @@ def test_a_developers_schema_changes_no_key_of_the_graph() -> None:
 
 def test_what_opens_duckdb_says_so_on_snowflake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from ingestion.environments import NotOnThisWarehouseError
+    from petwellness_orchestration.cli.privacy import look_for_personal_data
+    from petwellness_orchestration.cli.steps import rebuild_warehouse
     from petwellness_orchestration.resources import PlatformResource
+    from petwellness_orchestration.retaining import plan
 
     monkeypatch.setenv("PETWELLNESS_ENVIRONMENT", "dev")
     monkeypatch.setenv("PETWELLNESS_HOME", str(tmp_path))
+    platform = PlatformResource()
+    for opens in (
+        lambda: rebuild_warehouse(confirmed=True),
+        look_for_personal_data,
+        lambda: plan(platform.settings(), None),
+    ):
+        with pytest.raises(NotOnThisWarehouseError, match=r"'dev' is snowflake"):
+            opens()
     with (
         pytest.raises(NotOnThisWarehouseError, match=r"'dev' is snowflake"),
-        PlatformResource().warehouse(),
+        platform.warehouse(),
     ):
         pass
     assert list(tmp_path.iterdir()) == []
