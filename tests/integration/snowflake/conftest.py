@@ -1,7 +1,11 @@
-"""The Snowflake emulator for tests: one server a session, a database of its own for each test."""
+"""The Snowflake emulator for tests: one server a session, a database of its own for each test.
+
+A test that changes more of the account than its database starts a server of its own.
+"""
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
@@ -10,17 +14,32 @@ from infrastructure.snowflake_emulator.objects import create_database
 
 
 @pytest.fixture(scope="session")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEmulator]:
-    """A running emulator; skips, with the installer's words, where its packages cannot be had."""
-    emulator = LocalEmulator(tmp_path_factory.mktemp("emulator"))
-    try:
-        emulator.start()
-    except EmulatorUnavailableError as error:
-        pytest.skip(f"not run on the Snowflake emulator: {error}")
-    try:
+def start_emulator(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[], AbstractContextManager[LocalEmulator]]:
+    """`with start_emulator() as emulator`: a running emulator; skips, with the installer's words, where its packages
+    cannot be had."""
+
+    @contextmanager
+    def start() -> Iterator[LocalEmulator]:
+        emulator = LocalEmulator(tmp_path_factory.mktemp("emulator"))
+        try:
+            emulator.start()
+        except EmulatorUnavailableError as error:
+            pytest.skip(f"not run on the Snowflake emulator: {error}")
+        try:
+            yield emulator
+        finally:
+            emulator.stop()
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def emulator(start_emulator: Callable[[], AbstractContextManager[LocalEmulator]]) -> Iterator[LocalEmulator]:
+    """The emulator that tests share."""
+    with start_emulator() as emulator:
         yield emulator
-    finally:
-        emulator.stop()
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,7 @@ def report(targets):
 def test_every_table_of_both_warehouses_is_equal_after_every_step(report, targets):
     assert [str(one) for result in report.results for one in result.comparison.differences] == []
     assert report.problems == []
+    assert [limit.feature for limit in report.ended] == []
     assert report.is_green
     embedded, _ = targets
     compared = {(one.step, one.table.split(".")[0]) for one in report.results}
