@@ -5,7 +5,8 @@ one rename at the end of a run, so that readers never meet a writer's lock and
 never see half a run. Only tables and columns the caller names are published.
 `published.json` names the files in force with a fingerprint of their content;
 what has not changed is not written again, and of tables kept by day only the days
-that were rebuilt are looked at.
+that were rebuilt are looked at, with those they share a file with: a month of few
+rows is one file, of many a file a day.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import pairwise
@@ -29,19 +31,15 @@ PUBLISHED_SCHEMAS = ("cur", "anl", "ml")
 DATABASE_NAME = "petwellness.duckdb"
 CATALOGUE_NAME = "published.json"
 
-# As much as dbt may use before it; writing unsorted takes half.
+# As much as dbt may use before it.
 MEMORY_LIMIT = "800MB"
 
-# Rows that a thread holds of a day before it hands them to the file's writer. With DuckDB's half a million a day of
-# 30 million rows of 22 columns ran out of 400 MB; it took 73 s with these, 60 s as one plain file.
-ROWS_HELD = 65_536
-
-# A day that fills more than one is written in the table's order, so that a reader of few pets skips most of them.
-# Of 100 days of a thousand pets, the rows of four took 453 ms; 468 with 122,880 and 719 with 16,384 (more to look up).
+# Files are in their table's order, so that a reader of few pets skips most of each. Of 100 days of a thousand pets, the
+# rows of four took 453 ms; 468 with 122,880 and 719 with 16,384 (more to look up).
 ROW_GROUP_ROWS = 65_536
 
-# Rows of a large day that are sorted at once, in the memory above. A day of 7.2 million took 16.7 s, as long as unsorted;
-# four million at once in 400 MB took 29 s, all 29 million of a day did not end in six minutes.
+# Rows that are sorted at once, in the memory above; a month of no more is one file. A day of 7.2 million took 16.7 s, as
+# long as unsorted; four million at once in 400 MB took 29 s, all 29 million of a day did not end in six minutes.
 SORTED_ROWS = 2_000_000
 # Rows from which the bounds of its files are estimated.
 SAMPLE_ROWS = 100_000
@@ -56,7 +54,7 @@ WHOLE = "all"
 
 
 class Part(TypedDict):
-    """One day of a table (or all of it): its files relative to the folder, its content's fingerprint."""
+    """One day of a table (or all of it): files with its rows, relative to the folder, and its content's fingerprint."""
 
     files: list[str]
     fingerprint: str
@@ -67,7 +65,7 @@ Catalogue = dict[str, dict[str, Part]]
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """One table to publish: its columns for readers, its day column when kept by day, and what orders a day's rows."""
+    """One table to publish: its columns for readers, its day column when kept by day, and what orders a file's rows."""
 
     schema: str
     name: str
@@ -81,7 +79,7 @@ class PublishedTable:
 
     @property
     def select(self) -> str:
-        columns = ", ".join(f'"{column}"' for column in self.columns)
+        columns = ", ".join(map(_quoted, self.columns))
         return f'select {columns} from "{self.schema}"."{self.name}"'
 
 
@@ -114,7 +112,6 @@ def publish(
     that may have changed since the last publication; without it every day may have.
     """
     con.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
-    con.execute(f"set partitioned_write_flush_threshold = {ROWS_HELD}")
     folder.mkdir(parents=True, exist_ok=True)
     before = read_catalogue(folder)
     previous: Catalogue = before.get("tables", {})
@@ -124,22 +121,23 @@ def publish(
     for table in tables:
         old = previous.get(table.full_name, {})
         fingerprints = _fingerprints(con, table, old, rebuilt)
-        changed = sorted(part for part, value in fingerprints.items() if _fingerprint(old, part) != value)
-        rows = {part: _row_count(fingerprints[part]) for part in changed}
-        written = _export(con, folder, table, version, rows) if changed else {}
+        changed = {part for part, value in fingerprints.items() if _fingerprint(old, part) != value}
+        changed |= old.keys() - fingerprints.keys()
+        together = _written_together(fingerprints, old, changed)
+        written = _export(con, folder, table, version, fingerprints, together)
         catalogue[table.full_name] = {
-            part: Part(files=written[part], fingerprint=value) if part in written else old[part]
+            part: Part(files=written[part] if part in written else old[part]["files"], fingerprint=value)
             for part, value in sorted(fingerprints.items())
         }
-        files_written += sum(len(files) for files in written.values())
-        days_changed += len(changed) + len(old.keys() - fingerprints.keys())
+        files_written += len(_files_of(written.values()))
+        days_changed += len(changed)
         if changed:
             progress(f"published {table.full_name}: {len(changed)} part{'s' if len(changed) != 1 else ''}")
     if days_changed:
         _switch(folder, catalogue, version)
         # Readers may still hold the database of the version before this one.
         _remove_unreferenced(folder, [catalogue, previous])
-    files = sum(len(part["files"]) for parts in catalogue.values() for part in parts.values())
+    files = sum(len(_files_in(parts)) for parts in catalogue.values())
     in_force = version if days_changed else before.get("version", 0)
     return PublishReport(in_force, len(catalogue), files, files_written, days_changed)
 
@@ -155,8 +153,7 @@ def files_in_force(folder: Path) -> frozenset[Path]:
     return frozenset(
         folder / file
         for parts in read_catalogue(folder).get("tables", {}).values()
-        for part in parts.values()
-        for file in part["files"]
+        for file in _files_in(parts)
     )
 
 
@@ -181,6 +178,15 @@ def _next_version(folder: Path, in_force: int) -> int:
     """A number no folder has: a publication that died may have switched readers to its files."""
     used = [int(path.name[1:]) for path in (folder / "tables").glob("*/v*")]
     return max([in_force, *used]) + 1
+
+
+def _files_in(parts: Mapping[str, Part]) -> list[str]:
+    return _files_of(part["files"] for part in parts.values())
+
+
+def _files_of(lists: Iterable[list[str]]) -> list[str]:
+    """Each file once, in the order of the lists."""
+    return list(dict.fromkeys(file for files in lists for file in files))
 
 
 def _fingerprint(parts: dict[str, Part], part: str) -> str | None:
@@ -220,55 +226,95 @@ def _row_count(fingerprint: str) -> int:
 def _days_to_look_at(
     table: PublishedTable, old: dict[str, Part], shape: str, rebuilt: RebuiltDays | None
 ) -> frozenset[date] | None:
-    """Days that may differ from what is published; None for all of them."""
+    """Days that may differ from what is published, and those in one file with them; None for all days."""
     has_shape = all(part["fingerprint"].endswith(f"-{shape}") for part in old.values())
     if table.day_column is None or rebuilt is None or not old or not has_shape:
         return None
-    return rebuilt.get(table.full_name, frozenset())
+    days = rebuilt.get(table.full_name, frozenset())
+    if days is None:
+        return None
+    one_file = {
+        month
+        for month in {_month(str(day)) for day in days}
+        if sum(_row_count(part["fingerprint"]) for day, part in old.items() if _month(day) == month)
+        <= SORTED_ROWS
+    }
+    return days | {date.fromisoformat(day) for day in old if day != WHOLE and _month(day) in one_file}
+
+
+def _month(part: str) -> str:
+    """Of a day in ISO format; `all` stays what it is."""
+    return part[:7]
+
+
+def _written_together(
+    fingerprints: Mapping[str, str], old: Mapping[str, Part], changed: Collection[str]
+) -> list[list[str]]:
+    """The parts to write, those that share a file in one list: a month's days where they have few rows."""
+    months: dict[str, list[str]] = {}
+    for part in sorted(fingerprints):
+        months.setdefault(_month(part), []).append(part)
+    holders = Counter(file for part in old.values() for file in part["files"])
+    # Days whose file goes when another of its days changes.
+    sharing = {day for day, part in old.items() if any(holders[file] > 1 for file in part["files"])}
+    together: list[list[str]] = []
+    for month in sorted(months.keys() & {_month(part) for part in changed}):
+        days = months[month]
+        if sum(_row_count(fingerprints[day]) for day in days) <= SORTED_ROWS:
+            together.append(days)
+        else:
+            together += [[day] for day in days if day in changed or day in sharing]
+    return together
 
 
 def _export(
-    con: duckdb.DuckDBPyConnection, folder: Path, table: PublishedTable, version: int, rows: Mapping[str, int]
+    con: duckdb.DuckDBPyConnection,
+    folder: Path,
+    table: PublishedTable,
+    version: int,
+    fingerprints: Mapping[str, str],
+    together: Iterable[list[str]],
 ) -> dict[str, list[str]]:
-    """Write the parts of one table that `rows` counts; returns their files (relative to `folder`)."""
+    """Write parts of one table, each list of `together` apart from the others; the files (relative to `folder`)
+    of each part."""
     relative = Path("tables") / table.full_name / f"v{version:06}"
-    target = folder / relative
-    target.mkdir(parents=True)
-    if table.day_column is None or set(rows) == {WHOLE}:
-        con.execute(f"copy ({table.select}) to '{target}/{WHOLE}.parquet' ({PARQUET})")
-        return {WHOLE: [str(relative / f"{WHOLE}.parquet")]}
-    large = [day for day, count in rows.items() if table.sorted_by and count > ROW_GROUP_ROWS]
-    for day in large:
-        _export_in_order(con, target, table, day, rows[day])
-    if small := [f"date '{day}'" for day in rows if day not in large]:
-        con.execute(
-            f"copy ({table.select} where \"{table.day_column}\" in ({', '.join(small)})) to '{target}'"
-            f" ({PARQUET}, partition_by ({table.day_column}), write_partition_columns true, overwrite_or_ignore true)"
-        )
     files: dict[str, list[str]] = {}
-    for path in sorted(target.rglob("*.parquet")):
-        files.setdefault(path.parent.name.split("=", 1)[1], []).append(str(path.relative_to(folder)))
+    for parts in together:
+        (folder / relative).mkdir(parents=True, exist_ok=True)
+        rows = sum(_row_count(fingerprints[part]) for part in parts)
+        names = _export_in_order(con, folder / relative, table, parts, rows)
+        files |= {part: [str(relative / name) for name in names] for part in parts}
     return files
 
 
 def _export_in_order(
-    con: duckdb.DuckDBPyConnection, target: Path, table: PublishedTable, day: str, rows: int
-) -> None:
-    """Write one day of many rows in files that are sorted each, where the partitioned copy would write it."""
-    path = target / f"{table.day_column}={day}"
-    path.mkdir()
-    whole = f"\"{table.day_column}\" = date '{day}'"
-    order = ", ".join(f'"{column}"' for column in table.sorted_by)
-    for number, slice_of in enumerate(_slices(con, table, whole, -(-rows // SORTED_ROWS))):
+    con: duckdb.DuckDBPyConnection, target: Path, table: PublishedTable, parts: list[str], rows: int
+) -> list[str]:
+    """Write parts in files of at most about SORTED_ROWS that are in the table's order each; the files' names."""
+    name = parts[0] if len(parts) == 1 else _month(parts[0])
+    where = "true"
+    order = [*table.sorted_by]
+    if table.day_column is not None and parts != [WHOLE]:
+        where = in_days(f'"{table.day_column}"', frozenset(map(date.fromisoformat, parts)))
+        order += [table.day_column] if len(parts) > 1 else []
+    ordered = f" order by {', '.join(map(_quoted, order))}" if order else ""
+    slices = _slices(con, table, where, -(-rows // SORTED_ROWS)) if table.sorted_by else ["true"]
+    names = [f"{name}.parquet"] if len(slices) == 1 else [f"{name}_{n}.parquet" for n in range(len(slices))]
+    for file, slice_of in zip(names, slices, strict=True):
         con.execute(
-            f"copy ({table.select} where {whole} and {slice_of} order by {order})"
-            f" to '{path}/data_{number}.parquet' ({PARQUET}, row_group_size {ROW_GROUP_ROWS})"
+            f"copy ({table.select} where {where} and {slice_of}{ordered})"
+            f" to '{target / file}' ({PARQUET}, row_group_size {ROW_GROUP_ROWS})"
         )
+    return names
+
+
+def _quoted(column: str) -> str:
+    return f'"{column}"'
 
 
 def _slices(con: duckdb.DuckDBPyConnection, table: PublishedTable, where: str, count: int) -> list[str]:
     """Conditions that divide rows into about equal parts, by the column that orders them last."""
-    column = f'"{table.sorted_by[-1]}"'
+    column = _quoted(table.sorted_by[-1])
     shares = [number / count for number in range(1, count)]
     if not shares:
         return ["true"]
@@ -298,7 +344,7 @@ def _switch(folder: Path, catalogue: Catalogue, version: int) -> None:
             con.execute(f'create schema if not exists "{schema}"')
         for name, parts in catalogue.items():
             schema, table = name.split(".")
-            paths = [str(folder / file) for part in parts.values() for file in part["files"]]
+            paths = [str(folder / file) for file in _files_in(parts)]
             listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
             con.execute(
                 f'create view "{schema}"."{table}" as'
@@ -318,8 +364,7 @@ def _remove_unreferenced(folder: Path, catalogues: list[Catalogue]) -> None:
         Path(file).parts[:3]
         for catalogue in catalogues
         for parts in catalogue.values()
-        for part in parts.values()
-        for file in part["files"]
+        for file in _files_in(parts)
     }
     for version_dir in (folder / "tables").glob("*/v*"):
         if version_dir.relative_to(folder).parts not in used:

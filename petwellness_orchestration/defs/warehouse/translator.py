@@ -29,6 +29,30 @@ def table_name(props: Mapping[str, Any]) -> str:
     return (props.get("alias") or props["name"]).removeprefix(f"{layer(props)}_")
 
 
+def check_description(manifest: Mapping[str, Any], props: Mapping[str, Any]) -> str | None:
+    """What a dbt test says of itself: its own description, or its generic test's with the arguments it is given."""
+    if props.get("description") or "test_metadata" not in props:
+        return props.get("description") or None
+    test = props["test_metadata"]
+    macro = next(name for name in props["depends_on"]["macros"] if name.endswith(f".test_{test['name']}"))
+    said = (
+        manifest["macros"][macro]["description"].strip() or f"{test['name'].replace('_', ' ').capitalize()}."
+    )
+    given = {name: value for name, value in test["kwargs"].items() if name != "model"}
+    return " ".join(
+        [
+            said,
+            *(f"{name.replace('_', ' ').capitalize()}: {_listed(value)}." for name, value in given.items()),
+        ]
+    )
+
+
+def _listed(argument: Any) -> str:
+    if isinstance(argument, Mapping):
+        return "; ".join(f"{name} {_listed(value)}" for name, value in argument.items())
+    return ", ".join(map(str, argument)) if isinstance(argument, list) else str(argument)
+
+
 class WarehouseTranslator(DagsterDbtTranslator):
     """Keys are (layer, table), as analysts know them, whatever schema a build goes to."""
 
@@ -48,9 +72,9 @@ class WarehouseTranslator(DagsterDbtTranslator):
         unique_id: str,
         project: DbtProject | None,
     ) -> dg.AssetCheckSpec | None:
-        """A dbt test's check says what the test's description says."""
+        """A dbt test's check says what the test's description says, or its generic test's."""
         spec = super().get_asset_check_spec(asset_spec, manifest, unique_id, project)
-        description = self.get_resource_props(manifest, unique_id).get("description")
+        description = check_description(manifest, self.get_resource_props(manifest, unique_id))
         return spec._replace(description=description) if spec and description else spec
 
     def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:

@@ -201,7 +201,7 @@ def pets_by_day(tmp_path: Path) -> tuple[Path, Path]:
     warehouse(
         path,
         "create schema anl",
-        "create table anl.daily_activity as select 'p' || i as pet_id, date '2026-06-01' + d::integer as event_date"
+        "create table anl.daily_activity as select 'p' || i as pet_id, date '2026-06-30' + d::integer as event_date"
         " from range(1, 3) t(i), range(2) u(d)",
     )
     return path, tmp_path / "published"
@@ -238,7 +238,7 @@ def test_published_files_in_force_and_out_of_force_are_looked_into(
 def test_only_part_of_a_version_out_of_force_is_retired(pets_by_day: tuple[Path, Path]) -> None:
     path, folder = pets_by_day
     published(path, folder)
-    warehouse(path, "delete from anl.daily_activity where pet_id = 'p1' and event_date = date '2026-06-02'")
+    warehouse(path, "delete from anl.daily_activity where pet_id = 'p1' and event_date = date '2026-07-01'")
     published(path, folder)
     for file in folder.rglob("*.parquet"):
         os.utime(file, (0, 0))

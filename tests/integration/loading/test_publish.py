@@ -14,6 +14,8 @@ from typing import Any
 
 import duckdb
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ingestion.loading.publish import (
     CATALOGUE_NAME,
@@ -71,7 +73,7 @@ def test_readers_get_the_named_columns_of_every_row(
     warehouse: duckdb.DuckDBPyConnection, folder: Path
 ) -> None:
     report = publish(warehouse, folder, TABLES)
-    assert report == PublishReport(version=1, tables=2, files=4, files_written=4, days_changed=4)
+    assert report == PublishReport(version=1, tables=2, files=2, files_written=2, days_changed=4)
     assert rows(folder, "describe anl.activity") == rows(
         folder,
         "describe select * from (values (date '2026-06-01', 'p', 1::bigint)) t(event_date, pet_id, steps)",
@@ -93,7 +95,7 @@ def test_readers_get_the_named_columns_of_every_row(
 
 @pytest.mark.parametrize("last", ["steps", "pet_id"])
 @pytest.mark.parametrize(("sorted_rows", "files_of_day"), [(10_000_000, 1), (70_000, 3)])
-def test_a_day_of_many_rows_is_kept_in_the_order_of_its_table(
+def test_many_rows_are_kept_in_the_order_of_their_table(
     warehouse: duckdb.DuckDBPyConnection,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -136,24 +138,75 @@ def test_nothing_new_means_no_new_version_and_no_write(
     # The same rows in another order are the same content.
     warehouse.execute("create or replace table anl.activity as from anl.activity order by steps desc")
     report = publish(warehouse, folder, TABLES)
-    assert report == PublishReport(version=1, tables=2, files=4, files_written=0, days_changed=0)
+    assert report == PublishReport(version=1, tables=2, files=2, files_written=0, days_changed=0)
     assert not report.changed
     assert files(folder) == before
 
 
-def test_only_changed_days_are_written(warehouse: duckdb.DuckDBPyConnection, folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("sorted_rows", "kept", "fresh"),
+    [(6, "2026-06.parquet", "2026-06.parquet"), (5, "2026-06-01.parquet", "2026-06-02.parquet")],
+)
+def test_only_what_changed_is_written(
+    warehouse: duckdb.DuckDBPyConnection,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sorted_rows: int,
+    kept: str,
+    fresh: str,
+) -> None:
+    """A month of few rows is one file, of more a file a day."""
+    monkeypatch.setattr("ingestion.loading.publish.SORTED_ROWS", sorted_rows)
+    warehouse.execute("insert into anl.activity values (date '2026-07-01', 'p9', 1000, 'secret')")
     publish(warehouse, folder, TABLES)
     before = files(folder)
+    version_1 = Path("tables") / "anl.activity" / "v000001"
+    assert {str(version_1 / kept), str(version_1 / "2026-07-01.parquet")} < before.keys()
     warehouse.execute("update anl.activity set steps = 7 where pet_id = 'p2'")
     report = publish(warehouse, folder, TABLES)
     assert (report.version, report.files_written, report.days_changed) == (2, 1, 1)
     after = files(folder)
-    fresh = {name for name in after if name.endswith(".parquet") and after[name] != before.get(name)}
-    assert len(fresh) == 1
-    assert "v000002/event_date=2026-06-02/" in fresh.pop()
+    written = {name for name in after if name.endswith(".parquet") and after[name] != before.get(name)}
+    assert written == {str(Path("tables") / "anl.activity" / "v000002" / fresh)}
     assert {n: s for n, s in after.items() if "v000001" in n}.items() <= before.items()
     assert rows(folder, "select steps from anl.activity where pet_id = 'p2'") == [(7,)]
-    assert rows(folder, "select count(*) from anl.activity") == [(6,)]
+    assert rows(folder, "select count(*) from anl.activity") == [(7,)]
+
+
+DAYS = st.dates(date(2026, 5, 30), date(2026, 6, 3))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    builds=st.lists(st.dictionaries(DAYS, st.integers(0, 4), min_size=1, max_size=4), min_size=1, max_size=5),
+    sorted_rows=st.integers(1, 9),
+)
+def test_whatever_was_built_readers_get_each_row_once(
+    tmp_path_factory: pytest.TempPathFactory, builds: list[dict[date, int]], sorted_rows: int
+) -> None:
+    """Each build replaces days by so many rows; months grow over what one file may hold, shrink and empty."""
+    folder = tmp_path_factory.mktemp("published")
+    everything = "select event_date, pet_id, steps from anl.activity order by all"
+    con = duckdb.connect()
+    con.execute("create schema anl")
+    con.execute("create table anl.activity (event_date date, pet_id varchar, steps bigint)")
+    table = replace(DAILY, sorted_by=("pet_id",))
+    with pytest.MonkeyPatch.context() as patched, con:
+        patched.setattr("ingestion.loading.publish.SORTED_ROWS", sorted_rows)
+        for number, days in enumerate(builds):
+            before = files(folder)
+            for day, count in days.items():
+                con.execute("delete from anl.activity where event_date = ?", [day])
+                con.execute(
+                    "insert into anl.activity select ?, 'p' || i, ? from range(?) t(i)", [day, number, count]
+                )
+            publish(con, folder, [table], rebuilt={"anl.activity": frozenset(days)})
+            assert rows(folder, everything) == con.execute(everything).fetchall()
+            months = {str(day)[:7] for day in days}
+            fresh = {Path(name).name for name in files(folder).keys() - before.keys()}
+            assert {name[:7] for name in fresh if name.startswith("2026")} <= months
+            # What a look at every day would find is what the catalogue says.
+            assert not publish(con, folder, [table]).changed
 
 
 def test_a_column_that_is_not_published_changes_nothing(
@@ -197,7 +250,7 @@ def test_a_removed_day_is_gone_for_readers(warehouse: duckdb.DuckDBPyConnection,
     publish(warehouse, folder, TABLES)
     warehouse.execute("delete from anl.activity where event_date = date '2026-06-02'")
     report = publish(warehouse, folder, TABLES)
-    assert (report.version, report.files_written, report.days_changed, report.files) == (2, 0, 1, 3)
+    assert (report.version, report.files_written, report.days_changed, report.files) == (2, 1, 1, 2)
     assert rows(folder, "select distinct event_date::varchar from anl.activity order by 1") == [
         ("2026-06-01",),
         ("2026-06-03",),
@@ -348,11 +401,12 @@ def test_a_copy_that_was_moved_says_where_its_files_were(
 
 
 def test_only_rebuilt_days_are_looked_at(warehouse: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    warehouse.execute("update anl.activity set event_date = date '2026-05-31' where pet_id = 'p0'")
     publish(warehouse, folder, TABLES)
     warehouse.execute("update anl.activity set steps = 7 where pet_id in ('p0', 'p2')")
     report = publish(warehouse, folder, TABLES, rebuilt={"anl.activity": frozenset({date(2026, 6, 2)})})
     assert report.days_changed == 1
-    # The change of the first day was not announced, which no build does.
+    # The change of May was not announced, which no build does.
     assert rows(folder, "select pet_id from anl.activity where steps = 7") == [("p2",)]
     assert not publish(warehouse, folder, TABLES, rebuilt={}).changed
     assert publish(warehouse, folder, TABLES, rebuilt={"anl.activity": None}).days_changed == 1
@@ -375,7 +429,7 @@ def test_a_rebuilt_day_without_rows_disappears(warehouse: duckdb.DuckDBPyConnect
 def test_what_was_never_published_or_has_other_columns_is_taken_whole(
     warehouse: duckdb.DuckDBPyConnection, folder: Path
 ) -> None:
-    assert publish(warehouse, folder, TABLES, rebuilt={}).files_written == 4
+    assert publish(warehouse, folder, TABLES, rebuilt={}).files_written == 2
     narrower = PublishedTable("anl", "activity", ("event_date", "pet_id"), day_column="event_date")
     assert publish(warehouse, folder, [narrower], rebuilt={}).days_changed == 3
     assert len(rows(folder, "from anl.activity")[0]) == 2
