@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +22,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ml.errors import DatasetError, FeatureVersionError
-
-if TYPE_CHECKING:
-    import duckdb
+from ml.warehouse import Value, Warehouse
 
 Floats = NDArray[np.float64]
 Objects = NDArray[np.object_]
@@ -33,6 +31,43 @@ Times = NDArray[np.datetime64]
 DAY_US = 86_400_000_000
 
 CHANGE_ORDER = ("changed_at", "arrival_ts", "stream_id", "kafka_partition", "kafka_offset")
+
+_TIME = pa.timestamp("us")
+
+FEATURE_ROWS = pa.schema(
+    {
+        "pet_id": pa.string(),
+        "feature_name": pa.string(),
+        "end_ts": _TIME,
+        "value": pa.float64(),
+        "feature_version": pa.string(),
+    }
+)
+
+# Of the change records in ml, by table: visits, pets, owners.
+RECORD_COLUMNS = {
+    "visit_records": pa.schema(
+        {
+            "visit_id": pa.string(),
+            "pet_id": pa.string(),
+            "visit_ts": _TIME,
+            "status": pa.string(),
+            "is_unplanned": pa.bool_(),
+        }
+    ),
+    "pet_records": pa.schema({"pet_id": pa.string(), "owner_id": pa.string()}),
+    "owner_records": pa.schema({"owner_id": pa.string(), "consent_flags": pa.string()}),
+}
+CHANGE_COLUMNS = pa.schema(
+    {
+        "op": pa.string(),
+        "changed_at": _TIME,
+        "arrival_ts": _TIME,
+        "stream_id": pa.string(),
+        "kafka_partition": pa.int32(),
+        "kafka_offset": pa.int64(),
+    }
+)
 
 RECORD_FEATURES = frozenset(
     {
@@ -367,17 +402,19 @@ def _floats(table: pa.Table, column: str) -> Floats:
 
 
 def read_training_set(
-    con: "duckdb.DuckDBPyConnection",
+    warehouse: Warehouse,
     *,
     as_of: datetime,
+    labels_until: datetime | None,
     horizon_days: int,
     features: Sequence[str] | None = None,
 ) -> TrainingSet:
-    """`build_training_set` over the warehouse behind `con`, of these features (None: of all there are).
+    """`build_training_set` over a warehouse, of these features (None: of all there are).
 
+    `labels_until` is the moment of the newest extract of visits known at `as_of`.
     Raises DatasetError when a table or column is missing, or a feature of which no pet has a row.
     """
-    table = read_features(con, until=as_of, names=features)
+    table = read_features(warehouse, until=as_of, names=features)
     if features is not None and table.num_rows > 0:
         missing = sorted(set(features) - set(_objects(table, "feature_name")))
         if missing:
@@ -385,22 +422,17 @@ def read_training_set(
                 f"ml.computed_features has no rows of {', '.join(missing)}; run dbt build, or take them out "
                 "of PETWELLNESS_ML_FEATURES"
             )
-    newest = (
-        "select max(extracted_at) as at from raw.extracts where feed = 'clinic_visits' and extracted_at <= ?"
-    )
     return build_training_set(
         table,
-        _read_changes(con, "clinic_visits", "visit_id, pet_id, visit_ts, status, is_unplanned", as_of),
-        _read_changes(con, "pets", "pet_id, owner_id", as_of),
-        _read_changes(con, "owners", "owner_id, cast(consent_flags as varchar) as consent_flags", as_of),
+        *(_read_records(warehouse, name, as_of) for name in RECORD_COLUMNS),
         as_of=as_of,
-        labels_until=_select(con, newest, [as_of])["at"][0].as_py(),
+        labels_until=labels_until,
         horizon_days=horizon_days,
     )
 
 
 def read_features(
-    con: "duckdb.DuckDBPyConnection",
+    warehouse: Warehouse,
     *,
     until: datetime | None = None,
     end_ts: Sequence[datetime] = (),
@@ -411,62 +443,53 @@ def read_features(
     `names` limits them to these features; all versions of each are read.
     """
     columns = "pet_id, feature_name, end_ts, cast(value as double) as value, feature_version"
-    parameters: list[Any] = []
-    if until is not None:
-        days = "end_ts <= ?"
-        parameters.append(until)
-    else:
-        ends = ", ".join(f"timestamp '{moment:%Y-%m-%d %H:%M:%S}'" for moment in end_ts) or "null"
-        days = f"end_ts in ({ends})"
+    values: list[Value] = [end_ts if until is None else until]
+    days = "end_ts in (?)" if until is None else "end_ts <= ?"
     of_names = ""
     if names is not None:
-        of_names = "and feature_name = any(?)"
-        parameters.append(sorted(names))
-    return _select(con, f"select {columns} from ml.computed_features where {days} {of_names}", parameters)
+        of_names = " and feature_name in (?)"
+        values.append(sorted(names))
+    sql = f"select {columns} from ml.computed_features where {days}{of_names}"
+    return warehouse.select(sql, values, FEATURE_ROWS)
 
 
-def forget_superseded_features(
-    con: "duckdb.DuckDBPyConnection", pet_ids: Sequence[str], days: Sequence[date]
-) -> int:
+def read_feature_ends(warehouse: Warehouse) -> list[datetime]:
+    """The ends of the days that have features, in order. Raises DatasetError when the table is missing."""
+    sql = "select distinct end_ts from ml.computed_features order by end_ts"
+    ends: list[datetime] = warehouse.select(sql, (), pa.schema([FEATURE_ROWS.field("end_ts")]))[
+        "end_ts"
+    ].to_pylist()
+    return ends
+
+
+def forget_superseded_features(warehouse: Warehouse, pet_ids: Sequence[str], days: Sequence[date]) -> int:
     """Delete rows of superseded versions, of some pets and of some days; returns how many.
 
     For erasure: rows of current versions are computed again without what was erased, these would keep it.
     """
-    with con.cursor() as cursor:
-        exists = cursor.execute(
-            "select 1 from information_schema.tables where table_schema = 'ml' and table_name = 'computed_features'"
-        ).fetchone()
-        if exists is None:
-            return 0
-        gone = cursor.execute(
-            "delete from ml.computed_features where (pet_id = any(?) or event_date = any(?))"
-            " and (feature_name, feature_version) not in"
-            " (select feature_name, feature_version from ml.feature_catalogue where status = 'current')",
-            [list(pet_ids), list(days)],
-        ).fetchone()
-    return int(gone[0]) if gone else 0
+    if not warehouse.has("ml.computed_features"):
+        return 0
+    return warehouse.delete(
+        "ml.computed_features",
+        "(pet_id in (?) or event_date in (?)) and (feature_name, feature_version) not in"
+        " (select feature_name, feature_version from ml.feature_catalogue where status = 'current')",
+        [pet_ids, days],
+    )
 
 
-def _read_changes(con: "duckdb.DuckDBPyConnection", feed: str, columns: str, as_of: datetime) -> pa.Table:
-    """Staged records, because the histories in cur do not keep when a version became known."""
-    return _select(
-        con,
-        f"select {columns}, op, {', '.join(CHANGE_ORDER)} from stg.{feed} where arrival_ts <= ?",
-        [as_of],
+def _read_records(warehouse: Warehouse, name: str, as_of: datetime) -> pa.Table:
+    """Change records, because the histories in cur do not keep when a version became known."""
+    schema = pa.schema([*RECORD_COLUMNS[name], *CHANGE_COLUMNS])
+    columns = [
+        # JSON on either warehouse.
+        "cast(consent_flags as varchar) as consent_flags" if field.name == "consent_flags" else field.name
+        for field in schema
+    ]
+    return warehouse.select(
+        f"select {', '.join(columns)} from ml.{name} where arrival_ts <= ?", [as_of], schema
     )
 
 
 def day_end(day: Any) -> datetime:
     """`end_ts` of a date: midnight UTC at which the day is over."""
     return datetime(day.year, day.month, day.day) + timedelta(days=1)
-
-
-def _select(con: "duckdb.DuckDBPyConnection", sql: str, parameters: list[Any]) -> pa.Table:
-    import duckdb
-
-    try:
-        # A cursor of its own: the caller's connection may hold a result it has not read to the end.
-        with con.cursor() as cursor:
-            return cursor.sql(sql, params=parameters).to_arrow_table()
-    except (duckdb.CatalogException, duckdb.BinderException) as error:
-        raise DatasetError(f"{error}; run dbt build first") from error

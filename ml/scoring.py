@@ -7,7 +7,6 @@ Whoever promotes a new champion decides which days are scored again.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +15,7 @@ from numpy.typing import NDArray
 from ml.datasets import FeatureMatrix, Floats, day_end, pivot_features, read_features
 from ml.errors import DatasetError
 from ml.registry import Champion
-
-if TYPE_CHECKING:
-    import duckdb
+from ml.warehouse import Warehouse
 
 SCORES_TABLE = "anl.visit_risk_scores"
 
@@ -51,14 +48,16 @@ class Scores:
     """Pet-days of which the collar says nothing: see `FeatureMatrix.is_observed`."""
 
 
-def score_days(con: "duckdb.DuckDBPyConnection", champion: Champion, days: Sequence[date]) -> Scores:
+def score_days(warehouse: Warehouse, champion: Champion, days: Sequence[date]) -> Scores:
     """Score every pet with features on the given UTC days.
 
     Raises FeatureVersionError when the table holds a feature only at another version than the champion
     was trained on, DatasetError when `ml.computed_features` is missing.
     """
     wanted = sorted(set(days))
-    features = read_features(con, end_ts=[day_end(day) for day in wanted], names=champion.feature_versions)
+    features = read_features(
+        warehouse, end_ts=[day_end(day) for day in wanted], names=champion.feature_versions
+    )
     return score_features(features, champion, wanted)
 
 
@@ -75,58 +74,30 @@ def score_features(features: pa.Table, champion: Champion, days: Sequence[date])
     return Scores(pa.concat_tables([SCORES_SCHEMA.empty_table(), *tables]), int((~observed).sum()))
 
 
-def write_scores(con: "duckdb.DuckDBPyConnection", table: pa.Table, days: Sequence[date]) -> int:
+def write_scores(warehouse: Warehouse, table: pa.Table, days: Sequence[date]) -> int:
     """Replace the scores of `days` in one transaction; returns the rows written.
 
     Days without scores end up empty. Raises DatasetError when `table` holds another day than `days`:
     its old rows would stay beside the new ones.
     """
-    wanted = sorted(set(days))
-    strays = set(table["score_date"].to_pylist()) - set(wanted)
+    strays = set(table["score_date"].to_pylist()) - set(days)
     if strays:
         raise DatasetError(
             f"scores of {min(strays)} are not among the days to replace; pass every scored day in `days`"
         )
-    columns = ", ".join(
-        f"{field.name} {_duckdb_type(field.type)}{'' if field.nullable else ' not null'}"
-        for field in SCORES_SCHEMA
-    )
-    literals = ", ".join(f"date '{day:%Y-%m-%d}'" for day in wanted)
-    # A cursor of its own: the caller's connection may hold a result it has not read to the end.
-    with con.cursor() as cursor:
-        cursor.register("_new_scores", table.cast(SCORES_SCHEMA))
-        cursor.execute("begin transaction")
-        try:
-            cursor.execute("create schema if not exists anl")
-            cursor.execute(f"create table if not exists {SCORES_TABLE} ({columns})")
-            if wanted:
-                cursor.execute(f"delete from {SCORES_TABLE} where score_date in ({literals})")
-            cursor.execute(f"insert into {SCORES_TABLE} by name select * from _new_scores")
-            cursor.execute("commit")
-        except BaseException:
-            cursor.execute("rollback")
-            raise
+    warehouse.replace(SCORES_TABLE, "score_date in (?)", [sorted(set(days))], table.cast(SCORES_SCHEMA))
     return table.num_rows
 
 
-def forget_scores(con: "duckdb.DuckDBPyConnection", pet_ids: Sequence[str], days: Sequence[date]) -> int:
+def forget_scores(warehouse: Warehouse, pet_ids: Sequence[str], days: Sequence[date]) -> int:
     """Delete every score of some pets and all scores of some days; returns how many.
 
     For erasure: features of those days have changed, and with them the deciles of
     everybody. Scoring again brings back what may be there.
     """
-    with con.cursor() as cursor:
-        exists = cursor.execute(
-            "select 1 from information_schema.tables where table_schema || '.' || table_name = ?",
-            [SCORES_TABLE],
-        ).fetchone()
-        if exists is None:
-            return 0
-        gone = cursor.execute(
-            f"delete from {SCORES_TABLE} where pet_id = any(?) or score_date = any(?)",
-            [list(pet_ids), list(days)],
-        ).fetchone()
-    return int(gone[0]) if gone else 0
+    if not warehouse.has(SCORES_TABLE):
+        return 0
+    return warehouse.delete(SCORES_TABLE, "pet_id in (?) or score_date in (?)", [pet_ids, days])
 
 
 def risk_deciles(risk: Floats) -> NDArray[np.int32]:
@@ -154,13 +125,3 @@ def _score_day(day: date, matrix: FeatureMatrix, champion: Champion) -> pa.Table
         ],
         schema=SCORES_SCHEMA,
     )
-
-
-def _duckdb_type(kind: pa.DataType) -> str:
-    return {
-        pa.string(): "varchar",
-        pa.date32(): "date",
-        pa.timestamp("us"): "timestamp",
-        pa.float64(): "double",
-        pa.int32(): "integer",
-    }[kind]

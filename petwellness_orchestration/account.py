@@ -1,6 +1,6 @@
 """The environment's Snowflake account: its names, and sessions with one of its roles.
 
-What is asked in a session is its caller's: `loading`, `building`, `account_usage`.
+What is asked in a session is its caller's: `loading`, `building`, `learning`, `account_usage`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from petwellness_orchestration.settings import PlatformSettings
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
+
+    from ml.warehouse import SnowflakeWarehouse
 
 
 def account_names(settings: PlatformSettings) -> SnowflakeNames:
@@ -46,3 +48,21 @@ def account_session(
     signing_in = SnowflakeSettings().model_copy(update=in_environment)
     with open_snowflake(signing_in, {"app": "petwellness", "asset": asset, "run": run}) as con:
         yield con
+
+
+@contextmanager
+def account_warehouse(
+    settings: PlatformSettings, role: str, warehouse: str, asset: str, run: str
+) -> Iterator[SnowflakeWarehouse]:
+    """Such a session as `ml` sees a warehouse. Raises what `account_session` raises, and SnowflakeError for whatever
+    is refused inside."""
+    from snowflake.connector.errors import Error
+
+    from ingestion.loading.snowflake_connection import named_error
+    from ml.warehouse import SnowflakeWarehouse
+
+    with account_session(settings, role, warehouse, asset, run) as con:
+        try:
+            yield SnowflakeWarehouse(con)
+        except Error as error:
+            raise named_error(error) from error

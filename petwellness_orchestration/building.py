@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ingestion.loading.ledger import WAREHOUSE_MARK
 from petwellness_orchestration.account import account_session
-from petwellness_orchestration.loading import is_on_snowflake, open_raw
+from petwellness_orchestration.loading import OWNING_ROLE, OWNING_WAREHOUSE, is_on_snowflake, open_raw
 from petwellness_orchestration.observing import keep_history
 from petwellness_orchestration.resources import PlatformResource
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from ingestion.environments import DbtSession
     from ingestion.observability.history import Build
 
-# Of config/business_role.yaml and config/warehouse.yaml.
-ROLE, WAREHOUSE = "transformer", "transforming_wh"
 ASSET = "warehouse"
 
 
@@ -87,7 +85,7 @@ def data_time(platform: PlatformResource, run: str) -> datetime | None:
 def built(platform: PlatformResource, run: str) -> Iterator[Built]:
     """The warehouse as dbt has left it, on Snowflake with the rights of dbt's role."""
     if is_on_snowflake(platform):
-        with account_session(platform.settings(), ROLE, WAREHOUSE, ASSET, run) as session:
+        with account_session(platform.settings(), OWNING_ROLE, OWNING_WAREHOUSE, ASSET, run) as session:
             yield _on_snowflake(session, platform.settings().dbt_session)
     else:
         with platform.warehouse() as con:

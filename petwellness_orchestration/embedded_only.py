@@ -2,8 +2,8 @@
 
 Everything that opens the DuckDB file is in its pool (`names.WAREHOUSE_POOL`, held by a test), so the pool says what an
 environment on Snowflake cannot have: the published copy (readers read Snowflake itself), cold storage (Snowflake keeps
-history cheaply and finds it by time travel), the catalogue of files that DuckDB scans, model training, and the checks
-that query DuckDB. What follows is the exception: definitions that ask the environment which warehouse it is.
+history cheaply and finds it by time travel), the catalogue of files that DuckDB scans, and the checks that query
+DuckDB. What follows is the exception: definitions that ask the environment which warehouse it is.
 """
 
 from __future__ import annotations
@@ -22,26 +22,16 @@ ON_BOTH = frozenset(
         "raw__load_history_pipes_run",
         "operations__reconciliation",
         "warehouse",
+        "ml__visit_risk_model",
+        "anl__visit_risk_scores",
     }
 )
-
-# Opens no warehouse itself, and stands between two that do.
-ALSO_ABSENT = frozenset({"ml__visit_risk_champion"})
 
 JOBS = frozenset({"retain"})
 SCHEDULES = frozenset({"nightly_retention"})
 
 # Keys that selections of jobs name; the others are selected by group.
-KEYS = frozenset(
-    {
-        names.LAKE_FILES,
-        names.VISIT_RISK_MODEL,
-        names.VISIT_RISK_CHAMPION,
-        names.VISIT_RISK_SCORES,
-        names.PUBLISHED_SCORES,
-        names.PUBLISHED_TABLES,
-    }
-)
+KEYS = frozenset({names.LAKE_FILES, names.PUBLISHED_SCORES, names.PUBLISHED_TABLES})
 
 
 def present(settings: PlatformSettings, *keys: dg.AssetKey) -> list[dg.AssetKey]:
@@ -70,8 +60,6 @@ def _is_embedded_only(definition: object) -> bool:
     if not isinstance(definition, dg.AssetsDefinition) or not definition.is_executable:
         return False
     node = definition.node_def
-    if node.name in ALSO_ABSENT:
-        return True
     return (
         isinstance(node, dg.OpDefinition) and node.pool == names.WAREHOUSE_POOL and node.name not in ON_BOTH
     )

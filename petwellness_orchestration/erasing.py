@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from ingestion.erasure.leftovers import Leftover
     from ingestion.lake.redactions import Redaction, Redactions
     from ingestion.lake.store import ObjectStore
-    from ingestion.loading.duckdb_raw import LoadReport
+    from ingestion.loading.ledger import LoadReport
     from ingestion.loading.publish import PublishedTable
+    from ml.warehouse import Warehouse
 
 # Features look this many days back, so a day that changes changes the scores of as many.
 SCORE_WINDOW_DAYS = 30
@@ -114,7 +115,7 @@ def _rewrite(settings: PlatformSettings, say: Say, dry_run: bool) -> bool:
     return needed
 
 
-def forget_redacted_scores(con: duckdb.DuckDBPyConnection, store: ObjectStore, report: LoadReport) -> int:
+def forget_redacted_scores(warehouse: Warehouse, store: ObjectStore, report: LoadReport) -> int:
     """Delete the scores of erased pets and of days whose features change with a redaction, and what is
     kept of superseded features there; returns how many scores."""
     from ingestion.lake.redactions import load_redactions
@@ -123,8 +124,8 @@ def forget_redacted_scores(con: duckdb.DuckDBPyConnection, store: ObjectStore, r
 
     days = {day + timedelta(days=later) for day in report.removed_dates for later in range(SCORE_WINDOW_DAYS)}
     pet_ids = sorted(load_redactions(store).pet_ids)
-    forget_superseded_features(con, pet_ids, sorted(days))
-    return forget_scores(con, pet_ids, sorted(days))
+    forget_superseded_features(warehouse, pet_ids, sorted(days))
+    return forget_scores(warehouse, pet_ids, sorted(days))
 
 
 def scores_to_republish(con: duckdb.DuckDBPyConnection, folder: Path) -> list[PublishedTable]:
@@ -132,11 +133,12 @@ def scores_to_republish(con: duckdb.DuckDBPyConnection, folder: Path) -> list[Pu
     rebuild there are no scores yet, and none are published until then."""
     from ingestion.loading.publish import PublishedTable, read_catalogue
     from ml.scoring import SCORES_SCHEMA, SCORES_TABLE, write_scores
+    from ml.warehouse import DuckDBWarehouse
 
     redacted = con.execute("select 1 from raw.redactions limit 1").fetchall()
     if not redacted or SCORES_TABLE not in read_catalogue(folder).get("tables", {}):
         return []
-    write_scores(con, SCORES_SCHEMA.empty_table(), [])
+    write_scores(DuckDBWarehouse(con), SCORES_SCHEMA.empty_table(), [])
     schema, name = SCORES_TABLE.split(".")
     return [PublishedTable(schema, name, tuple(SCORES_SCHEMA.names), day_column="score_date")]
 

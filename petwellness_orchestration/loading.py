@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ingestion.environments import WarehouseKind
 from petwellness_orchestration import names
-from petwellness_orchestration.account import account_session
+from petwellness_orchestration.account import account_session, account_warehouse
 from petwellness_orchestration.resources import PlatformResource
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ COMMAND = "command"
 
 # Of config/business_role.yaml and config/warehouse.yaml.
 ROLE, WAREHOUSE = "ingestion", "loading_wh"
+# Of what is past raw, which redacted rows went into.
+OWNING_ROLE, OWNING_WAREHOUSE = "transformer", "transforming_wh"
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,14 @@ def load(platform: PlatformResource, run: str, say: Callable[[str], None]) -> Lo
 def _load_duckdb(platform: PlatformResource, say: Callable[[str], None]) -> Loaded:
     from ingestion.lake.landing import list_manifests
     from ingestion.loading.duckdb_raw import load_pending, loaded_keys, table_row_counts
+    from ml.warehouse import DuckDBWarehouse
     from petwellness_orchestration.erasing import forget_redacted_scores
 
     store = platform.store()
     with platform.warehouse(store) as con:
         manifests = list_manifests(store, known=loaded_keys(con))
         report = load_pending(con, store, manifests, progress=say)
-        forgotten = forget_redacted_scores(con, store, report) if report.redactions else 0
+        forgotten = forget_redacted_scores(DuckDBWarehouse(con), store, report) if report.redactions else 0
         return Loaded(report, table_row_counts(con, "raw"), {"scores_forgotten": forgotten})
 
 
@@ -99,6 +102,7 @@ def _load_snowflake(platform: PlatformResource, run: str, say: Callable[[str], N
     from ingestion.lake.landing import list_manifests
     from ingestion.loading.snowflake_raw import load_pending, loaded_keys, table_row_counts
     from ingestion.settings import SnowflakeSettings
+    from petwellness_orchestration.erasing import forget_redacted_scores
 
     patience = SnowflakeSettings()
     store = platform.store()
@@ -112,13 +116,23 @@ def _load_snowflake(platform: PlatformResource, run: str, say: Callable[[str], N
             patience.pipe_drain_s,
             say,
         )
-        more = {
+        totals = table_row_counts(con, "raw")
+    forgotten = 0
+    if report.redactions:
+        asset = names.LOAD_HISTORY.to_user_string()
+        with account_warehouse(platform.settings(), OWNING_ROLE, OWNING_WAREHOUSE, asset, run) as warehouse:
+            forgotten = forget_redacted_scores(warehouse, store, report)
+    return Loaded(
+        report,
+        totals,
+        {
             "ranges_adopted": report.adopted,
             "ranges_copied": report.copied,
             "ranges_mended": report.mended,
             names.RANGES_WAITING: report.waiting,
-        }
-        return Loaded(report, table_row_counts(con, "raw"), more)
+            "scores_forgotten": forgotten,
+        },
+    )
 
 
 def reconcile_raw(platform: PlatformResource, run: str) -> Reconciled:

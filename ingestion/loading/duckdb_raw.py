@@ -384,6 +384,14 @@ def load_history_rows(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     return fetch_rows(con, "select * exclude (event_dates) from raw.load_history")
 
 
+def newest_extract_at(con: duckdb.DuckDBPyConnection, feed: str, until: datetime) -> datetime | None:
+    """When the newest extract of a feed was taken, of those up to a moment (naive UTC); None before the first."""
+    row = con.execute(
+        "select max(extracted_at) from raw.extracts where feed = ? and extracted_at <= ?", [feed, until]
+    ).fetchone()
+    return row[0] if row else None
+
+
 def last_load_started_at(con: duckdb.DuckDBPyConnection) -> datetime | None:
     """When the newest load began (naive UTC); None before the first."""
     row = con.execute("select max(loaded_at) from raw.load_history").fetchone()

@@ -22,6 +22,7 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ingestion.contracts.feeds import FEEDS
+from ingestion.contracts.ledgers import LEDGERS
 from ingestion.lake.landing import Manifest, feed_schema, read_manifest, utc_now
 from ingestion.lake.layout import RangeKey
 from ingestion.lake.reading import check_schema_version
@@ -682,6 +683,25 @@ def dirty_days(con: SnowflakeConnection, since_seq: int) -> list[date]:
 def last_load_started_at(con: SnowflakeConnection) -> datetime | None:
     """When the newest load began (naive UTC); None before the first."""
     [(newest,)] = run(con, f"select max(loaded_at) as loaded_at from {RAW}.load_history")
+    return newest
+
+
+def load_history_rows(con: SnowflakeConnection) -> list[dict[str, Any]]:
+    """The load ledger, one dictionary per range."""
+    names = [name for name in LEDGERS["load_history"].names if name != "event_dates"]
+    return [
+        dict(zip(names, row, strict=True))
+        for row in run(con, f"select {', '.join(names)} from {RAW}.load_history")
+    ]
+
+
+def newest_extract_at(con: SnowflakeConnection, feed: str, until: datetime) -> datetime | None:
+    """When the newest extract of a feed was taken, of those up to a moment (naive UTC); None before the first."""
+    [(newest,)] = run(
+        con,
+        f"select max(extracted_at) as extracted_at from {RAW}.extracts where feed = %s and extracted_at <= %s",
+        [feed, until],
+    )
     return newest
 
 

@@ -1,23 +1,21 @@
 """The visit risk model as assets: train, gate, promote, score, publish. The model is `ml`."""
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from petwellness_orchestration import names
+from petwellness_orchestration import learning, names
 from petwellness_orchestration.resources import PlatformResource
 from petwellness_orchestration.settings import PlatformSettings
 
 if TYPE_CHECKING:
-    import duckdb
-
     from ml.settings import MlSettings
 
 _FEATURES = dg.AssetKey(["ml", "computed_features"])
 # What was known at a time is in the records, not in the histories.
-_RECORDS = [dg.AssetKey(["stg", feed]) for feed in ("clinic_visits", "pets", "owners")]
+_RECORDS = [dg.AssetKey(["ml", f"{name}_records"]) for name in ("visit", "pet", "owner")]
 
 GATE = dg.AssetCheckSpec(
     "beats_baseline",
@@ -47,39 +45,41 @@ def ml_settings(settings: PlatformSettings) -> "MlSettings":
     pool=names.WAREHOUSE_POOL,
     description="Candidate model: risk of an unplanned visit in the next 7 days, from what was known each day.",
 )
-def visit_risk_model(platform: PlatformResource) -> Iterator[Any]:
+def visit_risk_model(context: dg.AssetExecutionContext, platform: PlatformResource) -> Iterator[Any]:
     """Train on what the warehouse knows at the data's present, register, judge against the baseline."""
-    from ingestion.loading.duckdb_raw import data_time, load_history_rows
     from ml.datasets import NotApplicable, read_training_set
-    from ml.registry import DataSnapshot, ModelRegistry
+    from ml.registry import ModelRegistry
     from ml.training import train
 
     settings = ml_settings(platform.settings())
-    with platform.warehouse() as con:
-        as_of = data_time(con)
-        if as_of is None:
-            yield from _not_applicable("raw is empty: nothing has been loaded yet")
-            return
+    known = learning.known(platform, context.run_id)
+    if known is None:
+        yield from _not_applicable("raw is empty: nothing has been loaded yet")
+        return
+    with learning.open_warehouse(platform, names.VISIT_RISK_MODEL, context.run_id) as warehouse:
         dataset = read_training_set(
-            con, as_of=as_of, horizon_days=settings.horizon_days, features=settings.features
+            warehouse,
+            as_of=known.as_of,
+            labels_until=known.labels_until,
+            horizon_days=settings.horizon_days,
+            features=settings.features,
         )
-        snapshot = DataSnapshot.of(load_history_rows(con))
     result = train(dataset, settings)
     if isinstance(result, NotApplicable):
         yield from _not_applicable(result.reason)
         return
-    registered = ModelRegistry(settings).register(result, snapshot)
+    registered = ModelRegistry(settings).register(result, known.snapshot)
     yield dg.MaterializeResult(
         names.VISIT_RISK_MODEL,
         metadata={
             "status": "trained",
             "model": f"{registered.name} v{registered.version}",
             "registered_now": registered.created,
-            "as_of": f"{as_of:%Y-%m-%d %H:%M:%S}",
+            "as_of": f"{known.as_of:%Y-%m-%d %H:%M:%S}",
             "training_rows": result.n_rows,
             "positives": result.n_positives,
-            "data_snapshot": snapshot.hash,
-            "data_ranges": len(snapshot.ranges),
+            "data_snapshot": known.snapshot.hash,
+            "data_ranges": len(known.snapshot.ranges),
             **{name: round(value, 4) for name, value in result.metrics.items()},
             **{f"baseline_{name}": round(value, 4) for name, value in result.baseline_metrics.items()},
         },
@@ -138,20 +138,21 @@ def visit_risk_champion(
     pool=names.WAREHOUSE_POOL,
     description="One row per pet and day: the champion's risk of an unplanned visit in the next 7 days.",
 )
-def visit_risk_scores(platform: PlatformResource) -> dg.MaterializeResult:
+def visit_risk_scores(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
     """Score every day that has features, so that all scores are the champion's."""
+    from ml.datasets import read_feature_ends
     from ml.registry import ModelRegistry
     from ml.scoring import SCORES_SCHEMA, score_days, write_scores
 
     champion = ModelRegistry(ml_settings(platform.settings())).load_champion()
-    with platform.warehouse() as con:
+    with learning.open_warehouse(platform, names.VISIT_RISK_SCORES, context.run_id) as warehouse:
         if champion is None:
-            write_scores(con, SCORES_SCHEMA.empty_table(), [])
+            write_scores(warehouse, SCORES_SCHEMA.empty_table(), [])
             reason = "no champion in the registry"
             return dg.MaterializeResult(metadata={"status": "not applicable", "reason": reason})
-        days = [(end_ts - timedelta(days=1)).date() for end_ts in _feature_ends(con)]
-        scores = score_days(con, champion, days)
-        write_scores(con, scores.table, days)
+        days = [(end_ts - timedelta(days=1)).date() for end_ts in read_feature_ends(warehouse)]
+        scores = score_days(warehouse, champion, days)
+        write_scores(warehouse, scores.table, days)
     return dg.MaterializeResult(
         metadata={
             "status": "scored",
@@ -161,11 +162,6 @@ def visit_risk_scores(platform: PlatformResource) -> dg.MaterializeResult:
             "model": f"{champion.name} v{champion.version}",
         }
     )
-
-
-def _feature_ends(con: "duckdb.DuckDBPyConnection") -> list[datetime]:
-    rows = con.execute("select distinct end_ts from ml.computed_features order by end_ts").fetchall()
-    return [row[0] for row in rows]
 
 
 @dg.asset(

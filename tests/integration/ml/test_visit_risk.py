@@ -23,6 +23,7 @@ from ml.registry import MODEL_FILE, DataSnapshot, ModelRegistry
 from ml.scoring import SCORES_SCHEMA, score_days, write_scores
 from ml.settings import MlSettings
 from ml.training import OutOfTime, TrainingResult, train
+from ml.warehouse import DuckDBWarehouse
 
 START = datetime(2026, 6, 1)
 DAY = timedelta(days=1)
@@ -81,7 +82,7 @@ def warehouse(signal: float, *, days: int = 14, seed: int = 7, unplanned: bool |
     visits += [(f"v{pet}", pet, day, unplanned) for pet, day in falls_ill.items()]
     tables = {
         "ml.computed_features": pa.Table.from_pylist(features),
-        "stg.clinic_visits": pa.Table.from_pylist(
+        "ml.visit_records": pa.Table.from_pylist(
             [
                 {
                     "visit_id": visit_id,
@@ -95,7 +96,7 @@ def warehouse(signal: float, *, days: int = 14, seed: int = 7, unplanned: bool |
                 for visit_id, pet, day, kind in visits
             ]
         ),
-        "stg.pets": pa.Table.from_pylist(
+        "ml.pet_records": pa.Table.from_pylist(
             [
                 {
                     "pet_id": f"p{pet:03}",
@@ -106,7 +107,7 @@ def warehouse(signal: float, *, days: int = 14, seed: int = 7, unplanned: bool |
                 for pet in range(PETS)
             ]
         ),
-        "stg.owners": pa.Table.from_pylist(
+        "ml.owner_records": pa.Table.from_pylist(
             [
                 {
                     "owner_id": f"o{owner:03}",
@@ -125,19 +126,17 @@ def warehouse(signal: float, *, days: int = 14, seed: int = 7, unplanned: bool |
         con.execute(f"create table {name} as from incoming")
         con.unregister("incoming")
     # As dbt builds it: consent_flags is JSON
-    con.execute("create schema raw")
-    con.execute("create table raw.extracts (feed varchar, extracted_at timestamp)")
-    # The fleet's clinics report at the end of every day.
-    con.executemany(
-        "insert into raw.extracts values ('clinic_visits', ?)",
-        [[START + day * DAY] for day in range(days + 1)],
-    )
-    con.execute("alter table stg.owners alter consent_flags type json")
+    con.execute("alter table ml.owner_records alter consent_flags type json")
     return con
 
 
-def training_set(con: duckdb.DuckDBPyConnection, days: int = 14) -> TrainingSet:
-    return read_training_set(con, as_of=START + days * DAY, horizon_days=7)
+def training_set(
+    con: duckdb.DuckDBPyConnection, days: int = 14, reported: int | None = None, **chosen: Any
+) -> TrainingSet:
+    """As of the end of a day; clinics have reported until then, or until an earlier one."""
+    until = START + (days if reported is None else reported) * DAY
+    as_of = START + days * DAY
+    return read_training_set(DuckDBWarehouse(con), as_of=as_of, labels_until=until, horizon_days=7, **chosen)
 
 
 def trained(con: duckdb.DuckDBPyConnection) -> TrainingResult:
@@ -215,7 +214,7 @@ def test_longer_histories_are_tested_out_of_time() -> None:
 
 
 def test_telemetry_that_outlives_the_visits_adds_no_labels(con, candidate: TrainingResult) -> None:
-    later = read_training_set(con, as_of=START + 16 * DAY, horizon_days=7)
+    later = training_set(con, days=16, reported=14)
     assert later.labels_until == START + 14 * DAY
     assert len(later) == candidate.n_rows
 
@@ -230,21 +229,21 @@ def test_training_twice_gives_the_same_to_the_last_bit(con, candidate: TrainingR
 
 
 def test_a_model_is_trained_on_the_features_it_names_and_no_others(con) -> None:
-    named = read_training_set(con, as_of=START + 14 * DAY, horizon_days=7, features=["f1", "f0"])
+    named = training_set(con, features=["f1", "f0"])
     assert named.features.names == ("f0", "f1")
     everything = training_set(con)
     np.testing.assert_array_equal(named.features.values, everything.features.values[:, :2])
     with pytest.raises(
         DatasetError, match=r"no rows of f8, steps; run dbt build, .* PETWELLNESS_ML_FEATURES"
     ):
-        read_training_set(con, as_of=START + 14 * DAY, horizon_days=7, features=["steps", "f0", "f8"])
+        training_set(con, features=["steps", "f0", "f8"])
 
 
 def test_a_half_read_result_of_the_caller_does_not_matter(con, candidate: TrainingResult) -> None:
     with con.cursor() as busy:
         busy.execute("select * from range(10)").fetchone()
         assert len(training_set(busy)) == candidate.n_rows
-        assert write_scores(busy, SCORES_SCHEMA.empty_table(), [date(2026, 6, 1)]) == 0
+        assert write_scores(DuckDBWarehouse(busy), SCORES_SCHEMA.empty_table(), [date(2026, 6, 1)]) == 0
 
 
 def test_a_warehouse_without_the_tables_says_what_to_do() -> None:
@@ -366,9 +365,9 @@ def test_scoring_twice_writes_the_same_rows(settings: MlSettings, con, candidate
     for _ in range(2):
         champion = ModelRegistry(settings).load_champion()
         assert champion is not None
-        scores = score_days(con, champion, days)
+        scores = score_days(DuckDBWarehouse(con), champion, days)
         assert scores.unscored == 0
-        write_scores(con, scores.table, days)
+        write_scores(DuckDBWarehouse(con), scores.table, days)
         stored.append(con.sql("from anl.visit_risk_scores order by all").to_arrow_table())
     assert stored[0].equals(stored[1])
     assert stored[0].num_rows == PETS * 14
@@ -378,7 +377,7 @@ def test_scoring_twice_writes_the_same_rows(settings: MlSettings, con, candidate
         """
         select avg(risk_7d) filter (where v.pet_id is not null),
                avg(risk_7d) filter (where v.pet_id is null)
-        from anl.visit_risk_scores s left join stg.clinic_visits v
+        from anl.visit_risk_scores s left join ml.visit_records v
           on v.pet_id = s.pet_id and v.is_unplanned
          and v.visit_ts > s.end_ts and v.visit_ts <= s.end_ts + interval 4 day
         where s.end_ts > timestamp '2026-06-08'
@@ -402,7 +401,7 @@ def test_the_first_fit_of_a_process_has_one_thread_too() -> None:
 
 
 def test_importing_the_package_loads_no_heavy_library() -> None:
-    modules = "ml.datasets, ml.training, ml.registry, ml.scoring, ml.settings"
+    modules = "ml.datasets, ml.training, ml.registry, ml.scoring, ml.settings, ml.warehouse"
     probe = (
         f"import {modules}, sys; heavy = {{'sklearn', 'mlflow', 'pandas', 'duckdb', 'scipy', 'dagster'}}; "
         "print(sorted(heavy & set(sys.modules)))"

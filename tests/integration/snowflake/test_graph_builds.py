@@ -1,4 +1,6 @@
-"""The graph's build in an environment on Snowflake, on the emulator: what it starts from, what it leaves."""
+"""The graph's build in an environment on Snowflake, on the emulator: what it starts from, what it leaves, and what
+learning and erasure find of it.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,12 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from infrastructure.snowflake_emulator.local import LocalEmulator
@@ -19,19 +25,24 @@ from ingestion.loading import snowflake_raw
 from ingestion.loading.ledger import WAREHOUSE_MARK
 from ingestion.loading.snowflake_connection import open_snowflake, run
 from ingestion.settings import SnowflakeSettings
+from ml.datasets import read_feature_ends
+from ml.scoring import SCORES_SCHEMA, write_scores
 from parity.targets import NoPipes
 from parity.world import World, WorldSize
+from petwellness_orchestration import learning, loading, names
+from petwellness_orchestration.resources import PlatformResource
 
 # In a process of its own: the graph is made of the project as its environment parses it.
 BUILD = """
 import json
 import dagster as dg
+from petwellness_orchestration.defs.ml.assets import visit_risk_champion, visit_risk_model, visit_risk_scores
 from petwellness_orchestration.defs.warehouse.assets import warehouse
 from petwellness_orchestration.defs.warehouse.partitions import DIRTY_TAGS, EVENT_DAYS
 from petwellness_orchestration.resources import PlatformResource
 
 done = dg.materialize(
-    [warehouse],
+    [warehouse, visit_risk_model, visit_risk_champion, visit_risk_scores],
     resources={"platform": PlatformResource()},
     partition_key=EVENT_DAYS.get_last_partition_key(),
     tags=DIRTY_TAGS,
@@ -43,12 +54,22 @@ rows = {
     for event in done.get_asset_materialization_events()
     if "dagster/row_count" in event.materialization.metadata
 }
+learned = {
+    event.asset_key.path[-1]: event.materialization.metadata["reason"].value
+    for event in done.get_asset_materialization_events()
+    if "reason" in event.materialization.metadata
+}
 failed = [event.step_failure_data.error.to_string()[-2000:] for event in done.get_step_failure_events()]
 checks = [one.passed for one in done.get_asset_check_evaluations()]
-print(json.dumps([done.success, failed, rows, len(checks), all(checks)]))
+print(json.dumps([done.success, failed, rows, len(checks), all(checks), learned]))
 """
 
 pytestmark = pytest.mark.timeout(1800)
+
+
+class WithoutPipes(PlatformResource):
+    def pipes(self, con: Any) -> Any:
+        return NoPipes()
 
 
 def test_a_build_takes_up_what_was_loaded_and_vouches_for_it(
@@ -65,8 +86,9 @@ def test_a_build_takes_up_what_was_loaded_and_vouches_for_it(
     monkeypatch.setenv("PETWELLNESS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PETWELLNESS_LAKE_URL", str(store.url))
 
-    world = World(WorldSize(collars=2, initial_days=1, increments=0, with_end=False))
-    world.land(store, next(iter(world.steps())))
+    world = World(WorldSize(collars=2, initial_days=1, increments=0))
+    initial, erasure, _ = world.steps()
+    world.land(store, initial)
     with open_snowflake(SnowflakeSettings(), {"run": "test"}) as con:
         snowflake_raw.load_pending(con, store, list_manifests(store), NoPipes())
         assert snowflake_raw.build_mark(con, WAREHOUSE_MARK) == 0
@@ -76,7 +98,7 @@ def test_a_build_takes_up_what_was_loaded_and_vouches_for_it(
         [sys.executable, "-c", BUILD], env=dict(os.environ), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    success, failed, rows, check_count, passed = json.loads(done.stdout.splitlines()[-1])
+    success, failed, rows, check_count, passed, learned = json.loads(done.stdout.splitlines()[-1])
     assert success, failed
     assert passed
     assert check_count > 100
@@ -89,3 +111,36 @@ def test_a_build_takes_up_what_was_loaded_and_vouches_for_it(
         [(events,)] = run(con, "select count(*) as row_count from anl.telemetry_events")
         assert events > 0
         assert len(run(con, "select salt from raw.hash_salt")) == 1
+    # Days have to pass before there is something to learn; that it was looked for is what counts here.
+    assert learned.keys() == {"visit_risk_model", "visit_risk_champion", "visit_risk_scores"}
+    assert "labelled" in learned["visit_risk_model"]
+
+    # An erasure takes the scores of its days, from a table that dbt does not build.
+    platform = WithoutPipes()
+    with learning.open_warehouse(platform, names.VISIT_RISK_SCORES, "test") as warehouse:
+        ends = read_feature_ends(warehouse)
+        days = [(end - timedelta(days=1)).date() for end in ends]
+        write_scores(warehouse, scores_of("somebody", ends), days)
+        owned = "select min(owner_id) as owner_id from ml.pet_records"
+        [owner] = warehouse.select(owned, [], pa.schema({"owner_id": pa.string()}))["owner_id"].to_pylist()
+    assert loading.load(platform, "test", lambda _: None).more["scores_forgotten"] == 0
+    world.land(store, replace(erasure, erased_owner=owner))
+    loaded = loading.load(platform, "test", lambda _: None)
+    assert loaded.report.removed_dates
+    assert loaded.more["scores_forgotten"] == len(days) > 0
+
+
+def scores_of(pet_id: str, ends: list[datetime]) -> pa.Table:
+    """A score for each day."""
+    day = {"pet_id": pet_id, "risk_7d": 0.5, "risk_decile": 1, "model_name": "m", "model_version": 1}
+    rows = [
+        {
+            **day,
+            "score_date": (end - timedelta(days=1)).date(),
+            "end_ts": end,
+            "feature_version": "f",
+            "scored_on": "h",
+        }
+        for end in ends
+    ]
+    return pa.Table.from_pylist(rows, SCORES_SCHEMA)

@@ -21,6 +21,7 @@ from ml.datasets import (
     pivot_features,
     read_features,
 )
+from ml.warehouse import DuckDBWarehouse
 
 T = datetime(2026, 6, 10)
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
@@ -489,7 +490,9 @@ def test_current_versions_equal_a_rebuild(make_warehouse, warehouse, two_version
 
 def test_models_are_given_the_newest_version(two_versions):
     with two_versions.connect() as con:
-        matrix = pivot_features(read_features(con, end_ts=[T + DAY], names=["steps_24h", "licks_24h"]))
+        matrix = pivot_features(
+            read_features(DuckDBWarehouse(con), end_ts=[T + DAY], names=["steps_24h", "licks_24h"])
+        )
     assert matrix.versions == {"licks_24h": "v1", "steps_24h": "v2"}
     assert dict(zip(matrix.pet_ids, matrix.values[:, 1], strict=True))["rex"] == 2 * 1218
 
@@ -500,7 +503,7 @@ def test_erasure_takes_the_old_versions_of_its_pets_and_days(make_warehouse, two
         row for row in steps_24h(erased, "v1") if row["pet_id"] != "rex" and row["event_date"] != T.date()
     ]
     with erased.connect() as con:
-        assert forget_superseded_features(con, ["rex"], [T.date()]) == 17 - len(kept)
+        assert forget_superseded_features(DuckDBWarehouse(con), ["rex"], [T.date()]) == 17 - len(kept)
     assert steps_24h(erased, "v1") == kept
     assert steps_24h(erased, "v2") == steps_24h(two_versions, "v2")
     assert {row["pet_id"] for row in kept} == {"bo", "luna", "mia"}

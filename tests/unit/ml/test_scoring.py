@@ -14,6 +14,7 @@ from ml.errors import DatasetError, FeatureVersionError
 from ml.registry import Champion
 from ml.scoring import SCORES_SCHEMA, forget_scores, risk_deciles, score_features, write_scores
 from ml.training import RiskModel
+from ml.warehouse import DuckDBWarehouse
 
 DAY_1, DAY_2 = date(2026, 6, 1), date(2026, 6, 2)
 
@@ -112,15 +113,15 @@ def test_distinct_risks_fill_the_deciles_evenly() -> None:
 def test_writing_replaces_the_days_and_only_them() -> None:
     con = duckdb.connect()
     both = score_features(features([("a", DAY_1, 0.0), ("a", DAY_2, 0.0)]), CHAMPION, [DAY_1, DAY_2])
-    assert write_scores(con, both.table, [DAY_1, DAY_2]) == 2
+    assert write_scores(DuckDBWarehouse(con), both.table, [DAY_1, DAY_2]) == 2
     first_day = score_features(features([("a", DAY_1, 5.0), ("b", DAY_1, 1.0)]), CHAMPION, [DAY_1])
-    write_scores(con, first_day.table, [DAY_1])
-    write_scores(con, first_day.table, [DAY_1])
+    write_scores(DuckDBWarehouse(con), first_day.table, [DAY_1])
+    write_scores(DuckDBWarehouse(con), first_day.table, [DAY_1])
     stored = con.sql("from anl.visit_risk_scores order by score_date, pet_id").to_arrow_table()
     expected = [*first_day.table.to_pylist(), both.table.to_pylist()[1]]
     assert stored.to_pylist() == expected
 
-    write_scores(con, SCORES_SCHEMA.empty_table(), [DAY_1])
+    write_scores(DuckDBWarehouse(con), SCORES_SCHEMA.empty_table(), [DAY_1])
     assert con.execute("select score_date from anl.visit_risk_scores").fetchall() == [(DAY_2,)]
 
 
@@ -128,25 +129,27 @@ def test_a_day_that_would_be_doubled_is_refused() -> None:
     con = duckdb.connect()
     scores = score_features(features([("a", DAY_1, 0.0), ("a", DAY_2, 0.0)]), CHAMPION, [DAY_1, DAY_2])
     with pytest.raises(DatasetError, match="2026-06-02"):
-        write_scores(con, scores.table, [DAY_1])
+        write_scores(DuckDBWarehouse(con), scores.table, [DAY_1])
     assert con.execute("select count(*) from duckdb_tables() where schema_name = 'anl'").fetchall() == [(0,)]
 
 
 def test_a_failed_write_leaves_the_old_scores() -> None:
     con = duckdb.connect()
     scores = score_features(features([("a", DAY_1, 0.0)]), CHAMPION, [DAY_1])
-    write_scores(con, scores.table, [DAY_1])
+    write_scores(DuckDBWarehouse(con), scores.table, [DAY_1])
     con.execute("alter table anl.visit_risk_scores drop column scored_on")
     with pytest.raises(duckdb.Error):
-        write_scores(con, scores.table, [DAY_1])
+        write_scores(DuckDBWarehouse(con), scores.table, [DAY_1])
     assert con.execute("select pet_id from anl.visit_risk_scores").fetchall() == [("a",)]
 
 
 def test_scores_of_pets_and_of_days_are_forgotten_and_no_others() -> None:
     con = duckdb.connect()
-    assert forget_scores(con, ["a"], [DAY_1]) == 0
+    assert forget_scores(DuckDBWarehouse(con), ["a"], [DAY_1]) == 0
     rows = [(pet, day, 0.0) for pet in ("a", "b") for day in (DAY_1, DAY_2)]
-    write_scores(con, score_features(features(rows), CHAMPION, [DAY_1, DAY_2]).table, [DAY_1, DAY_2])
-    assert forget_scores(con, ["a"], []) == 2
-    assert forget_scores(con, [], [DAY_1]) == 1
+    write_scores(
+        DuckDBWarehouse(con), score_features(features(rows), CHAMPION, [DAY_1, DAY_2]).table, [DAY_1, DAY_2]
+    )
+    assert forget_scores(DuckDBWarehouse(con), ["a"], []) == 2
+    assert forget_scores(DuckDBWarehouse(con), [], [DAY_1]) == 1
     assert con.execute("select pet_id, score_date from anl.visit_risk_scores").fetchall() == [("b", DAY_2)]
