@@ -7,7 +7,7 @@ environment means, and in whose session.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ingestion.loading.ledger import WAREHOUSE_MARK
 from petwellness_orchestration.account import account_session
 from petwellness_orchestration.loading import OWNING_ROLE, OWNING_WAREHOUSE, is_on_snowflake, open_raw
-from petwellness_orchestration.observing import keep_history
+from petwellness_orchestration.observing import duckdb_ops, keep_history, open_ops
 from petwellness_orchestration.resources import PlatformResource
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ingestion.environments import DbtSession
     from ingestion.observability.history import Build
+    from ingestion.observability.sessions import OpsSession
 
 ASSET = "warehouse"
 
@@ -49,8 +50,8 @@ class Start:
 class Built:
     """The warehouse after dbt.
 
-    `query` gives the rows of a statement; `keep` adds a build to the history of builds, where there is one, and says
-    what went wrong with that; `vouch` remembers that everything was built up to a load.
+    `query` gives the rows of a statement; `keep` adds a build to the history of builds and says what went wrong with
+    that; `vouch` remembers that everything was built up to a load.
     """
 
     query: Callable[[str], Sequence[Sequence[Any]]]
@@ -86,7 +87,7 @@ def built(platform: PlatformResource, run: str) -> Iterator[Built]:
     """The warehouse as dbt has left it, on Snowflake with the rights of dbt's role."""
     if is_on_snowflake(platform):
         with account_session(platform.settings(), OWNING_ROLE, OWNING_WAREHOUSE, ASSET, run) as session:
-            yield _on_snowflake(session, platform.settings().dbt_session)
+            yield _on_snowflake(session, platform.settings().dbt_session, open_ops(platform, ASSET, run))
     else:
         with platform.warehouse() as con:
             yield _on_duckdb(con)
@@ -95,22 +96,28 @@ def built(platform: PlatformResource, run: str) -> Iterator[Built]:
 def _on_duckdb(con: duckdb.DuckDBPyConnection) -> Built:
     from ingestion.loading.duckdb_raw import set_build_mark
 
+    def query(sql: str) -> Sequence[Sequence[Any]]:
+        return con.execute(sql).fetchall()
+
     return Built(
-        query=lambda sql: con.execute(sql).fetchall(),
-        keep=partial(keep_history, con),
+        query=query,
+        keep=partial(keep_history, duckdb_ops(con), query),
         vouch=partial(set_build_mark, con, WAREHOUSE_MARK),
     )
 
 
-def _on_snowflake(con: SnowflakeConnection, dbt: DbtSession | None) -> Built:
-    """Without a history: the account keeps that of its queries, by the tags that dbt sets."""
+def _on_snowflake(
+    con: SnowflakeConnection, dbt: DbtSession | None, ops: AbstractContextManager[OpsSession]
+) -> Built:
     from ingestion.loading.snowflake_connection import run
     from ingestion.loading.snowflake_raw import set_build_mark
 
-    # A build in a schema of one's own vouches for nothing that others read.
-    is_own = dbt is not None and dbt.is_own
+    query = partial(run, con)
+    # A build in a schema of one's own vouches for nothing that others read, and is no part of their history.
+    if dbt is not None and dbt.is_own:
+        return Built(query, keep=lambda _build, _complain: None, vouch=lambda _load_seq: None)
     return Built(
-        query=partial(run, con),
-        keep=lambda _build, _complain: None,
-        vouch=(lambda _: None) if is_own else partial(set_build_mark, con, WAREHOUSE_MARK),
+        query,
+        keep=partial(keep_history, ops, query),
+        vouch=partial(set_build_mark, con, WAREHOUSE_MARK),
     )

@@ -24,6 +24,7 @@ ON_BOTH = frozenset(
         "warehouse",
         "ml__visit_risk_model",
         "anl__visit_risk_scores",
+        "observe_warehouse",
     }
 )
 

@@ -34,6 +34,8 @@ VISIT_RISK_SCORES = dg.AssetKey(["anl", "visit_risk_scores"])
 PUBLISHED_TABLES = dg.AssetKey(["published", "warehouse_tables"])
 COSTS = dg.AssetKey(["operations", "costs"])
 RECONCILIATION = dg.AssetKey(["operations", "reconciliation"])
+# The history of builds, where no published copy stands for all tables.
+BUILDS = dg.AssetKey(["ops", "builds"])
 ACCESS_AUDIT = dg.AssetKey(["ops", "access_audit"])
 PUBLISHED_SCORES = dg.AssetKey(["published", "visit_risk_scores"])
 

@@ -1,28 +1,36 @@
 """What a build of the warehouse did, into the tables of `ops`, and what they say is out of the ordinary.
 
 The tables are `ingestion.observability.history`, thresholds and their reasons
-`ingestion.observability.judging`; here they meet dbt's results and manifest.
+`ingestion.observability.judging`; here they meet dbt's results and manifest, and
+the session that an environment's warehouse keeps them in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from petwellness_orchestration.account import account_session
 from petwellness_orchestration.defs.warehouse.translator import is_daily, table_name
+from petwellness_orchestration.loading import is_on_snowflake
 from petwellness_orchestration.published import day_column
+from petwellness_orchestration.resources import PlatformResource
 
 if TYPE_CHECKING:
     import duckdb
 
     from ingestion.observability.history import Build
     from ingestion.observability.judging import FreshnessVerdict, TimeVerdict, VolumeVerdict
+    from ingestion.observability.sessions import OpsSession
     from petwellness_orchestration.defs.warehouse.dbt_run import DbtRun
 
 # Late events still come in for the days before the last, so these are looked at again.
 DAYS_JUDGED = 3
+# Of config/business_role.yaml and config/warehouse.yaml: who owns `ops`.
+OPS_ROLE, OPS_WAREHOUSE = "operations", "dev_wh"
 # A failing test is told with its last results.
 RESULTS_SHOWN = 10
 
@@ -129,14 +137,42 @@ def _full_name(props: Mapping[str, Any]) -> str:
     return f"{props['schema']}.{table_name(props)}"
 
 
-def keep_history(con: duckdb.DuckDBPyConnection, build: Build, complain: Callable[[str], None]) -> None:
-    """Write a build into `ops`. What goes wrong is said and does not undo the build, which stands without its
-    history; the checks on `ops` fail for a build that is not there."""
-    from ingestion.observability.history import record_build
+@contextmanager
+def open_ops(platform: PlatformResource, asset: str, run: str) -> Iterator[OpsSession]:
+    """Schema `ops` of the environment's warehouse. Raises on Snowflake what `account_session` raises."""
+    from ingestion.observability.sessions import SnowflakeOps
+
+    if is_on_snowflake(platform):
+        with account_session(platform.settings(), OPS_ROLE, OPS_WAREHOUSE, asset, run) as account:
+            yield SnowflakeOps(account)
+    else:
+        with platform.warehouse() as con, duckdb_ops(con) as session:
+            yield session
+
+
+@contextmanager
+def duckdb_ops(con: duckdb.DuckDBPyConnection) -> Iterator[OpsSession]:
+    """Schema `ops` of the embedded warehouse over an open connection."""
+    from ingestion.observability.sessions import DuckDBOps
+
+    yield DuckDBOps(con)
+
+
+def keep_history(
+    ops: AbstractContextManager[OpsSession],
+    query: Callable[[str], Sequence[Sequence[Any]]],
+    build: Build,
+    complain: Callable[[str], None],
+) -> None:
+    """Write a build into `ops`; `query` sees the tables it built. What goes wrong is said and does not undo the build,
+    which stands without its history; the checks on `ops` fail for a build that is not there."""
+    from ingestion.observability.history import present_columns, record_build
 
     try:
-        for change in record_build(con, build):
-            complain(f"columns changed: {change}")
+        columns = present_columns(query)
+        with ops as session:
+            for change in record_build(session, build, columns):
+                complain(f"columns changed: {change}")
     except Exception as error:
         complain(f"the history of this build could not be written to ops: {error}")
 
@@ -154,30 +190,29 @@ class Observations:
     failing_tests: dict[str, list[str]]
 
 
-def observe(con: duckdb.DuckDBPyConnection, run_id: str | None = None) -> Observations | None:
+def observe(session: OpsSession, run_id: str | None = None) -> Observations | None:
     """The build of a run (None: the newest) against those before it; None when it is not in the history."""
     from ingestion.observability import history, judging
 
-    history.create_tables(con)
-    found = con.execute(
-        "select run_id, started_at, succeeded, as_of_ts from ops.builds where ? is null or run_id = ?"
-        " order by started_at desc limit 1",
-        [run_id, run_id],
-    ).fetchone()
-    if found is None:
+    of_run, values = ("where run_id = ?", [run_id]) if run_id else ("", [])
+    found = session.query(
+        f"select run_id, started_at, succeeded, as_of_ts from ops.builds {of_run} order by started_at desc limit 1",
+        values,
+    )
+    if not found:
         return None
-    build_id, started_at, succeeded, as_of_ts = found
+    [(build_id, started_at, succeeded, as_of_ts)] = found
     days = days_to_judge(as_of_ts)
-    volumes = history.volumes(con, days[-1] - timedelta(days=history.VOLUME_DAYS)) if days else {}
+    volumes = history.volumes(session, days[-1] - timedelta(days=history.VOLUME_DAYS)) if days else {}
     return Observations(
         run_id=build_id,
         succeeded=succeeded,
-        column_changes=[str(change) for change in history.column_changes(con, build_id)],
+        column_changes=[str(change) for change in history.column_changes(session, build_id)],
         volumes=judging.volume_verdicts(volumes, days),
         times=[
             judging.time_verdict(table, seconds, earlier)
-            for table, (seconds, earlier) in history.model_times(con, build_id, started_at).items()
+            for table, (seconds, earlier) in history.model_times(session, build_id, started_at).items()
         ],
         freshness=judging.freshness_verdicts(volumes, days[-1]) if days else [],
-        failing_tests=history.failing_tests(con, build_id, started_at, RESULTS_SHOWN),
+        failing_tests=history.failing_tests(session, build_id, started_at, RESULTS_SHOWN),
     )

@@ -15,12 +15,15 @@ from ingestion.loading.snowflake_sql import (
     copied_columns,
     snowflake_type,
 )
+from ingestion.observability.history import TABLES as BUILD_TABLES
 from ml.scoring import SCORES_SCHEMA, SCORES_TABLE
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from snowddl.blueprint import PipeBlueprint, TableBlueprint
     from snowddl.config import SnowDDLConfig
+
+OPS = "ops"
 
 DATABASE = environments.DATABASE.lower()
 
@@ -29,8 +32,8 @@ CLUSTER_BY = {TELEMETRY_FEED: ["to_date(arrival_ts)", "device_id"]}
 
 
 def add_raw_objects(config: SnowDDLConfig) -> None:
-    """Add what the YAML files do not spell out: tables and pipes of raw, the table of scores, schemas of developers
-    and the right to make those of pull requests."""
+    """Add what the YAML files do not spell out: tables and pipes of raw, the table of scores, the history of builds,
+    schemas of developers and the right to make those of pull requests."""
     for feed in FEEDS:
         schema = feed_schema(feed)
         config.add_blueprint(_table(config.env_prefix, RAW, feed, schema))
@@ -39,6 +42,8 @@ def add_raw_objects(config: SnowDDLConfig) -> None:
         config.add_blueprint(_table(config.env_prefix, RAW, name, schema))
     schema_name, scores = SCORES_TABLE.split(".")
     config.add_blueprint(_table(config.env_prefix, schema_name, scores, SCORES_SCHEMA))
+    for name, schema in BUILD_TABLES.items():
+        config.add_blueprint(_table(config.env_prefix, OPS, name, schema))
     if config.get_placeholder("PULL_REQUEST_SCHEMAS"):
         _let_dbt_make_schemas(config)
     for developer in config.get_placeholder("DEVELOPERS"):

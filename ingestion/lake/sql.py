@@ -83,7 +83,7 @@ def telemetry_sql(con: duckdb.DuckDBPyConnection, uris: Sequence[str]) -> str:
 
 
 def duckdb_type(field: pa.Field) -> str:
-    """DuckDB type that holds a column's values exactly. Raises KeyError for a type no table of raw has."""
+    """DuckDB type that holds a column's values exactly. Raises KeyError for a type no table has."""
     import pyarrow as pa
 
     kind = field.type
@@ -95,6 +95,7 @@ def duckdb_type(field: pa.Field) -> str:
         pa.string(): "varchar",
         pa.int32(): "integer",
         pa.int64(): "bigint",
+        pa.float64(): "double",
         pa.bool_(): "boolean",
         pa.date32(): "date",
         pa.timestamp("us"): "timestamp",

@@ -2,19 +2,23 @@
 
 One row per build and thing, never changed afterwards. Times are of the wall clock:
 this is the history of operations, not data, so it is no part of the equality of
-rebuilds and cannot be rebuilt from the lake; a rebuild carries it over.
+rebuilds and cannot be rebuilt from the lake; a rebuild carries it over. How a
+warehouse is asked and written to is `sessions`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
+from ingestion.contracts.columns import TIMESTAMP
+
 if TYPE_CHECKING:
-    import duckdb
+    from ingestion.observability.sessions import OpsSession
 
 OBSERVED_SCHEMAS = ("raw", "stg", "cur", "anl", "ml")
 KEPT_FOR = timedelta(days=400)
@@ -24,26 +28,59 @@ VOLUME_DAYS = 60
 # What happened to a column; FIRST is the first sight of its table.
 FIRST, ADDED, REMOVED, CHANGED = "first", "added", "removed", "changed"
 
-_TABLES = {
-    "builds": """
-        run_id varchar, started_at timestamp, duration_s double, succeeded boolean, error varchar,
-        day_count integer, is_full boolean, as_of_ts timestamp
-    """,
-    "model_runs": """
-        run_id varchar, table_name varchar, status varchar, started_at timestamp, duration_s double,
-        row_count bigint
-    """,
-    "test_results": """
-        run_id varchar, test_name varchar, status varchar, started_at timestamp, duration_s double,
-        failure_count bigint
-    """,
-    "table_volumes": """
-        run_id varchar, table_name varchar, event_date date, row_count bigint, recorded_at timestamp
-    """,
-    "column_changes": """
-        run_id varchar, table_name varchar, column_name varchar, change varchar, data_type varchar,
-        previous_type varchar, recorded_at timestamp
-    """,
+TABLES: dict[str, pa.Schema] = {
+    "builds": pa.schema(
+        {
+            "run_id": pa.string(),
+            "started_at": TIMESTAMP,
+            "duration_s": pa.float64(),
+            "succeeded": pa.bool_(),
+            "error": pa.string(),
+            "day_count": pa.int32(),
+            "is_full": pa.bool_(),
+            "as_of_ts": TIMESTAMP,
+        }
+    ),
+    "model_runs": pa.schema(
+        {
+            "run_id": pa.string(),
+            "table_name": pa.string(),
+            "status": pa.string(),
+            "started_at": TIMESTAMP,
+            "duration_s": pa.float64(),
+            "row_count": pa.int64(),
+        }
+    ),
+    "test_results": pa.schema(
+        {
+            "run_id": pa.string(),
+            "test_name": pa.string(),
+            "status": pa.string(),
+            "started_at": TIMESTAMP,
+            "duration_s": pa.float64(),
+            "failure_count": pa.int64(),
+        }
+    ),
+    "table_volumes": pa.schema(
+        {
+            "run_id": pa.string(),
+            "table_name": pa.string(),
+            "event_date": pa.date32(),
+            "row_count": pa.int64(),
+            "recorded_at": TIMESTAMP,
+        }
+    ),
+    "column_changes": pa.schema(
+        {
+            "run_id": pa.string(),
+            "table_name": pa.string(),
+            "column_name": pa.string(),
+            "change": pa.string(),
+            "data_type": pa.string(),
+            "previous_type": pa.string(),
+            "recorded_at": TIMESTAMP,
+        }
+    ),
 }
 
 
@@ -104,27 +141,21 @@ class ColumnChange:
         return f"{name} {self.change}" + (f" ({self.data_type})" if self.data_type else "")
 
 
-def create_tables(con: duckdb.DuckDBPyConnection) -> None:
-    """Create what is missing of schema `ops`."""
-    con.execute("create schema if not exists ops")
-    for name, columns in _TABLES.items():
-        con.execute(f"create table if not exists ops.{name} ({columns})")
-
-
-def record_build(con: duckdb.DuckDBPyConnection, build: Build) -> list[ColumnChange]:
-    """Write one build and the columns that changed since the one before, in one transaction.
+def record_build(
+    session: OpsSession, build: Build, columns: Mapping[str, Mapping[str, str]]
+) -> list[ColumnChange]:
+    """Write one build and how `columns` (of `present_columns`) differ from those of the build before, in one
+    transaction.
 
     Writing the same build again replaces it. Builds older than KEPT_FOR go; changes of columns stay, because
     they tell what columns there are. Returns the changes.
     """
     recorded_at = build.started_at + timedelta(seconds=build.duration_s)
-    create_tables(con)
-    con.execute("begin transaction")
-    try:
-        for name in _TABLES:
-            con.execute(f"delete from ops.{name} where run_id = ?", [build.run_id])
-        _forget_old(con, recorded_at)
-        changes = _column_changes(con)
+    with session.transaction():
+        for name in TABLES:
+            session.query(f"delete from ops.{name} where run_id = ?", [build.run_id])
+        _forget_old(session, recorded_at)
+        changes = compared_columns(_columns_before(session), columns)
         rows: dict[str, list[dict[str, Any]]] = {
             "builds": [
                 {
@@ -144,48 +175,41 @@ def record_build(con: duckdb.DuckDBPyConnection, build: Build) -> list[ColumnCha
             "column_changes": [{**asdict(change), "recorded_at": recorded_at} for change in changes],
         }  # fmt: skip
         for name, found in rows.items():
-            _insert(con, name, [{"run_id": build.run_id, **row} for row in found])
-        con.execute("commit")
-    except BaseException:
-        con.execute("rollback")
-        raise
+            session.insert(f"ops.{name}", TABLES[name], [{"run_id": build.run_id, **row} for row in found])
     return [change for change in changes if change.change != FIRST]
 
 
-def _insert(con: duckdb.DuckDBPyConnection, name: str, rows: list[dict[str, Any]]) -> None:
-    import pyarrow as pa
-
-    if rows:
-        con.register("_ops_rows", pa.Table.from_pylist(rows))
-        con.execute(f"insert into ops.{name} by name select * from _ops_rows")
-        con.unregister("_ops_rows")
+def _forget_old(session: OpsSession, now: datetime) -> None:
+    old = "select run_id from ops.builds where started_at < ?"
+    # The list of builds last: the others go by it.
+    for name in sorted(TABLES.keys() - {"column_changes"}, key=lambda name: name == "builds"):
+        session.query(f"delete from ops.{name} where run_id in ({old})", [now - KEPT_FOR])
 
 
-def _forget_old(con: duckdb.DuckDBPyConnection, now: datetime) -> None:
-    old = con.execute("select run_id from ops.builds where started_at < ?", [now - KEPT_FOR]).fetchall()
-    for name in _TABLES:
-        if old and name != "column_changes":
-            con.execute(f"delete from ops.{name} where list_contains(?, run_id)", [[row[0] for row in old]])
-
-
-def _column_changes(con: duckdb.DuckDBPyConnection) -> list[ColumnChange]:
-    """Columns there are now against those of the last record."""
+def _columns_before(session: OpsSession) -> dict[str, dict[str, str]]:
+    """Columns as the last record of each says, by table."""
     before: dict[str, dict[str, str]] = {}
-    for table, column, data_type in con.execute(
+    for table, column, data_type in session.query(
         "select table_name, column_name, data_type from ops.column_changes qualify row_number() over"
-        " (partition by table_name, column_name order by recorded_at desc, rowid desc) = 1"
-    ).fetchall():
+        " (partition by table_name, column_name order by recorded_at desc, run_id desc) = 1"
+    ):
         if data_type is not None:
             before.setdefault(table, {})[column] = data_type
+    return before
+
+
+def present_columns(query: Callable[[str], Sequence[Sequence[Any]]]) -> dict[str, dict[str, str]]:
+    """Columns and their types that there are now, by table; `query` sees the tables of all layers."""
+    listed = ", ".join(f"'{schema}'" for schema in OBSERVED_SCHEMAS)
     now: dict[str, dict[str, str]] = {}
-    for schema, table, column, data_type in con.execute(
-        "select table_schema, table_name, column_name, data_type from information_schema.columns"
-        " where table_catalog = current_database() and list_contains(?, table_schema)"
-        " order by table_schema, table_name, ordinal_position",
-        [list(OBSERVED_SCHEMAS)],
-    ).fetchall():
-        now.setdefault(f"{schema}.{table}", {})[column] = data_type
-    return compared_columns(before, now)
+    for table, column, data_type in query(
+        "select lower(table_schema || '.' || table_name) as full_name, lower(column_name) as column_name, data_type"
+        " from information_schema.columns"
+        f" where table_catalog = current_database() and lower(table_schema) in ({listed})"
+        " order by full_name, ordinal_position"
+    ):
+        now.setdefault(table, {})[column] = data_type
+    return now
 
 
 def compared_columns(
@@ -208,59 +232,38 @@ def compared_columns(
     return changes
 
 
-def carry_over(old: Path, new: Path) -> int:
-    """Copy schema `ops` of one warehouse file into another that is made for it; returns the builds in it."""
-    import duckdb
-
-    con = duckdb.connect(str(new))
-    try:
-        create_tables(con)
-        con.execute(f"attach '{str(old).replace(chr(39), chr(39) * 2)}' as old_warehouse (read_only)")
-        present = con.execute(
-            "select table_name from information_schema.tables"
-            " where table_catalog = 'old_warehouse' and table_schema = 'ops'"
-        ).fetchall()
-        for (name,) in present:
-            con.execute(f"insert into ops.{name} by name select * from old_warehouse.ops.{name}")
-        con.execute("detach old_warehouse")
-        row = con.execute("select count(*) from ops.builds").fetchone()
-        return int(row[0]) if row else 0
-    finally:
-        con.close()
-
-
-def volumes(con: duckdb.DuckDBPyConnection, since: date) -> dict[str, dict[date, int]]:
+def volumes(session: OpsSession, since: date) -> dict[str, dict[date, int]]:
     """Rows of each daily table by event date from `since` on, as last counted."""
     found: dict[str, dict[date, int]] = {}
-    for table, day, rows in con.execute(
+    for table, day, rows in session.query(
         "select table_name, event_date, row_count from ops.table_volumes where event_date >= ?"
         " qualify row_number() over (partition by table_name, event_date order by recorded_at desc) = 1",
         [since],
-    ).fetchall():
+    ):
         found.setdefault(table, {})[day] = rows
     return found
 
 
-def column_changes(con: duckdb.DuckDBPyConnection, run_id: str) -> list[ColumnChange]:
+def column_changes(session: OpsSession, run_id: str) -> list[ColumnChange]:
     """Columns that changed with one build, without those of tables seen for the first time."""
-    rows = con.execute(
+    rows = session.query(
         "select table_name, column_name, change, data_type, previous_type from ops.column_changes"
         f" where run_id = ? and change <> '{FIRST}' order by table_name, column_name",
         [run_id],
-    ).fetchall()
+    )
     return [ColumnChange(*row) for row in rows]
 
 
 def model_times(
-    con: duckdb.DuckDBPyConnection, run_id: str, started_at: datetime
+    session: OpsSession, run_id: str, started_at: datetime
 ) -> dict[str, tuple[float, list[float]]]:
     """Seconds of each model that one build built, and in comparable builds before it, the newest first.
 
     Comparable are builds of about as many days, an increment with increments only.
     """
-    rows = con.execute(
+    rows = session.query(
         """
-        select runs.table_name, runs.duration_s, earlier.duration_s
+        select runs.table_name, runs.duration_s, earlier.duration_s as earlier_s
         from ops.model_runs as runs
         inner join ops.builds as builds on runs.run_id = builds.run_id
         left join (
@@ -279,7 +282,7 @@ def model_times(
         order by runs.table_name, earlier.started_at desc
         """,
         [started_at, run_id],
-    ).fetchall()
+    )
     found: dict[str, tuple[float, list[float]]] = {}
     for table, seconds, earlier in rows:
         times = found.setdefault(table, (seconds, []))[1]
@@ -288,11 +291,9 @@ def model_times(
     return found
 
 
-def failing_tests(
-    con: duckdb.DuckDBPyConnection, run_id: str, started_at: datetime, shown: int
-) -> dict[str, list[str]]:
+def failing_tests(session: OpsSession, run_id: str, started_at: datetime, shown: int) -> dict[str, list[str]]:
     """Tests that did not pass in one build, each with its last statuses up to then, the oldest first."""
-    rows = con.execute(
+    rows = session.query(
         """
         select results.test_name, results.status
         from ops.test_results as results
@@ -306,7 +307,7 @@ def failing_tests(
         order by results.test_name, builds.started_at
         """,
         [started_at, run_id, shown],
-    ).fetchall()
+    )
     found: dict[str, list[str]] = {}
     for test, status in rows:
         found.setdefault(test, []).append(status)

@@ -83,7 +83,7 @@ def rebuild_warehouse(confirmed: bool, compare: bool = False) -> int:
 
     import duckdb
 
-    from ingestion.observability.history import carry_over
+    from ingestion.observability.sessions import carry_over
 
     settings = load_settings()
     path = settings.warehouse_path

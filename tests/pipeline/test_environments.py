@@ -66,7 +66,7 @@ def loaded(name: str, **more: str) -> dict[str, Any]:
 
 
 # What an account has beside the embedded graph: costs, access audit, and what looks after pipes.
-ACCOUNT_ASSETS = {"operations/costs", "ops/access_audit", "operations/reconciliation"}
+ACCOUNT_ASSETS = {"operations/costs", "ops/access_audit", "operations/reconciliation", "ops/builds"}
 ACCOUNT_JOBS = {
     "report_costs": ["operations/costs"],
     "audit_access": ["ops/access_audit"],
@@ -78,7 +78,14 @@ ACCOUNT_SCHEDULES = {
     "nightly_reconciliation",
     "waiting_ranges_sensor",
 }
-ACCOUNT_CHECKS = {"raw/load_history:pipes_run"}
+# What is said of builds stands on the published copy, and where there is none on their history.
+OBSERVATIONS = {
+    "volumes_are_usual",
+    "columns_are_unchanged",
+    "models_take_their_usual_time",
+    "tables_are_fresh",
+}
+ACCOUNT_CHECKS = {"raw/load_history:pipes_run", *(f"ops/builds:{name}" for name in OBSERVATIONS)}
 
 
 def on_snowflake() -> list[str]:
@@ -125,6 +132,7 @@ def test_the_graph_on_snowflake_is_the_embedded_one_without_what_opens_duckdb_an
         *("anl/telemetry_events:layers_add_up", "anl/wellness_alerts:no_critical_alert_is_open"),
     }
     gone = {check for check in whole["checks"] if check.split(":")[0] in absent}
+    assert {f"published/warehouse_tables:{name}" for name in OBSERVATIONS} <= gone
     assert {*found["checks"]} == {*whole["checks"]} - gone - queries_duckdb | ACCOUNT_CHECKS
 
 
@@ -134,7 +142,9 @@ def test_jobs_on_snowflake_run_what_is_there(name: str) -> None:
     whole = loaded("embedded")
     assert found["jobs"].keys() == whole["jobs"].keys() - {"retain"} | ACCOUNT_JOBS.keys()
     for job, assets in found["jobs"].items():
-        expected = ACCOUNT_JOBS.get(job) or {*whole["jobs"].get(job, [])} & found["assets"].keys()
+        expected = {*ACCOUNT_JOBS.get(job, ())} or {*whole["jobs"].get(job, [])} & found["assets"].keys()
+        if job in ("everything", "refresh"):
+            expected |= {"ops/builds"}
         assert {*assets} == {*expected}, job
 
 

@@ -1,7 +1,8 @@
 """Checks of the warehouse's own behaviour, from the kept history: volumes, columns, run times, freshness.
 
-All four in one step, on the asset that stands for all tables. They warn: each
-says that a person should look, none that data are wrong.
+All four in one step, on the asset that stands for all tables: the published copy, and
+on Snowflake, where there is none, the history itself. They warn: each says that a
+person should look, none that data are wrong.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,13 +11,17 @@ import dagster as dg
 
 from petwellness_orchestration import names
 from petwellness_orchestration.resources import PlatformResource
+from petwellness_orchestration.settings import load_settings
 
 # Rows named in a check's metadata; the tables of schema ops hold the rest.
 EXAMPLES = 20
 
 
+OBSERVED = names.PUBLISHED_TABLES if load_settings().environment.snowflake is None else names.BUILDS
+
+
 def _spec(name: str, description: str) -> dg.AssetCheckSpec:
-    return dg.AssetCheckSpec(name, asset=names.PUBLISHED_TABLES, description=description)
+    return dg.AssetCheckSpec(name, asset=OBSERVED, description=description)
 
 
 VOLUMES = _spec(
@@ -39,12 +44,12 @@ def observe_warehouse(
 def results(platform: PlatformResource, run_id: str) -> Iterator[dg.AssetCheckResult]:
     """All four results on the build of a run."""
     from petwellness_orchestration.defs.warehouse.dbt_run import output_folder
-    from petwellness_orchestration.observing import observe
+    from petwellness_orchestration.observing import observe, open_ops
 
     settings = platform.settings()
     has_built = output_folder(settings.state.home, run_id).exists()
-    with platform.warehouse() as con:
-        seen = observe(con, run_id if has_built else None)
+    with open_ops(platform, OBSERVED.to_user_string(), run_id) as session:
+        seen = observe(session, run_id if has_built else None)
     if seen is None:
         reason = (
             "this build is not in ops.builds; the run's log says why"

@@ -30,6 +30,15 @@ TRANSLATOR = WarehouseTranslator()
 FAILURES_SHOWN = 5
 
 
+def model_keys(*layers: str) -> list[dg.AssetKey]:
+    """What dbt builds in these layers."""
+    return [
+        TRANSLATOR.get_asset_key(props)
+        for props in read_manifest()["nodes"].values()
+        if props["resource_type"] in ("model", "seed") and layer(props) in layers
+    ]
+
+
 @dbt_assets(
     manifest=read_manifest(),
     name="warehouse",
@@ -156,11 +165,7 @@ def _span(days: tuple[date, ...]) -> str:
 
 @dg.asset(
     key=names.PUBLISHED_TABLES,
-    deps=[
-        TRANSLATOR.get_asset_key(props)
-        for props in read_manifest()["nodes"].values()
-        if props["resource_type"] in ("model", "seed") and layer(props) in ("cur", "anl", "ml")
-    ],
+    deps=model_keys("cur", "anl", "ml"),
     group_name="published",
     kinds={"parquet", "duckdb"},
     owners=[names.DATA_OWNER],

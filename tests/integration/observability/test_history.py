@@ -9,11 +9,12 @@ from ingestion.observability.history import (
     Build,
     ModelRun,
     TestRun,
-    carry_over,
     compared_columns,
+    present_columns,
     record_build,
 )
-from petwellness_orchestration.observing import keep_history, observe
+from ingestion.observability.sessions import DuckDBOps, carry_over
+from petwellness_orchestration.observing import duckdb_ops, keep_history, observe
 
 START = datetime(2026, 6, 1, 3, 0)
 
@@ -41,6 +42,18 @@ def con(tmp_path):
         yield connection
 
 
+def asked(con):
+    return lambda sql: con.execute(sql).fetchall()
+
+
+def record(con, one):
+    return record_build(DuckDBOps(con), one, present_columns(asked(con)))
+
+
+def observed(con, run_id=None):
+    return observe(DuckDBOps(con), run_id)
+
+
 def count(con, table):
     return con.execute(f"select count(*) from ops.{table}").fetchone()[0]
 
@@ -48,7 +61,7 @@ def count(con, table):
 def test_one_row_per_build_model_test_and_day_and_the_same_build_again_replaces_it(con):
     volumes = {"anl.events": {date(2026, 6, 1): 7, date(2026, 6, 2): 0}}
     for _ in range(2):
-        record_build(con, build("a", volumes=volumes))
+        record(con, build("a", volumes=volumes))
     assert {name: count(con, name) for name in ("builds", "model_runs", "test_results", "table_volumes")} == {
         "builds": 1,
         "model_runs": 1,
@@ -61,7 +74,7 @@ def test_one_row_per_build_model_test_and_day_and_the_same_build_again_replaces_
 
 
 def test_columns_that_come_go_and_change_are_told_once_with_their_names(con):
-    assert record_build(con, build("a")) == []
+    assert record(con, build("a")) == []
     con.execute("alter table anl.events add column licks bigint")
     con.execute("alter table anl.events drop column event_id")
     con.execute("alter table anl.events alter steps type bigint")
@@ -71,14 +84,14 @@ def test_columns_that_come_go_and_change_are_told_once_with_their_names(con):
         "anl.events.licks added (BIGINT)",
         "anl.events.steps was INTEGER and is BIGINT",
     ]
-    assert [str(change) for change in record_build(con, build("b", 1))] == expected
+    assert [str(change) for change in record(con, build("b", 1))] == expected
     # The same build written again finds the same.
-    assert [str(change) for change in record_build(con, build("b", 1))] == expected
-    assert record_build(con, build("c", 2)) == []
-    assert observe(con, "b").column_changes == expected
-    assert observe(con, "c").column_changes == observe(con).column_changes == []
+    assert [str(change) for change in record(con, build("b", 1))] == expected
+    assert record(con, build("c", 2)) == []
+    assert observed(con, "b").column_changes == expected
+    assert observed(con, "c").column_changes == observed(con).column_changes == []
     con.execute("drop table anl.more")
-    assert [str(change) for change in record_build(con, build("d", 3))] == ["anl.more.x removed"]
+    assert [str(change) for change in record(con, build("d", 3))] == ["anl.more.x removed"]
 
 
 def test_compared_columns_names_each_kind_of_change():
@@ -95,14 +108,14 @@ def test_compared_columns_names_each_kind_of_change():
 
 def test_times_are_compared_with_builds_of_about_as_many_days(con):
     for number in range(5):
-        record_build(con, build(f"small-{number}", number, seconds=2.0))
-        record_build(con, build(f"large-{number}", number, day_count=30, seconds=60.0))
-        record_build(con, build(f"first-{number}", number, is_full=True, seconds=90.0))
-    record_build(con, build("slow", 10, seconds=61.0))
-    (time,) = observe(con, "slow").times
+        record(con, build(f"small-{number}", number, seconds=2.0))
+        record(con, build(f"large-{number}", number, day_count=30, seconds=60.0))
+        record(con, build(f"first-{number}", number, is_full=True, seconds=90.0))
+    record(con, build("slow", 10, seconds=61.0))
+    (time,) = observed(con, "slow").times
     assert (time.usual_s, time.is_slow) == (2.0, True)
-    record_build(con, build("large", 11, day_count=40, seconds=61.0))
-    (time,) = observe(con).times
+    record(con, build("large", 11, day_count=40, seconds=61.0))
+    (time,) = observed(con).times
     assert (time.usual_s, time.is_slow) == (60.0, False)
 
 
@@ -110,9 +123,9 @@ def test_a_failing_test_is_told_with_its_history_and_volumes_as_last_counted(con
     day = date(2026, 6, 8)
     usual = {day - timedelta(days=back): 100 for back in range(8)}
     as_of = datetime(2026, 6, 9, 12)
-    record_build(con, build("a", volumes={"anl.events": {**usual, day: 3}}, as_of_ts=as_of))
-    record_build(con, build("b", 1, status="fail", volumes={"anl.events": {day: 100}}, as_of_ts=as_of))
-    first, second = observe(con, "a"), observe(con, "b")
+    record(con, build("a", volumes={"anl.events": {**usual, day: 3}}, as_of_ts=as_of))
+    record(con, build("b", 1, status="fail", volumes={"anl.events": {day: 100}}, as_of_ts=as_of))
+    first, second = observed(con, "a"), observed(con, "b")
     assert first.failing_tests == {}
     assert second.failing_tests == {"events_key_is_unique": ["pass", "fail"]}
     assert not second.succeeded
@@ -123,30 +136,30 @@ def test_a_failing_test_is_told_with_its_history_and_volumes_as_last_counted(con
 
 
 def test_old_builds_go_and_columns_stay_known(con):
-    record_build(con, build("old"))
-    record_build(con, build("new", hours=24 * 401))
+    record(con, build("old"))
+    record(con, build("new", hours=24 * 401))
     assert con.execute("select run_id from ops.builds").fetchall() == [("new",)]
     assert count(con, "test_results") == 1
-    assert record_build(con, build("next", hours=24 * 402)) == []
+    assert record(con, build("next", hours=24 * 402)) == []
 
 
 def test_what_cannot_be_written_is_said_and_undoes_nothing(con):
-    record_build(con, build("a"))
+    record(con, build("a"))
     con.execute("alter table ops.test_results drop column status")
     said = []
-    keep_history(con, build("b", 1), said.append)
+    keep_history(duckdb_ops(con), asked(con), build("b", 1), said.append)
     assert said
     assert "could not be written" in said[0]
     assert con.execute("select run_id from ops.builds").fetchall() == [("a",)]
-    assert observe(con, "b") is None
+    assert observed(con, "b") is None
 
 
 def test_a_rebuild_carries_the_history_over(con, tmp_path):
-    record_build(con, build("a", volumes={"anl.events": {date(2026, 6, 1): 7}}))
+    record(con, build("a", volumes={"anl.events": {date(2026, 6, 1): 7}}))
     con.close()
     assert carry_over(tmp_path / "warehouse.duckdb", tmp_path / "fresh.duckdb") == 1
     with duckdb.connect(str(tmp_path / "fresh.duckdb")) as fresh:
-        assert observe(fresh).run_id == "a"
+        assert observed(fresh).run_id == "a"
         assert count(fresh, "table_volumes") == 1
         assert fresh.execute(
             "select count(*) from information_schema.tables where table_schema = 'anl'"

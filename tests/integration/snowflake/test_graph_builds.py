@@ -30,6 +30,7 @@ from ml.scoring import SCORES_SCHEMA, write_scores
 from parity.targets import NoPipes
 from parity.world import World, WorldSize
 from petwellness_orchestration import learning, loading, names
+from petwellness_orchestration.observing import observe, open_ops
 from petwellness_orchestration.resources import PlatformResource
 
 # In a process of its own: the graph is made of the project as its environment parses it.
@@ -37,12 +38,14 @@ BUILD = """
 import json
 import dagster as dg
 from petwellness_orchestration.defs.ml.assets import visit_risk_champion, visit_risk_model, visit_risk_scores
+from petwellness_orchestration.defs.quality.builds import builds
+from petwellness_orchestration.defs.quality.observability import observe_warehouse
 from petwellness_orchestration.defs.warehouse.assets import warehouse
 from petwellness_orchestration.defs.warehouse.partitions import DIRTY_TAGS, EVENT_DAYS
 from petwellness_orchestration.resources import PlatformResource
 
 done = dg.materialize(
-    [warehouse, visit_risk_model, visit_risk_champion, visit_risk_scores],
+    [warehouse, visit_risk_model, visit_risk_champion, visit_risk_scores, builds, observe_warehouse],
     resources={"platform": PlatformResource()},
     partition_key=EVENT_DAYS.get_last_partition_key(),
     tags=DIRTY_TAGS,
@@ -61,7 +64,8 @@ learned = {
 }
 failed = [event.step_failure_data.error.to_string()[-2000:] for event in done.get_step_failure_events()]
 checks = [one.passed for one in done.get_asset_check_evaluations()]
-print(json.dumps([done.success, failed, rows, len(checks), all(checks), learned]))
+observed = [one.check_name for one in done.get_asset_check_evaluations() if one.asset_key.path == ["ops", "builds"]]
+print(json.dumps([done.success, failed, rows, len(checks), all(checks), learned, observed]))
 """
 
 pytestmark = pytest.mark.timeout(1800)
@@ -98,7 +102,7 @@ def test_a_build_takes_up_what_was_loaded_and_vouches_for_it(
         [sys.executable, "-c", BUILD], env=dict(os.environ), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    success, failed, rows, check_count, passed, learned = json.loads(done.stdout.splitlines()[-1])
+    success, failed, rows, check_count, passed, learned, observed = json.loads(done.stdout.splitlines()[-1])
     assert success, failed
     assert passed
     assert check_count > 100
@@ -111,6 +115,12 @@ def test_a_build_takes_up_what_was_loaded_and_vouches_for_it(
         [(events,)] = run(con, "select count(*) as row_count from anl.telemetry_events")
         assert events > 0
         assert len(run(con, "select salt from raw.hash_salt")) == 1
+    assert len(observed) == 4
+    with open_ops(WithoutPipes(), "ops/builds", "test") as session:
+        seen = observe(session)
+    assert seen is not None
+    assert (seen.succeeded, seen.column_changes) == (True, [])
+    assert {one.table_name for one in seen.times} >= {"anl.telemetry_events", "cur.pets"}
     # Days have to pass before there is something to learn; that it was looked for is what counts here.
     assert learned.keys() == {"visit_risk_model", "visit_risk_champion", "visit_risk_scores"}
     assert "labelled" in learned["visit_risk_model"]

@@ -8,7 +8,8 @@ import dagster as dg
 import duckdb
 import pytest
 
-from ingestion.observability.history import Build, ModelRun, TestRun, record_build
+from ingestion.observability.history import Build, ModelRun, TestRun, present_columns, record_build
+from ingestion.observability.sessions import DuckDBOps
 from petwellness_orchestration.defs.quality.observability import results
 from petwellness_orchestration.resources import PlatformResource
 
@@ -28,7 +29,7 @@ def keep(home: Path, number: int, seconds: float = 1.0, friday: int = 100, statu
     by_day = {date(2026, 6, 1) + timedelta(days=back): 100 for back in range(19)}
     with duckdb.connect(str(home / "warehouse.duckdb")) as con:
         record_build(
-            con,
+            DuckDBOps(con),
             Build(
                 run_id=f"run-{number}",
                 started_at=started_at,
@@ -41,6 +42,7 @@ def keep(home: Path, number: int, seconds: float = 1.0, friday: int = 100, statu
                 tests=[TestRun("key_is_unique", status, started_at, 0.1, 0)],
                 volumes={"anl.events": {**by_day, date(2026, 6, 19): friday}},
             ),
+            present_columns(lambda sql: con.execute(sql).fetchall()),
         )
 
 

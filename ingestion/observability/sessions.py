@@ -1,0 +1,113 @@
+"""Sessions in which the history of builds is kept: DuckDB makes its tables itself, on Snowflake they are the account's.
+
+What is asked and written is `history`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ingestion.observability.history import TABLES
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+    from snowflake.connector import SnowflakeConnection
+
+
+class OpsSession(Protocol):
+    """Schema `ops` of a warehouse; each `?` of a statement stands for one of `values`."""
+
+    def query(self, sql: str, values: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
+        """The rows of one statement."""
+
+    def insert(self, table: str, schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add rows, whose columns are those of the schema; a missing one is null."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Everything inside, or nothing."""
+
+
+class DuckDBOps:
+    """`ops` of the embedded warehouse, over an open connection; what is missing of it is made."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
+        from ingestion.lake.sql import duckdb_type
+
+        self._con = con
+        con.execute("create schema if not exists ops")
+        for name, schema in TABLES.items():
+            columns = ", ".join(f"{field.name} {duckdb_type(field)}" for field in schema)
+            con.execute(f"create table if not exists ops.{name} ({columns})")
+
+    def query(self, sql: str, values: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
+        return self._con.execute(sql, [*values]).fetchall()
+
+    def insert(self, table: str, schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> None:
+        import pyarrow as pa
+
+        if rows:
+            self._con.register("_ops_rows", pa.Table.from_pylist([*rows], schema))
+            self._con.execute(f"insert into {table} by name select * from _ops_rows")
+            self._con.unregister("_ops_rows")
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        self._con.execute("begin transaction")
+        try:
+            yield
+            self._con.execute("commit")
+        except BaseException:
+            self._con.execute("rollback")
+            raise
+
+
+class SnowflakeOps:
+    """`ops` of an account, in the session of a role that owns it. Raises SnowflakeError for a refusal."""
+
+    def __init__(self, con: SnowflakeConnection) -> None:
+        self._con = con
+
+    def query(self, sql: str, values: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
+        from ingestion.loading.snowflake_connection import run
+
+        return run(self._con, sql.replace("?", "%s"), values)
+
+    def insert(self, table: str, schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> None:
+        from ingestion.loading.snowflake_connection import run_many
+
+        marks = ", ".join(["%s"] * len(schema))
+        run_many(
+            self._con,
+            f"insert into {table} ({', '.join(schema.names)}) values ({marks})",
+            [[row.get(name) for name in schema.names] for row in rows],
+        )
+
+    def transaction(self) -> AbstractContextManager[None]:
+        from ingestion.loading.snowflake_connection import transaction
+
+        return transaction(self._con)
+
+
+def carry_over(old: Path, new: Path) -> int:
+    """Copy schema `ops` of one DuckDB file into another that is made for it; returns the builds in it."""
+    import duckdb
+
+    con = duckdb.connect(str(new))
+    try:
+        DuckDBOps(con)
+        con.execute(f"attach '{str(old).replace(chr(39), chr(39) * 2)}' as old_warehouse (read_only)")
+        present = con.execute(
+            "select table_name from information_schema.tables"
+            " where table_catalog = 'old_warehouse' and table_schema = 'ops'"
+        ).fetchall()
+        for (name,) in present:
+            con.execute(f"insert into ops.{name} by name select * from old_warehouse.ops.{name}")
+        con.execute("detach old_warehouse")
+        row = con.execute("select count(*) from ops.builds").fetchone()
+        return int(row[0]) if row else 0
+    finally:
+        con.close()
