@@ -5,8 +5,7 @@ one rename at the end of a run, so that readers never meet a writer's lock and
 never see half a run. Only tables and columns the caller names are published.
 `published.json` names the files in force with a fingerprint of their content;
 what has not changed is not written again, and of tables kept by day only the days
-that were rebuilt are looked at, with those they share a file with: a month of few
-rows is one file, of many a file a day.
+that were rebuilt are looked at, with those they share files with (`publish_layout`).
 """
 
 from __future__ import annotations
@@ -14,14 +13,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+from ingestion.loading import publish_layout
+from ingestion.loading.publish_layout import WHOLE, Group, layout, name_of, to_write
 from ingestion.loading.rebuilt import RebuiltDays, in_days
 
 if TYPE_CHECKING:
@@ -38,9 +38,6 @@ MEMORY_LIMIT = "800MB"
 # rows of four took 453 ms; 468 with 122,880 and 719 with 16,384 (more to look up).
 ROW_GROUP_ROWS = 65_536
 
-# Rows that are sorted at once, in the memory above; a month of no more is one file. A day of 7.2 million took 16.7 s, as
-# long as unsorted; four million at once in 400 MB took 29 s, all 29 million of a day did not end in six minutes.
-SORTED_ROWS = 2_000_000
 # Rows from which the bounds of its files are estimated.
 SAMPLE_ROWS = 100_000
 
@@ -48,9 +45,6 @@ SAMPLE_ROWS = 100_000
 ROWS_AND_HASH = "count(*), coalesce(sum(hash(content)), 0)::varchar"
 
 PARQUET = "format parquet, compression zstd"
-
-# The part of a table that is not kept by day, and of one without rows.
-WHOLE = "all"
 
 
 class Part(TypedDict):
@@ -121,10 +115,8 @@ def publish(
     for table in tables:
         old = previous.get(table.full_name, {})
         fingerprints = _fingerprints(con, table, old, rebuilt)
-        changed = {part for part, value in fingerprints.items() if _fingerprint(old, part) != value}
-        changed |= old.keys() - fingerprints.keys()
-        together = _written_together(fingerprints, old, changed)
-        written = _export(con, folder, table, version, fingerprints, together)
+        changed = _changed(old, fingerprints)
+        written = _export(con, folder, table, version, fingerprints, _to_write(table, old, fingerprints))
         catalogue[table.full_name] = {
             part: Part(files=written[part] if part in written else old[part]["files"], fingerprint=value)
             for part, value in sorted(fingerprints.items())
@@ -133,12 +125,12 @@ def publish(
         days_changed += len(changed)
         if changed:
             progress(f"published {table.full_name}: {len(changed)} part{'s' if len(changed) != 1 else ''}")
-    if days_changed:
+    if days_changed or files_written:
         _switch(folder, catalogue, version)
         # Readers may still hold the database of the version before this one.
         _remove_unreferenced(folder, [catalogue, previous])
     files = sum(len(_files_in(parts)) for parts in catalogue.values())
-    in_force = version if days_changed else before.get("version", 0)
+    in_force = version if days_changed or files_written else before.get("version", 0)
     return PublishReport(in_force, len(catalogue), files, files_written, days_changed)
 
 
@@ -189,34 +181,57 @@ def _files_of(lists: Iterable[list[str]]) -> list[str]:
     return list(dict.fromkeys(file for files in lists for file in files))
 
 
-def _fingerprint(parts: dict[str, Part], part: str) -> str | None:
-    return parts[part]["fingerprint"] if part in parts else None
+def _changed(old: Mapping[str, Part], fingerprints: Mapping[str, str]) -> set[str]:
+    """Parts that came, went or have other content."""
+    before = {part: one["fingerprint"] for part, one in old.items()}
+    return {
+        part for part in before.keys() | fingerprints.keys() if before.get(part) != fingerprints.get(part)
+    }
+
+
+def _to_write(table: PublishedTable, old: Mapping[str, Part], fingerprints: Mapping[str, str]) -> list[Group]:
+    rows = {part: _row_count(value) for part, value in fingerprints.items()}
+    files = {part: one["files"] for part, one in old.items()}
+    return to_write(layout(rows, bool(table.sorted_by)), files, _changed(old, fingerprints))
 
 
 def _fingerprints(
     con: duckdb.DuckDBPyConnection,
     table: PublishedTable,
-    old: dict[str, Part],
+    old: Mapping[str, Part],
     rebuilt: RebuiltDays | None,
 ) -> dict[str, str]:
-    """Fingerprint of each day's rows (of all rows for a table not kept by day), whatever their order: their number,
-    their hash, the columns.
+    """Fingerprint of each day's rows (of all rows for a table not kept by day).
 
-    Days that were not rebuilt keep the fingerprint they have.
+    Days that were not rebuilt and need not be written again keep the fingerprint they have.
     """
-    day = f'cast("{table.day_column}" as varchar)' if table.day_column else f"'{WHOLE}'"
-    shape = ",".join(table.columns)
-    days = _days_to_look_at(table, old, shape, rebuilt)
-    where = "true" if days is None else in_days(f'"{table.day_column}"', days)
+    days = _days_to_look_at(table, old, rebuilt)
+    if days is None:
+        # A table without rows still needs one file, from which its view knows the columns.
+        return _looked_at(con, table, None) or {WHOLE: f"0-{_shape(table)}"}
+    found = _looked_at(con, table, days)
+    gone = {WHOLE, *map(str, days)}
+    found |= {part: one["fingerprint"] for part, one in old.items() if part not in gone}
+    found = found or {WHOLE: f"0-{_shape(table)}"}
+    together = {part for group in _to_write(table, old, found) for part in group}
+    return found | _looked_at(con, table, frozenset(map(date.fromisoformat, together - gone)))
+
+
+def _looked_at(
+    con: duckdb.DuckDBPyConnection, table: PublishedTable, days: frozenset[date] | None
+) -> dict[str, str]:
+    """Fingerprints of days (None: of all) that have rows, whatever the order of these: their number, their hash, the
+    columns."""
+    part = f"cast({_quoted(table.day_column)} as varchar)" if table.day_column else f"'{WHOLE}'"
+    where = "true" if days is None else in_days(_quoted(str(table.day_column)), days)
     rows = con.execute(
-        f"select {day} as part, {ROWS_AND_HASH} from ({table.select} where {where}) as content group by part"
+        f"select {part} as part, {ROWS_AND_HASH} from ({table.select} where {where}) as content group by part"
     ).fetchall()
-    found = {part: f"{count}-{total}-{shape}" for part, count, total in rows}
-    if days is not None:
-        looked_at = {WHOLE, *map(str, days)}
-        found |= {part: one["fingerprint"] for part, one in old.items() if part not in looked_at}
-    # A table without rows still needs one file, from which its view knows the columns.
-    return found or {WHOLE: f"0-{shape}"}
+    return {part: f"{count}-{total}-{_shape(table)}" for part, count, total in rows}
+
+
+def _shape(table: PublishedTable) -> str:
+    return ",".join(table.columns)
 
 
 def _row_count(fingerprint: str) -> int:
@@ -224,47 +239,13 @@ def _row_count(fingerprint: str) -> int:
 
 
 def _days_to_look_at(
-    table: PublishedTable, old: dict[str, Part], shape: str, rebuilt: RebuiltDays | None
+    table: PublishedTable, old: Mapping[str, Part], rebuilt: RebuiltDays | None
 ) -> frozenset[date] | None:
-    """Days that may differ from what is published, and those in one file with them; None for all days."""
-    has_shape = all(part["fingerprint"].endswith(f"-{shape}") for part in old.values())
+    """Days that may differ from what is published; None for all of them."""
+    has_shape = all(part["fingerprint"].endswith(f"-{_shape(table)}") for part in old.values())
     if table.day_column is None or rebuilt is None or not old or not has_shape:
         return None
-    days = rebuilt.get(table.full_name, frozenset())
-    if days is None:
-        return None
-    one_file = {
-        month
-        for month in {_month(str(day)) for day in days}
-        if sum(_row_count(part["fingerprint"]) for day, part in old.items() if _month(day) == month)
-        <= SORTED_ROWS
-    }
-    return days | {date.fromisoformat(day) for day in old if day != WHOLE and _month(day) in one_file}
-
-
-def _month(part: str) -> str:
-    """Of a day in ISO format; `all` stays what it is."""
-    return part[:7]
-
-
-def _written_together(
-    fingerprints: Mapping[str, str], old: Mapping[str, Part], changed: Collection[str]
-) -> list[list[str]]:
-    """The parts to write, those that share a file in one list: a month's days where they have few rows."""
-    months: dict[str, list[str]] = {}
-    for part in sorted(fingerprints):
-        months.setdefault(_month(part), []).append(part)
-    holders = Counter(file for part in old.values() for file in part["files"])
-    # Days whose file goes when another of its days changes.
-    sharing = {day for day, part in old.items() if any(holders[file] > 1 for file in part["files"])}
-    together: list[list[str]] = []
-    for month in sorted(months.keys() & {_month(part) for part in changed}):
-        days = months[month]
-        if sum(_row_count(fingerprints[day]) for day in days) <= SORTED_ROWS:
-            together.append(days)
-        else:
-            together += [[day] for day in days if day in changed or day in sharing]
-    return together
+    return rebuilt.get(table.full_name, frozenset())
 
 
 def _export(
@@ -273,32 +254,33 @@ def _export(
     table: PublishedTable,
     version: int,
     fingerprints: Mapping[str, str],
-    together: Iterable[list[str]],
+    groups: Iterable[Group],
 ) -> dict[str, list[str]]:
-    """Write parts of one table, each list of `together` apart from the others; the files (relative to `folder`)
-    of each part."""
+    """Write groups of parts of one table; the files (relative to `folder`) of each part."""
     relative = Path("tables") / table.full_name / f"v{version:06}"
     files: dict[str, list[str]] = {}
-    for parts in together:
+    for group in groups:
         (folder / relative).mkdir(parents=True, exist_ok=True)
-        rows = sum(_row_count(fingerprints[part]) for part in parts)
-        names = _export_in_order(con, folder / relative, table, parts, rows)
-        files |= {part: [str(relative / name) for name in names] for part in parts}
+        rows = sum(_row_count(fingerprints[part]) for part in group)
+        names = _export_in_order(con, folder / relative, table, group, rows)
+        files |= {part: [str(relative / name) for name in names] for part in group}
     return files
 
 
 def _export_in_order(
-    con: duckdb.DuckDBPyConnection, target: Path, table: PublishedTable, parts: list[str], rows: int
+    con: duckdb.DuckDBPyConnection, target: Path, table: PublishedTable, group: Group, rows: int
 ) -> list[str]:
     """Write parts in files of at most about SORTED_ROWS that are in the table's order each; the files' names."""
-    name = parts[0] if len(parts) == 1 else _month(parts[0])
     where = "true"
     order = [*table.sorted_by]
-    if table.day_column is not None and parts != [WHOLE]:
-        where = in_days(f'"{table.day_column}"', frozenset(map(date.fromisoformat, parts)))
-        order += [table.day_column] if len(parts) > 1 else []
+    if table.day_column is not None and group != (WHOLE,):
+        where = in_days(_quoted(table.day_column), frozenset(map(date.fromisoformat, group)))
+        order += [table.day_column] if len(group) > 1 else []
     ordered = f" order by {', '.join(map(_quoted, order))}" if order else ""
-    slices = _slices(con, table, where, -(-rows // SORTED_ROWS)) if table.sorted_by else ["true"]
+    # A file of few pets serves who reads these, but finding them takes a look at all rows; of one day time finds them.
+    ways = table.sorted_by if len(group) > 1 else table.sorted_by[::-1]
+    slices = _slices(con, table, where, -(-rows // publish_layout.SORTED_ROWS), ways)
+    name = name_of(group)
     names = [f"{name}.parquet"] if len(slices) == 1 else [f"{name}_{n}.parquet" for n in range(len(slices))]
     for file, slice_of in zip(names, slices, strict=True):
         con.execute(
@@ -308,26 +290,39 @@ def _export_in_order(
     return names
 
 
+def _slices(
+    con: duckdb.DuckDBPyConnection, table: PublishedTable, where: str, count: int, columns: Sequence[str]
+) -> list[str]:
+    """Conditions that divide rows into about `count` equal parts, by the first of `columns` that can."""
+    shares = [number / count for number in range(1, count)]
+    if not shares:
+        return ["true"]
+    best: list[str] = ["true"]
+    for column in map(_quoted, columns):
+        sample = f'select {column} from "{table.schema}"."{table.name}" where {where} using sample {SAMPLE_ROWS} rows'
+        [(found,)] = con.execute(f"select quantile_disc({column}, {shares}) from ({sample})").fetchall()
+        if not found:
+            continue
+        # As text, which gives any type back.
+        bounds = [_text(str(bound)) for bound in sorted(set(found))]
+        between = [f"{column} >= {first} and {column} < {last}" for first, last in pairwise(bounds)]
+        slices = [
+            f"({column} < {bounds[0]} or {column} is null)",
+            *between,
+            f"{column} >= {bounds[-1]}",
+        ]
+        if len(slices) == count:
+            return slices
+        best = max(best, slices, key=len)
+    return best
+
+
 def _quoted(column: str) -> str:
     return f'"{column}"'
 
 
-def _slices(con: duckdb.DuckDBPyConnection, table: PublishedTable, where: str, count: int) -> list[str]:
-    """Conditions that divide rows into about equal parts, by the column that orders them last."""
-    column = _quoted(table.sorted_by[-1])
-    shares = [number / count for number in range(1, count)]
-    if not shares:
-        return ["true"]
-    sample = (
-        f'select {column} from "{table.schema}"."{table.name}" where {where} using sample {SAMPLE_ROWS} rows'
-    )
-    [(found,)] = con.execute(f"select quantile_disc({column}, {shares}) from ({sample})").fetchall()
-    if not found:
-        return ["true"]
-    # As text, which gives any type back.
-    bounds = [f"'{bound}'" for bound in sorted(set(found))]
-    between = [f"{column} >= {first} and {column} < {last}" for first, last in pairwise(bounds)]
-    return [f"({column} < {bounds[0]} or {column} is null)", *between, f"{column} >= {bounds[-1]}"]
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
 
 
 def _switch(folder: Path, catalogue: Catalogue, version: int) -> None:
@@ -345,7 +340,7 @@ def _switch(folder: Path, catalogue: Catalogue, version: int) -> None:
         for name, parts in catalogue.items():
             schema, table = name.split(".")
             paths = [str(folder / file) for file in _files_in(parts)]
-            listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+            listed = ", ".join(map(_text, paths))
             con.execute(
                 f'create view "{schema}"."{table}" as'
                 f" select * from read_parquet([{listed}], hive_partitioning = false)"

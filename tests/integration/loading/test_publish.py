@@ -103,7 +103,7 @@ def test_many_rows_are_kept_in_the_order_of_their_table(
     sorted_rows: int,
     files_of_day: int,
 ) -> None:
-    monkeypatch.setattr("ingestion.loading.publish.SORTED_ROWS", sorted_rows)
+    monkeypatch.setattr("ingestion.loading.publish_layout.SORTED_ROWS", sorted_rows)
     many = 3 * ROW_GROUP_ROWS
     warehouse.execute(
         "insert into anl.activity select date '2026-06-02', nullif('p' || lpad((i % 50)::varchar, 2, '0'), 'p13'),"
@@ -143,9 +143,12 @@ def test_nothing_new_means_no_new_version_and_no_write(
     assert files(folder) == before
 
 
+JUNE = "2026-06-01_to_2026-06-03.parquet"
+
+
 @pytest.mark.parametrize(
     ("sorted_rows", "kept", "fresh"),
-    [(6, "2026-06.parquet", "2026-06.parquet"), (5, "2026-06-01.parquet", "2026-06-02.parquet")],
+    [(6, JUNE, JUNE), (5, "2026-06-01.parquet", "2026-06-02.parquet")],
 )
 def test_only_what_changed_is_written(
     warehouse: duckdb.DuckDBPyConnection,
@@ -156,7 +159,7 @@ def test_only_what_changed_is_written(
     fresh: str,
 ) -> None:
     """A month of few rows is one file, of more a file a day."""
-    monkeypatch.setattr("ingestion.loading.publish.SORTED_ROWS", sorted_rows)
+    monkeypatch.setattr("ingestion.loading.publish_layout.SORTED_ROWS", sorted_rows)
     warehouse.execute("insert into anl.activity values (date '2026-07-01', 'p9', 1000, 'secret')")
     publish(warehouse, folder, TABLES)
     before = files(folder)
@@ -173,28 +176,81 @@ def test_only_what_changed_is_written(
     assert rows(folder, "select count(*) from anl.activity") == [(7,)]
 
 
-DAYS = st.dates(date(2026, 5, 30), date(2026, 6, 3))
+def test_a_settled_week_is_kept_by_pet(
+    folder: Path, warehouse: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a month with more rows than one file has; what is not settled stays by day."""
+    monkeypatch.setattr("ingestion.loading.publish_layout.SORTED_ROWS", 20)
+    warehouse.execute("delete from anl.activity")
+    warehouse.execute(
+        "insert into anl.activity select date '2026-06-01' + (i // 6)::integer, 'it''s p' || i % 6, i, 'secret'"
+        " from range(96) t(i)"
+    )
+    table = replace(DAILY, sorted_by=("pet_id", "steps"))
+    for _ in range(2):
+        report = publish(warehouse, folder, [table])
+    assert not report.changed
+    parts = read_catalogue(folder)["tables"]["anl.activity"]
+    week = parts["2026-06-01"]["files"]
+    assert [Path(file).name for file in week] == [
+        f"2026-06-01_to_2026-06-07_{number}.parquet" for number in range(3)
+    ]
+    assert all(parts[f"2026-06-{day:02}"]["files"] == week for day in range(1, 8))
+    assert [Path(file).name for file in parts["2026-06-08"]["files"]] == ["2026-06-08.parquet"]
+    for file in week:
+        kept = duckdb.sql(f"select pet_id, steps from read_parquet('{folder / file}')").fetchall()
+        assert kept == sorted(kept)
+        assert len({pet_id for pet_id, _ in kept}) <= 3
+    everything = "select event_date, pet_id, steps from anl.activity order by all"
+    assert rows(folder, everything) == warehouse.execute(everything).fetchall()
+    # A late event of one day brings its week, and nothing else.
+    warehouse.execute("insert into anl.activity values (date '2026-06-03', 'it''s p1', 5000, 'secret')")
+    late = publish(warehouse, folder, [table], rebuilt={"anl.activity": frozenset({date(2026, 6, 3)})})
+    assert (late.files_written, late.days_changed) == (3, 1)
+    assert rows(folder, everything) == warehouse.execute(everything).fetchall()
 
 
-@settings(deadline=None, max_examples=60)
+def kept_together(folder: Path) -> dict[frozenset[tuple[str, str]], tuple[str, ...]]:
+    """By the parts that share files, with their fingerprints: these files."""
+    parts = read_catalogue(folder).get("tables", {}).get("anl.activity", {})
+    of_files: dict[tuple[str, ...], set[tuple[str, str]]] = {}
+    for part, one in parts.items():
+        of_files.setdefault(tuple(one["files"]), set()).add((part, one["fingerprint"]))
+    return {frozenset(found): files for files, found in of_files.items()}
+
+
+DAYS = st.dates(date(2026, 5, 28), date(2026, 6, 12))
+
+
+@settings(deadline=None, max_examples=80)
 @given(
-    builds=st.lists(st.dictionaries(DAYS, st.integers(0, 4), min_size=1, max_size=4), min_size=1, max_size=5),
+    builds=st.lists(st.dictionaries(DAYS, st.integers(0, 4), min_size=1, max_size=9), min_size=1, max_size=5),
     sorted_rows=st.integers(1, 9),
+    merged_rows=st.integers(1, 20),
+    settled_days=st.integers(1, 4),
+    order=st.sampled_from([(), ("pet_id",), ("pet_id", "steps")]),
 )
 def test_whatever_was_built_readers_get_each_row_once(
-    tmp_path_factory: pytest.TempPathFactory, builds: list[dict[date, int]], sorted_rows: int
+    tmp_path_factory: pytest.TempPathFactory,
+    builds: list[dict[date, int]],
+    sorted_rows: int,
+    merged_rows: int,
+    settled_days: int,
+    order: tuple[str, ...],
 ) -> None:
-    """Each build replaces days by so many rows; months grow over what one file may hold, shrink and empty."""
+    """Each build replaces days by so many rows; months grow over what one file may hold, settle, shrink and empty."""
     folder = tmp_path_factory.mktemp("published")
     everything = "select event_date, pet_id, steps from anl.activity order by all"
     con = duckdb.connect()
     con.execute("create schema anl")
     con.execute("create table anl.activity (event_date date, pet_id varchar, steps bigint)")
-    table = replace(DAILY, sorted_by=("pet_id",))
+    table = replace(DAILY, sorted_by=order)
     with pytest.MonkeyPatch.context() as patched, con:
-        patched.setattr("ingestion.loading.publish.SORTED_ROWS", sorted_rows)
+        patched.setattr("ingestion.loading.publish_layout.SORTED_ROWS", sorted_rows)
+        patched.setattr("ingestion.loading.publish_layout.MERGED_ROWS", merged_rows)
+        patched.setattr("ingestion.loading.publish_layout.SETTLED_DAYS", settled_days)
         for number, days in enumerate(builds):
-            before = files(folder)
+            before = kept_together(folder)
             for day, count in days.items():
                 con.execute("delete from anl.activity where event_date = ?", [day])
                 con.execute(
@@ -202,11 +258,12 @@ def test_whatever_was_built_readers_get_each_row_once(
                 )
             publish(con, folder, [table], rebuilt={"anl.activity": frozenset(days)})
             assert rows(folder, everything) == con.execute(everything).fetchall()
-            months = {str(day)[:7] for day in days}
-            fresh = {Path(name).name for name in files(folder).keys() - before.keys()}
-            assert {name[:7] for name in fresh if name.startswith("2026")} <= months
+            # What is kept together and has not changed stays in the files it was in.
+            after = kept_together(folder)
+            assert all(after[parts] == before[parts] for parts in after.keys() & before.keys())
             # What a look at every day would find is what the catalogue says.
-            assert not publish(con, folder, [table]).changed
+            again = publish(con, folder, [table])
+            assert (again.changed, again.files_written) == (False, 0)
 
 
 def test_a_column_that_is_not_published_changes_nothing(
