@@ -69,7 +69,8 @@ class AccountSettings(BaseSettings):
         description="Landing prefix of the lake, s3://<bucket>/landing/.", pattern="^s3://.+/landing/$"
     )
     storage_integration: str = Field(description="Storage integration that may read it.")
-    ingestion_public_key: str = Field(description="Public key of the user ingestion_service, one line.")
+    platform_public_key: str = Field(description="Public key of the user platform_service, one line.")
+    ingestion_public_key: str
     dbt_public_key: str
     ml_public_key: str
     operations_public_key: str
@@ -100,6 +101,6 @@ def example_account() -> AccountSettings:
         "landing_url": "s3://example-bucket/landing/",
         "storage_integration": "PETWELLNESS_LAKE",
     }
-    for user in ("ingestion", "dbt", "ml", "operations", "power_bi"):
+    for user in ("platform", "ingestion", "dbt", "ml", "operations", "power_bi"):
         values[f"{user}_public_key"] = f"EXAMPLE{user.replace('_', '').upper()}KEY"
     return AccountSettings.model_construct(**values)

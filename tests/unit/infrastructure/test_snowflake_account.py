@@ -3,9 +3,11 @@
 import re
 
 import pytest
+import yaml
 
 from infrastructure.snowflake.account import (
     ENVIRONMENTS,
+    FOLDER,
     PREFIX,
     Environment,
     environment_named,
@@ -133,11 +135,35 @@ def test_only_development_has_developers(environment: Environment, plan: list[st
 
 def test_services_sign_in_with_keys_alone(plan: list[str]) -> None:
     users = [statement for statement in plan if statement.startswith("CREATE USER")]
-    assert len(users) == 5
+    assert len(users) == 6
     for statement in users:
         assert "TYPE = 'SERVICE'" in statement
         assert "RSA_PUBLIC_KEY" in statement
         assert "PASSWORD" not in statement
+
+
+def test_the_platforms_user_has_every_role_that_a_run_takes_and_these_their_warehouses(
+    environment: Environment, plan: list[str]
+) -> None:
+    from petwellness_orchestration import account_usage, learning, loading, observing
+
+    taken = {
+        (loading.ROLE, loading.WAREHOUSE),
+        (loading.OWNING_ROLE, loading.OWNING_WAREHOUSE),
+        (learning.ROLE, learning.WAREHOUSE),
+        (observing.OPS_ROLE, observing.OPS_WAREHOUSE),
+        (account_usage.ROLE, account_usage.WAREHOUSE),
+    }
+    user = f"{environment.prefix}__PLATFORM_SERVICE__U_ROLE"
+    granted = {
+        found[1].lower()
+        for one in plan
+        if (found := re.match(rf'GRANT ROLE "{environment.prefix}__(\w+)__B_ROLE" TO ROLE "{user}"', one))
+    }
+    assert granted == {role for role, _ in taken}
+    roles = yaml.safe_load((FOLDER / "config" / "business_role.yaml").read_text())
+    for role, warehouse in taken:
+        assert warehouse in roles[role]["warehouse_usage"], role
 
 
 def test_every_warehouse_stops_when_idle_and_ends_long_statements(plan: list[str]) -> None:
