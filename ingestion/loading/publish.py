@@ -206,15 +206,15 @@ def _fingerprints(
     Days that were not rebuilt and need not be written again keep the fingerprint they have.
     """
     days = _days_to_look_at(table, old, rebuilt)
-    if days is None:
-        # A table without rows still needs one file, from which its view knows the columns.
-        return _looked_at(con, table, None) or {WHOLE: f"0-{_shape(table)}"}
     found = _looked_at(con, table, days)
-    gone = {WHOLE, *map(str, days)}
-    found |= {part: one["fingerprint"] for part, one in old.items() if part not in gone}
-    found = found or {WHOLE: f"0-{_shape(table)}"}
-    together = {part for group in _to_write(table, old, found) for part in group}
-    return found | _looked_at(con, table, frozenset(map(date.fromisoformat, together - gone)))
+    if days is not None:
+        seen = {WHOLE, *map(str, days)}
+        found |= {part: one["fingerprint"] for part, one in old.items() if part not in seen}
+        beside = {part for group in _to_write(table, old, found) for part in group} - seen
+        found = {part: value for part, value in found.items() if part not in beside}
+        found |= _looked_at(con, table, frozenset(map(date.fromisoformat, beside)))
+    # A table without rows still needs one file, from which its view knows the columns.
+    return found or {WHOLE: f"0-{_shape(table)}"}
 
 
 def _looked_at(

@@ -470,6 +470,21 @@ def test_only_rebuilt_days_are_looked_at(warehouse: duckdb.DuckDBPyConnection, f
     assert rows(folder, "select count(*) from anl.activity where steps = 7") == [(2,)]
 
 
+def test_a_change_by_hand_is_published_with_the_days_it_shares_a_file_with(
+    warehouse: duckdb.DuckDBPyConnection, folder: Path
+) -> None:
+    publish(warehouse, folder, TABLES)
+    warehouse.execute("delete from anl.activity where event_date = date '2026-06-01'")
+    warehouse.execute("update anl.activity set steps = 7")
+    report = publish(warehouse, folder, TABLES, rebuilt={"anl.activity": frozenset({date(2026, 6, 2)})})
+    assert (report.days_changed, report.files_written) == (3, 1)
+    assert rows(folder, "select distinct event_date::varchar, steps from anl.activity order by all") == [
+        ("2026-06-02", 7),
+        ("2026-06-03", 7),
+    ]
+    assert not publish(warehouse, folder, TABLES).changed
+
+
 def test_a_rebuilt_day_without_rows_disappears(warehouse: duckdb.DuckDBPyConnection, folder: Path) -> None:
     publish(warehouse, folder, TABLES)
     for day, left in (("2026-06-02", 4), ("2026-06-01", 2), ("2026-06-03", 0)):
