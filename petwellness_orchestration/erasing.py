@@ -7,9 +7,9 @@ published copy.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ingestion.erasure.leftovers import Leftover
     from ingestion.lake.redactions import Redaction, Redactions
     from ingestion.lake.store import ObjectStore
-    from ingestion.loading.ledger import LoadReport
     from ingestion.loading.publish import PublishedTable
     from ml.warehouse import Warehouse
 
@@ -115,14 +114,14 @@ def _rewrite(settings: PlatformSettings, say: Say, dry_run: bool) -> bool:
     return needed
 
 
-def forget_redacted_scores(warehouse: Warehouse, store: ObjectStore, report: LoadReport) -> int:
-    """Delete the scores of erased pets and of days whose features change with a redaction, and what is
-    kept of superseded features there; returns how many scores."""
+def forget_redacted_scores(warehouse: Warehouse, store: ObjectStore, redacted: Iterable[date]) -> int:
+    """Delete the scores of erased pets and of days whose features change with a redaction (`redacted` lost rows to
+    it), and what is kept of superseded features there; returns how many scores."""
     from ingestion.lake.redactions import load_redactions
     from ml.datasets import forget_superseded_features
     from ml.scoring import forget_scores
 
-    days = {day + timedelta(days=later) for day in report.removed_dates for later in range(SCORE_WINDOW_DAYS)}
+    days = {day + timedelta(days=later) for day in redacted for later in range(SCORE_WINDOW_DAYS)}
     pet_ids = sorted(load_redactions(store).pet_ids)
     forget_superseded_features(warehouse, pet_ids, sorted(days))
     return forget_scores(warehouse, pet_ids, sorted(days))

@@ -6,13 +6,14 @@ What they do is `ingestion.loading`; here is which of its modules an environment
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ingestion.environments import WarehouseKind
+from ingestion.loading.ledger import SCORES_MARK
 from petwellness_orchestration import names
 from petwellness_orchestration.account import account_session, account_warehouse
 from petwellness_orchestration.resources import PlatformResource
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
 
     from ingestion.lake.landing import Manifest
+    from ingestion.lake.store import ObjectStore
     from ingestion.loading.ledger import LoadReport
     from ingestion.loading.reconcile import Reconciliation
     from ingestion.loading.snowflake_reconcile import AccountFindings
+    from ml.warehouse import Warehouse
 
 # What stands for a run in the query tags of a command.
 COMMAND = "command"
@@ -86,23 +89,23 @@ def load(platform: PlatformResource, run: str, say: Callable[[str], None]) -> Lo
 
 def _load_duckdb(platform: PlatformResource, say: Callable[[str], None]) -> Loaded:
     from ingestion.lake.landing import list_manifests
+    from ingestion.loading import duckdb_raw
     from ingestion.loading.duckdb_raw import load_pending, loaded_keys, table_row_counts
     from ml.warehouse import DuckDBWarehouse
-    from petwellness_orchestration.erasing import forget_redacted_scores
 
     store = platform.store()
     with platform.warehouse(store) as con:
         manifests = list_manifests(store, known=loaded_keys(con))
         report = load_pending(con, store, manifests, progress=say)
-        forgotten = forget_redacted_scores(DuckDBWarehouse(con), store, report) if report.redactions else 0
+        forgotten = _forget_scores(con, duckdb_raw, nullcontext(DuckDBWarehouse(con)), store)
         return Loaded(report, table_row_counts(con, "raw"), {"scores_forgotten": forgotten})
 
 
 def _load_snowflake(platform: PlatformResource, run: str, say: Callable[[str], None]) -> Loaded:
     from ingestion.lake.landing import list_manifests
+    from ingestion.loading import snowflake_raw
     from ingestion.loading.snowflake_raw import load_pending, loaded_keys, table_row_counts
     from ingestion.settings import SnowflakeSettings
-    from petwellness_orchestration.erasing import forget_redacted_scores
 
     patience = SnowflakeSettings()
     store = platform.store()
@@ -116,23 +119,34 @@ def _load_snowflake(platform: PlatformResource, run: str, say: Callable[[str], N
             patience.pipe_drain_s,
             say,
         )
-        totals = table_row_counts(con, "raw")
-    forgotten = 0
-    if report.redactions:
-        asset = names.LOAD_HISTORY.to_user_string()
-        with account_warehouse(platform.settings(), OWNING_ROLE, OWNING_WAREHOUSE, asset, run) as warehouse:
-            forgotten = forget_redacted_scores(warehouse, store, report)
-    return Loaded(
-        report,
-        totals,
-        {
+        owner = account_warehouse(
+            platform.settings(), OWNING_ROLE, OWNING_WAREHOUSE, names.LOAD_HISTORY.to_user_string(), run
+        )
+        more = {
             "ranges_adopted": report.adopted,
             "ranges_copied": report.copied,
             "ranges_mended": report.mended,
             names.RANGES_WAITING: report.waiting,
-            "scores_forgotten": forgotten,
-        },
-    )
+            "scores_forgotten": _forget_scores(con, snowflake_raw, owner, store),
+        }
+        return Loaded(report, table_row_counts(con, "raw"), more)
+
+
+def _forget_scores(
+    con: Any, raw: ModuleType, warehouse: AbstractContextManager[Warehouse], store: ObjectStore
+) -> int:
+    """Forget the scores that redactions touch which were applied since this was last done: a load may have died
+    between the two."""
+    from petwellness_orchestration.erasing import forget_redacted_scores
+
+    newest = raw.latest_load_seq(con)
+    redacted = raw.redacted_days(con, raw.build_mark(con, SCORES_MARK))
+    if redacted is None:
+        return 0
+    with warehouse as opened:
+        forgotten = forget_redacted_scores(opened, store, redacted)
+    raw.set_build_mark(con, SCORES_MARK, newest)
+    return forgotten
 
 
 def reconcile_raw(platform: PlatformResource, run: str) -> Reconciled:

@@ -32,6 +32,7 @@ from ingestion.lake.sql import duckdb_type, register_lake
 from ingestion.lake.store import ObjectStore
 from ingestion.loading.ledger import (
     REWRITTEN_MARK,
+    SCORES_MARK,
     WAREHOUSE_MARK,
     LoadMismatchError,
     LoadReport,
@@ -446,7 +447,10 @@ def set_build_mark(con: duckdb.DuckDBPyConnection, mark: str, load_seq: int) -> 
 
 def forget_model_marks(con: duckdb.DuckDBPyConnection) -> None:
     """Make the next build take every model of records whole instead of what new loads touched."""
-    con.execute("delete from raw.build_marks where mark not in (?, ?)", [WAREHOUSE_MARK, REWRITTEN_MARK])
+    con.execute(
+        "delete from raw.build_marks where mark not in (?, ?, ?)",
+        [WAREHOUSE_MARK, REWRITTEN_MARK, SCORES_MARK],
+    )
 
 
 def put_salt(con: duckdb.DuckDBPyConnection, salt: str) -> None:
@@ -468,6 +472,12 @@ def dirty_days(con: duckdb.DuckDBPyConnection, since_seq: int) -> list[date]:
         [since_seq],
     ).fetchall()
     return [row[0] for row in rows]
+
+
+def redacted_days(con: duckdb.DuckDBPyConnection, since_seq: int) -> list[date] | None:
+    """Event dates (UTC) that redactions applied after load `since_seq` took rows from; None when none was applied."""
+    rows = con.execute("select event_dates from raw.redactions where load_seq > ?", [since_seq]).fetchall()
+    return sorted({day for (days,) in rows for day in days}) if rows else None
 
 
 def last_redaction_applied_at(con: duckdb.DuckDBPyConnection) -> datetime | None:

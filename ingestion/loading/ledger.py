@@ -15,6 +15,8 @@ from ingestion.lake.layout import RangeKey
 
 WAREHOUSE_MARK = "warehouse"
 REWRITTEN_MARK = "rewritten"
+# Up to which load the scores that redactions touch are gone.
+SCORES_MARK = "scores_forgotten"
 
 
 class LoadMismatchError(RuntimeError):

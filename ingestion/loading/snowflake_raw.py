@@ -32,6 +32,7 @@ from ingestion.lake.store import ObjectStore
 from ingestion.loading.gaps import Gap
 from ingestion.loading.ledger import (
     REWRITTEN_MARK,
+    SCORES_MARK,
     WAREHOUSE_MARK,
     LoadMismatchError,
     LoadReport,
@@ -636,8 +637,8 @@ def forget_model_marks(con: SnowflakeConnection) -> None:
     """Make the next build take every model of records whole instead of what new loads touched."""
     run(
         con,
-        f"delete from {RAW}.build_marks where mark not in (%s, %s, %s) and not startswith(mark, %s)",
-        [WAREHOUSE_MARK, REWRITTEN_MARK, LOCK_MARK, MARK_PREFIX],
+        f"delete from {RAW}.build_marks where mark not in (%s, %s, %s, %s) and not startswith(mark, %s)",
+        [WAREHOUSE_MARK, REWRITTEN_MARK, SCORES_MARK, LOCK_MARK, MARK_PREFIX],
     )
 
 
@@ -678,6 +679,12 @@ def dirty_days(con: SnowflakeConnection, since_seq: int) -> list[date]:
         [since_seq],
     )
     return [date.fromisoformat(text) for (text,) in rows]
+
+
+def redacted_days(con: SnowflakeConnection, since_seq: int) -> list[date] | None:
+    """Event dates (UTC) that redactions applied after load `since_seq` took rows from; None when none was applied."""
+    rows = run(con, f"select event_dates from {RAW}.redactions where load_seq > %s", [since_seq])
+    return sorted({date.fromisoformat(day) for (days,) in rows for day in json.loads(days)}) if rows else None
 
 
 def last_load_started_at(con: SnowflakeConnection) -> datetime | None:

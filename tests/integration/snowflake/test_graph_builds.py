@@ -29,7 +29,7 @@ from ml.datasets import read_feature_ends
 from ml.scoring import SCORES_SCHEMA, write_scores
 from parity.targets import NoPipes
 from parity.world import World, WorldSize
-from petwellness_orchestration import learning, loading, names
+from petwellness_orchestration import erasing, learning, loading, names
 from petwellness_orchestration.observing import observe, open_ops
 from petwellness_orchestration.resources import PlatformResource
 
@@ -135,9 +135,19 @@ def test_a_build_takes_up_what_was_loaded_and_vouches_for_it(
         [owner] = warehouse.select(owned, [], pa.schema({"owner_id": pa.string()}))["owner_id"].to_pylist()
     assert loading.load(platform, "test", lambda _: None).more["scores_forgotten"] == 0
     world.land(store, replace(erasure, erased_owner=owner))
-    loaded = loading.load(platform, "test", lambda _: None)
-    assert loaded.report.removed_dates
-    assert loaded.more["scores_forgotten"] == len(days) > 0
+    with monkeypatch.context() as broken:
+        broken.setattr(erasing, "forget_redacted_scores", unplugged)
+        with pytest.raises(RuntimeError, match="unplugged"):
+            loading.load(platform, "test", lambda _: None)
+    # The redaction is applied, the scores are still there: the next load takes them.
+    loaded = [loading.load(platform, "test", lambda _: None) for _ in range(2)]
+    assert [one.report.redactions for one in loaded] == [0, 0]
+    assert [one.more["scores_forgotten"] for one in loaded] == [len(days), 0]
+    assert len(days) > 0
+
+
+def unplugged(*_: object) -> int:
+    raise RuntimeError("unplugged")
 
 
 def scores_of(pet_id: str, ends: list[datetime]) -> pa.Table:
