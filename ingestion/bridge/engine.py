@@ -286,11 +286,17 @@ class _Session:
         )
 
     def _produce(self, topic: str, waiting: _Waiting, value: bytes, **more: Any) -> None:
+        from confluent_kafka import KafkaException
+
         def on_delivery(error: Any, delivered: Any) -> None:
             self._on_delivery(topic, waiting, error, delivered)
 
         received_ms = waiting.message.received_ms
-        self._producer.produce(topic, value, timestamp=received_ms, on_delivery=on_delivery, **more)
+        try:
+            self._producer.produce(topic, value, timestamp=received_ms, on_delivery=on_delivery, **more)
+        except KafkaException as error:
+            # The producer knows from a message before that the topic is refused, and says so at once.
+            self._on_delivery(topic, waiting, error.args[0], None)
 
     def _on_delivery(self, topic: str, waiting: _Waiting, error: Any, delivered: Any) -> None:
         from confluent_kafka import KafkaError

@@ -20,14 +20,21 @@ import pytest
 from confluent_kafka import KafkaError
 
 from ingestion.bridge import engine
-from ingestion.bridge.mqtt import MqttRefusedError, MqttTakenOverError, MqttUnreachableError
+from ingestion.bridge.engine import KafkaLostError
+from ingestion.bridge.mqtt import (
+    Connection,
+    MqttRefusedError,
+    MqttTakenOverError,
+    MqttUnreachableError,
+    Received,
+)
 from ingestion.broker.client import UnknownTopicError
 from ingestion.collector.consent import ConsentSnapshot
 from ingestion.collector.engine import Collector
 from ingestion.lake import layout
 from ingestion.lake.landing import list_manifests, utc_now
 from ingestion.lake.store import LocalStore
-from ingestion.settings import CollectorSettings
+from ingestion.settings import CollectorSettings, MqttSettings
 
 
 @pytest.fixture(autouse=True)
@@ -129,6 +136,27 @@ def test_what_kafka_refuses_for_now_is_tried_again(world, make_events, code: int
     assert any("did not take a message for topic telemetry" in line for line in bridge.told)
     assert set(payloads(world.messages())) == sent(messages)
     assert not bridge.report.refused
+
+
+def test_a_producer_that_refuses_at_once_ends_the_session_and_not_the_bridge(world, make_events) -> None:
+    """What a message has shown of its topic, the producer says of the next without asking."""
+    settings = MqttSettings(url=world.mosquitto.url, connect_timeout_s=5)
+    session = engine._Session(
+        world.kafka(), settings, "telemetry", Connection(settings), engine.BridgeReport(), None, None
+    )
+    world.refuse_next(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    [first, second] = [Received(topic, payload, 0, False, 0) for topic, _, payload in make_events(2)]
+    session._forward(first)
+    session._producer.flush(20)
+    with pytest.raises(KafkaLostError, match="authorization failed"):
+        session._raise_failure()
+    session._failure = None
+    session._forward(second)
+    with pytest.raises(
+        KafkaLostError, match=r"did not take a message for topic telemetry.*authorization failed"
+    ):
+        session._raise_failure()
+    session.close()
 
 
 def test_nothing_is_acknowledged_before_kafka_has_it(world, make_events, until) -> None:
