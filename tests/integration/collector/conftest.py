@@ -96,14 +96,19 @@ class World:
         self.broker.delete_records(self.topic, partition, before)
 
     def send(
-        self, payloads: Iterable[bytes | None], partition: int = 0, first: int = 0, over: int = 1
+        self,
+        payloads: Iterable[bytes | None],
+        partition: int = 0,
+        first: int = 0,
+        over: int = 1,
+        **settings: Any,
     ) -> None:
         """Put messages into a partition, received as `arrival_ms` of their numbers, or into `over` in turn."""
-        producer = self.client().producer()
+        producer = self.client(**settings).producer()
         for number, payload in enumerate(payloads, first):
             place = partition + number % over
             producer.produce(self.topic, payload, b"k", place, timestamp=arrival_ms(number))
-        assert producer.flush(10) == 0
+        assert producer.flush(30) == 0
 
     def collector(
         self, store: ObjectStore | None = None, client: BrokerClient | None = None, **settings: Any
