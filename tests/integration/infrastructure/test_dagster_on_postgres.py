@@ -175,8 +175,9 @@ class Platform:
     def stop(self) -> None:
         for process in reversed(self.processes):
             process.send_signal(signal.SIGTERM)
+        # A code location lets what is under way end, which beside other tests takes a while.
         for process in self.processes:
-            process.wait(30)
+            process.wait(TIMEOUT_S)
 
 
 @pytest.fixture(scope="module")
