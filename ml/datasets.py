@@ -44,7 +44,7 @@ FEATURE_ROWS = pa.schema(
     }
 )
 
-# Of the change records in ml, by table: visits, pets, owners.
+# Of the change records in ml, by table, beside CHANGE_COLUMNS.
 RECORD_COLUMNS = {
     "visit_records": pa.schema(
         {
@@ -424,7 +424,9 @@ def read_training_set(
             )
     return build_training_set(
         table,
-        *(_read_records(warehouse, name, as_of) for name in RECORD_COLUMNS),
+        _read_records(warehouse, "visit_records", as_of),
+        _read_records(warehouse, "pet_records", as_of),
+        _read_records(warehouse, "owner_records", as_of),
         as_of=as_of,
         labels_until=labels_until,
         horizon_days=horizon_days,
@@ -456,9 +458,8 @@ def read_features(
 def read_feature_ends(warehouse: Warehouse) -> list[datetime]:
     """The ends of the days that have features, in order. Raises DatasetError when the table is missing."""
     sql = "select distinct end_ts from ml.computed_features order by end_ts"
-    ends: list[datetime] = warehouse.select(sql, (), pa.schema([FEATURE_ROWS.field("end_ts")]))[
-        "end_ts"
-    ].to_pylist()
+    found = warehouse.select(sql, (), pa.schema({"end_ts": _TIME}))
+    ends: list[datetime] = found["end_ts"].to_pylist()
     return ends
 
 

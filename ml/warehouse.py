@@ -4,8 +4,7 @@ DuckDB and Snowflake differ in how values are handed over, in the case of names 
 come back; the rest of the package knows neither. Opening a connection is the caller's.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Protocol
 
@@ -59,7 +58,8 @@ def expanded(sql: str, values: Sequence[Value], mark: str) -> tuple[str, list[st
 
 
 class DuckDBWarehouse:
-    """The embedded warehouse, over an open connection."""
+    """The embedded warehouse, over an open connection, which may hold a result that was not read to the end: so every
+    call has a cursor of its own."""
 
     def __init__(self, con: "duckdb.DuckDBPyConnection") -> None:
         self._con = con
@@ -69,14 +69,14 @@ class DuckDBWarehouse:
 
         statement, given = expanded(sql, values, "?")
         try:
-            with self._cursor() as cursor:
+            with self._con.cursor() as cursor:
                 return cursor.sql(statement, params=given).to_arrow_table().cast(schema)
         except (duckdb.CatalogException, duckdb.BinderException) as error:
             raise DatasetError(f"{error}; run dbt build first") from error
 
     def has(self, table: str) -> bool:
         schema, name = table.split(".")
-        with self._cursor() as cursor:
+        with self._con.cursor() as cursor:
             found = cursor.execute(
                 "select 1 from information_schema.tables where table_schema = ? and table_name = ?",
                 [schema, name],
@@ -84,7 +84,7 @@ class DuckDBWarehouse:
             return found.fetchone() is not None
 
     def delete(self, table: str, where: str, values: Sequence[Value]) -> int:
-        with self._cursor() as cursor:
+        with self._con.cursor() as cursor:
             return _deleted(cursor, table, where, values)
 
     def replace(self, table: str, where: str, values: Sequence[Value], rows: pa.Table) -> None:
@@ -92,7 +92,7 @@ class DuckDBWarehouse:
             f"{field.name} {_duckdb_type(field.type)}{'' if field.nullable else ' not null'}"
             for field in rows.schema
         )
-        with self._cursor() as cursor:
+        with self._con.cursor() as cursor:
             cursor.register("_new_rows", rows)
             cursor.execute("begin transaction")
             try:
@@ -104,12 +104,6 @@ class DuckDBWarehouse:
             except BaseException:
                 cursor.execute("rollback")
                 raise
-
-    @contextmanager
-    def _cursor(self) -> "Iterator[duckdb.DuckDBPyConnection]":
-        """One of its own: the caller's connection may hold a result it has not read to the end."""
-        with self._con.cursor() as cursor:
-            yield cursor
 
 
 class SnowflakeWarehouse:

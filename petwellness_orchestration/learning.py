@@ -28,7 +28,7 @@ VISITS_FEED = "clinic_visits"
 
 
 @dataclass(frozen=True)
-class Known:
+class TrainingBasis:
     """What raw says of the moment of a training: the data's own present, the newest extract of visits, the ranges
     that were loaded."""
 
@@ -37,15 +37,15 @@ class Known:
     snapshot: DataSnapshot
 
 
-def known(platform: PlatformResource, run: str) -> Known | None:
-    """What is known now; None before anything was loaded."""
+def training_basis(platform: PlatformResource, run: str) -> TrainingBasis | None:
+    """What a training now rests on; None before anything was loaded."""
     from ml.registry import DataSnapshot
 
     with open_raw(platform, run) as (con, raw):
         as_of = raw.data_time(con)
         if as_of is None:
             return None
-        return Known(
+        return TrainingBasis(
             as_of, raw.newest_extract_at(con, VISITS_FEED, as_of), DataSnapshot.of(raw.load_history_rows(con))
         )
 

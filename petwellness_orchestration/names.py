@@ -12,9 +12,11 @@ DATA_OWNER = "team:data-platform"
 CLINICAL_OWNER = "team:clinical-data-science"
 
 # Every asset is in one of these, which tests hold the graph and the freshness map to.
-GROUPS = ("source", "landing", "raw", "stg", "cur", "anl", "ml", "published", "cold", "account")
+GROUPS = ("source", "landing", "raw", "stg", "cur", "anl", "ml", "published", "cold", "ops", "account")
 # Costs, access audit and reconciliation, where there is a Snowflake account.
 ACCOUNT_GROUP = "account"
+# The history of builds, where no published copy stands for all tables.
+OPS_GROUP = "ops"
 
 # What a load on Snowflake says of ranges that it left to their pipes.
 RANGES_WAITING = "ranges_waiting"
@@ -34,7 +36,6 @@ VISIT_RISK_SCORES = dg.AssetKey(["anl", "visit_risk_scores"])
 PUBLISHED_TABLES = dg.AssetKey(["published", "warehouse_tables"])
 COSTS = dg.AssetKey(["operations", "costs"])
 RECONCILIATION = dg.AssetKey(["operations", "reconciliation"])
-# The history of builds, where no published copy stands for all tables.
 BUILDS = dg.AssetKey(["ops", "builds"])
 ACCESS_AUDIT = dg.AssetKey(["ops", "access_audit"])
 PUBLISHED_SCORES = dg.AssetKey(["published", "visit_risk_scores"])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from petwellness_orchestration.account import account_session
+from petwellness_orchestration.account_usage import operations_session
 from petwellness_orchestration.defs.warehouse.translator import is_daily, table_name
 from petwellness_orchestration.loading import is_on_snowflake
 from petwellness_orchestration.published import day_column
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 # Late events still come in for the days before the last, so these are looked at again.
 DAYS_JUDGED = 3
-# Of config/business_role.yaml and config/warehouse.yaml: who owns `ops`.
-OPS_ROLE, OPS_WAREHOUSE = "operations", "dev_wh"
 # A failing test is told with its last results.
 RESULTS_SHOWN = 10
 
@@ -139,11 +137,11 @@ def _full_name(props: Mapping[str, Any]) -> str:
 
 @contextmanager
 def open_ops(platform: PlatformResource, asset: str, run: str) -> Iterator[OpsSession]:
-    """Schema `ops` of the environment's warehouse. Raises on Snowflake what `account_session` raises."""
+    """Schema `ops` of the environment's warehouse. Raises on Snowflake what `operations_session` raises."""
     from ingestion.observability.sessions import SnowflakeOps
 
     if is_on_snowflake(platform):
-        with account_session(platform.settings(), OPS_ROLE, OPS_WAREHOUSE, asset, run) as account:
+        with operations_session(platform.settings(), asset, run) as account:
             yield SnowflakeOps(account)
     else:
         with platform.warehouse() as con, duckdb_ops(con) as session:
@@ -194,25 +192,22 @@ def observe(session: OpsSession, run_id: str | None = None) -> Observations | No
     """The build of a run (None: the newest) against those before it; None when it is not in the history."""
     from ingestion.observability import history, judging
 
-    of_run, values = ("where run_id = ?", [run_id]) if run_id else ("", [])
-    found = session.query(
-        f"select run_id, started_at, succeeded, as_of_ts from ops.builds {of_run} order by started_at desc limit 1",
-        values,
-    )
-    if not found:
+    build = history.kept_build(session, run_id)
+    if build is None:
         return None
-    [(build_id, started_at, succeeded, as_of_ts)] = found
-    days = days_to_judge(as_of_ts)
+    days = days_to_judge(build.as_of_ts)
     volumes = history.volumes(session, days[-1] - timedelta(days=history.VOLUME_DAYS)) if days else {}
     return Observations(
-        run_id=build_id,
-        succeeded=succeeded,
-        column_changes=[str(change) for change in history.column_changes(session, build_id)],
+        run_id=build.run_id,
+        succeeded=build.succeeded,
+        column_changes=[str(change) for change in history.column_changes(session, build.run_id)],
         volumes=judging.volume_verdicts(volumes, days),
         times=[
             judging.time_verdict(table, seconds, earlier)
-            for table, (seconds, earlier) in history.model_times(session, build_id, started_at).items()
+            for table, (seconds, earlier) in history.model_times(
+                session, build.run_id, build.started_at
+            ).items()
         ],
         freshness=judging.freshness_verdicts(volumes, days[-1]) if days else [],
-        failing_tests=history.failing_tests(session, build_id, started_at, RESULTS_SHOWN),
+        failing_tests=history.failing_tests(session, build.run_id, build.started_at, RESULTS_SHOWN),
     )

@@ -82,6 +82,18 @@ def telemetry_sql(con: duckdb.DuckDBPyConnection, uris: Sequence[str]) -> str:
     return f"select {columns} from {files}"
 
 
+@contextmanager
+def transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """All of a block's statements or none."""
+    con.execute("begin transaction")
+    try:
+        yield
+        con.execute("commit")
+    except BaseException:
+        con.execute("rollback")
+        raise
+
+
 def duckdb_type(field: pa.Field) -> str:
     """DuckDB type that holds a column's values exactly. Raises KeyError for a type no table has."""
     import pyarrow as pa

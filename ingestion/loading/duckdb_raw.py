@@ -176,7 +176,6 @@ def load_pending(
         tuple(sorted(days.union(removed.event_dates))),
         len(unapplied.entries),
         sum(removed.rows_by_range.values()),
-        removed.event_dates,
     )
 
 

@@ -28,7 +28,7 @@ class LoadReport:
     """What one load brought: ranges and rows by feed, and the event dates it touched.
 
     `redactions` are the ledger's entries applied for the first time, `removed_rows`
-    what they took out of raw, `removed_dates` the event dates that lost rows.
+    what they took out of raw.
     """
 
     load_seq: int
@@ -37,7 +37,6 @@ class LoadReport:
     event_dates: tuple[date, ...] = ()
     redactions: int = 0
     removed_rows: int = 0
-    removed_dates: tuple[date, ...] = ()
 
 
 def pending_ranges(manifests: Iterable[Manifest], known: Collection[RangeKey]) -> list[Manifest]:

@@ -125,12 +125,13 @@ def publish(
         days_changed += len(changed)
         if changed:
             progress(f"published {table.full_name}: {len(changed)} part{'s' if len(changed) != 1 else ''}")
-    if days_changed or files_written:
+    is_new = bool(days_changed or files_written)
+    if is_new:
         _switch(folder, catalogue, version)
         # Readers may still hold the database of the version before this one.
         _remove_unreferenced(folder, [catalogue, previous])
     files = sum(len(_files_in(parts)) for parts in catalogue.values())
-    in_force = version if days_changed or files_written else before.get("version", 0)
+    in_force = version if is_new else before.get("version", 0)
     return PublishReport(in_force, len(catalogue), files, files_written, days_changed)
 
 
@@ -222,8 +223,8 @@ def _looked_at(
 ) -> dict[str, str]:
     """Fingerprints of days (None: of all) that have rows, whatever the order of these: their number, their hash, the
     columns."""
-    part = f"cast({_quoted(table.day_column)} as varchar)" if table.day_column else f"'{WHOLE}'"
-    where = "true" if days is None else in_days(_quoted(str(table.day_column)), days)
+    day = _quoted(table.day_column) if table.day_column else None
+    part, where = (f"cast({day} as varchar)", in_days(day, days)) if day else (f"'{WHOLE}'", "true")
     rows = con.execute(
         f"select {part} as part, {ROWS_AND_HASH} from ({table.select} where {where}) as content group by part"
     ).fetchall()

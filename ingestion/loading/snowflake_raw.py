@@ -209,7 +209,6 @@ def load_pending(
         tuple(sorted(days.union(removed_dates))),
         len(unapplied.entries),
         removed_rows,
-        removed_dates,
         adopted=done.adopted,
         copied=done.copied,
         mended=done.mended,

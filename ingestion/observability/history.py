@@ -175,7 +175,7 @@ def record_build(
             "column_changes": [{**asdict(change), "recorded_at": recorded_at} for change in changes],
         }  # fmt: skip
         for name, found in rows.items():
-            session.insert(f"ops.{name}", TABLES[name], [{"run_id": build.run_id, **row} for row in found])
+            session.insert(name, [{"run_id": build.run_id, **row} for row in found])
     return [change for change in changes if change.change != FIRST]
 
 
@@ -230,6 +230,17 @@ def compared_columns(
                 change = ADDED if old else FIRST
             changes.append(ColumnChange(table, column, change, new.get(column), old.get(column)))
     return changes
+
+
+def kept_build(session: OpsSession, run_id: str | None = None) -> Build | None:
+    """A run's build (None: the newest) without its models, tests and volumes; None when it is not in the history."""
+    of_run, values = ("where run_id = ?", [run_id]) if run_id else ("", [])
+    rows = session.query(
+        "select run_id, started_at, duration_s, succeeded, day_count, is_full, as_of_ts, error"
+        f" from ops.builds {of_run} order by started_at desc limit 1",
+        values,
+    )
+    return Build(*rows[0]) if rows else None
 
 
 def volumes(session: OpsSession, since: date) -> dict[str, dict[date, int]]:

@@ -5,8 +5,8 @@ What is asked and written is `history`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,7 +14,6 @@ from ingestion.observability.history import TABLES
 
 if TYPE_CHECKING:
     import duckdb
-    import pyarrow as pa
     from snowflake.connector import SnowflakeConnection
 
 
@@ -24,8 +23,8 @@ class OpsSession(Protocol):
     def query(self, sql: str, values: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
         """The rows of one statement."""
 
-    def insert(self, table: str, schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows, whose columns are those of the schema; a missing one is null."""
+    def insert(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add rows to one of TABLES; a column that a row has not is null."""
 
     def transaction(self) -> AbstractContextManager[None]:
         """Everything inside, or nothing."""
@@ -46,23 +45,18 @@ class DuckDBOps:
     def query(self, sql: str, values: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
         return self._con.execute(sql, [*values]).fetchall()
 
-    def insert(self, table: str, schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> None:
+    def insert(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         import pyarrow as pa
 
         if rows:
-            self._con.register("_ops_rows", pa.Table.from_pylist([*rows], schema))
-            self._con.execute(f"insert into {table} by name select * from _ops_rows")
+            self._con.register("_ops_rows", pa.Table.from_pylist([*rows], TABLES[name]))
+            self._con.execute(f"insert into ops.{name} by name select * from _ops_rows")
             self._con.unregister("_ops_rows")
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        self._con.execute("begin transaction")
-        try:
-            yield
-            self._con.execute("commit")
-        except BaseException:
-            self._con.execute("rollback")
-            raise
+    def transaction(self) -> AbstractContextManager[None]:
+        from ingestion.lake.sql import transaction
+
+        return transaction(self._con)
 
 
 class SnowflakeOps:
@@ -76,14 +70,15 @@ class SnowflakeOps:
 
         return run(self._con, sql.replace("?", "%s"), values)
 
-    def insert(self, table: str, schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> None:
+    def insert(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         from ingestion.loading.snowflake_connection import run_many
 
-        marks = ", ".join(["%s"] * len(schema))
+        columns = TABLES[name].names
+        marks = ", ".join(["%s"] * len(columns))
         run_many(
             self._con,
-            f"insert into {table} ({', '.join(schema.names)}) values ({marks})",
-            [[row.get(name) for name in schema.names] for row in rows],
+            f"insert into ops.{name} ({', '.join(columns)}) values ({marks})",
+            [[row.get(column) for column in columns] for row in rows],
         )
 
     def transaction(self) -> AbstractContextManager[None]:

@@ -34,6 +34,7 @@ from ingestion.lake.landing import COMPRESSION
 from ingestion.lake.redactions import load_redactions
 from ingestion.lake.replacements import StoredObject
 from ingestion.lake.scratch import scratch_folder
+from ingestion.lake.sql import transaction
 from ingestion.lake.store import ObjectExistsError, ObjectStore
 from ingestion.loading.duckdb_raw import (
     WAREHOUSE_MARK,
@@ -371,18 +372,6 @@ def table_exists(con: duckdb.DuckDBPyConnection, table: str) -> bool:
 def cold_in_warehouse(con: duckdb.DuckDBPyConnection) -> set[DayKey]:
     """Tables' days that are in cold storage and not in the warehouse."""
     return {*con.execute("select table_name, event_date from raw.cold_days").fetchall()}
-
-
-@contextmanager
-def transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """All of a block's statements or none."""
-    con.execute("begin transaction")
-    try:
-        yield
-        con.execute("commit")
-    except BaseException:
-        con.execute("rollback")
-        raise
 
 
 def _files(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ingestion.erasure.leftovers import covered_rows, register_covered
 from ingestion.lake.redactions import load_redactions
+from ingestion.lake.sql import transaction
 from ingestion.loading.rebuilt import note_rebuilt
 from ingestion.tiers.cold import load_cold_days
 from ingestion.tiers.moving import (
@@ -19,7 +20,6 @@ from ingestion.tiers.moving import (
     day_sql,
     stored_sql,
     table_exists,
-    transaction,
 )
 from ingestion.tiers.policy import TieredTable
 

@@ -5,9 +5,5 @@ select
     status,
     is_unplanned,
     op,
-    changed_at,
-    arrival_ts,
-    stream_id,
-    kafka_partition,
-    kafka_offset
+    {{ change_order() }}
 from {{ ref('stg_clinic_visits') }}

@@ -52,15 +52,15 @@ def visit_risk_model(context: dg.AssetExecutionContext, platform: PlatformResour
     from ml.training import train
 
     settings = ml_settings(platform.settings())
-    known = learning.known(platform, context.run_id)
-    if known is None:
+    basis = learning.training_basis(platform, context.run_id)
+    if basis is None:
         yield from _not_applicable("raw is empty: nothing has been loaded yet")
         return
     with learning.open_warehouse(platform, names.VISIT_RISK_MODEL, context.run_id) as warehouse:
         dataset = read_training_set(
             warehouse,
-            as_of=known.as_of,
-            labels_until=known.labels_until,
+            as_of=basis.as_of,
+            labels_until=basis.labels_until,
             horizon_days=settings.horizon_days,
             features=settings.features,
         )
@@ -68,18 +68,18 @@ def visit_risk_model(context: dg.AssetExecutionContext, platform: PlatformResour
     if isinstance(result, NotApplicable):
         yield from _not_applicable(result.reason)
         return
-    registered = ModelRegistry(settings).register(result, known.snapshot)
+    registered = ModelRegistry(settings).register(result, basis.snapshot)
     yield dg.MaterializeResult(
         names.VISIT_RISK_MODEL,
         metadata={
             "status": "trained",
             "model": f"{registered.name} v{registered.version}",
             "registered_now": registered.created,
-            "as_of": f"{known.as_of:%Y-%m-%d %H:%M:%S}",
+            "as_of": f"{basis.as_of:%Y-%m-%d %H:%M:%S}",
             "training_rows": result.n_rows,
             "positives": result.n_positives,
-            "data_snapshot": known.snapshot.hash,
-            "data_ranges": len(known.snapshot.ranges),
+            "data_snapshot": basis.snapshot.hash,
+            "data_ranges": len(basis.snapshot.ranges),
             **{name: round(value, 4) for name, value in result.metrics.items()},
             **{f"baseline_{name}": round(value, 4) for name, value in result.baseline_metrics.items()},
         },

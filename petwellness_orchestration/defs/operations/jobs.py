@@ -36,11 +36,8 @@ _COMPACTION_AND_CHECKS = _COMPACTION | dg.AssetSelection.checks_for_assets(names
 # Days leave the warehouse by their own job only.
 _RETENTION = dg.AssetSelection.groups("cold")
 
-# What a build has done is looked at after it; the published copy, on which that is otherwise told, is not on Snowflake.
-_OBSERVED = dg.AssetSelection.assets(*([names.BUILDS] if _SETTINGS.environment.snowflake else []))
-
 # About the account, not about the data; on schedules of their own.
-_ACCOUNT = dg.AssetSelection.groups(names.ACCOUNT_GROUP) - _OBSERVED
+_ACCOUNT = dg.AssetSelection.groups(names.ACCOUNT_GROUP)
 
 everything = dg.define_asset_job(
     "everything",
@@ -52,7 +49,7 @@ everything = dg.define_asset_job(
 
 refresh = dg.define_asset_job(
     "refresh",
-    selection=(dg.AssetSelection.groups("raw", "stg", "cur", "anl", "ml", "published") | _OBSERVED)
+    selection=dg.AssetSelection.groups("raw", "stg", "cur", "anl", "ml", "published", names.OPS_GROUP)
     - dg.AssetSelection.assets(
         *present(
             _SETTINGS,

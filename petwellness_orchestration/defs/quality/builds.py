@@ -11,26 +11,28 @@ from petwellness_orchestration.settings import load_settings
 @dg.asset(
     key=names.BUILDS,
     deps=model_keys("stg", "cur", "anl", "ml"),
-    group_name=names.ACCOUNT_GROUP,
+    group_name=names.OPS_GROUP,
     kinds={"snowflake", "table"},
     owners=[names.DATA_OWNER],
     description="One row per build of the warehouse: when, how long, how many days, what went wrong first.",
 )
 def builds(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
-    """What the newest build is known for; the build itself wrote it."""
-    from petwellness_orchestration.observing import observe, open_ops
+    """What is kept of the newest build, which wrote it itself; what is out of the ordinary in it, the checks say."""
+    from ingestion.observability.history import kept_build
+    from petwellness_orchestration.observing import open_ops
 
     with open_ops(platform, names.BUILDS.to_user_string(), context.run_id) as session:
-        newest = observe(session)
+        newest = kept_build(session)
     if newest is None:
         return dg.MaterializeResult(metadata={"status": "not applicable", "reason": "nothing was built yet"})
     return dg.MaterializeResult(
         metadata={
             "build": newest.run_id,
             "succeeded": newest.succeeded,
-            "models": len(newest.times),
-            "seconds_by_model": {one.table_name: round(one.duration_s, 2) for one in newest.times},
-            "failing_tests": {test: ", ".join(statuses) for test, statuses in newest.failing_tests.items()},
+            "started_at": f"{newest.started_at:%Y-%m-%d %H:%M:%S}",
+            "duration_s": round(newest.duration_s, 1),
+            "days": newest.day_count,
+            **({"error": newest.error} if newest.error else {}),
         }
     )
 

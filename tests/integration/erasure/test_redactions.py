@@ -20,6 +20,7 @@ from ingestion.loading.duckdb_raw import (
     data_time,
     dirty_days,
     open_warehouse,
+    redacted_days,
     set_build_mark,
 )
 from ingestion.loading.reconcile import read_raw_ranges, reconcile
@@ -97,13 +98,14 @@ def test_a_refusal_known_late_takes_what_landed_since_out_of_raw(
     assert to_ts == START + 4 * DAY + timedelta(hours=22, seconds=2, microseconds=1)
     report = town.load(warehouse)
     assert (report.redactions, report.removed_rows) == (1, 36)
-    assert report.removed_dates == tuple((START + n * DAY).date() for n in (2, 3, 4))
     assert counts(town, warehouse) == {"c1": 48, "c2": 84, "c3": 84, "c4": 84}
     result = reconciled(town, warehouse)
     assert result.findings == ()
     assert result.redacted_rows == 36
     with open_warehouse(warehouse) as con:
-        assert dirty_days(con, 1) == [*report.removed_dates]
+        lost = [(START + n * DAY).date() for n in (2, 3, 4)]
+        assert dirty_days(con, 1) == redacted_days(con, 1) == lost
+        assert redacted_days(con, report.load_seq) is None
         assert data_time(con) >= present
     assert [place.split(":")[0].split("/")[0] for place in left(town, warehouse)] == [
         *["landing"] * 3,

@@ -24,10 +24,15 @@ def test_a_load_that_dies_before_leaves_them_to_the_next(
     world.land(store, initial)
     assert load(platform) == 0
     [owner] = with_rows(platform, "select min(owner_id) from raw.pets")[0]
-    score = {"pet_id": "somebody", "score_date": START, "end_ts": None, "risk_7d": 0.5, "risk_decile": 1}
+    score = {
+        "pet_id": "somebody",
+        "score_date": START,
+        "end_ts": initial.at,
+        "risk_7d": 0.5,
+        "risk_decile": 1,
+    }
     score |= {"model_name": "m", "model_version": 1, "feature_version": "f", "scored_on": "h"}
-    schema = pa.schema([field.with_nullable(True) for field in SCORES_SCHEMA])
-    table = pa.Table.from_pylist([{**score, "end_ts": initial.at}], schema).cast(SCORES_SCHEMA)
+    table = pa.Table.from_pylist([score], SCORES_SCHEMA)
     with platform.warehouse() as con:
         write_scores(DuckDBWarehouse(con), table, [START])
     world.land(store, replace(erasure, erased_owner=owner))

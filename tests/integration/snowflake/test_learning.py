@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from snowflake.connector import SnowflakeConnection
+from snowflake.connector.errors import ProgrammingError
 
 from infrastructure.snowflake_emulator.local import LocalEmulator
 from ml.datasets import TrainingSet, forget_superseded_features, read_feature_ends, read_training_set
@@ -180,7 +181,7 @@ def test_a_failed_replacement_leaves_what_was_there(both: Both) -> None:
     write_scores(both.account, scores.table, DATES)
     with both.session.cursor() as cursor:
         cursor.execute(f"alter table {SCORES_TABLE} rename column scored_on to other")
-    with pytest.raises(Exception, match=r"(?i)scored_on"):
+    with pytest.raises(ProgrammingError, match=r"(?i)scored_on"):
         write_scores(both.account, scores.table, DATES)
     with both.session.cursor() as cursor:
         cursor.execute(f"select count(*) as row_count from {SCORES_TABLE}")

@@ -145,13 +145,12 @@ def test_services_sign_in_with_keys_alone(plan: list[str]) -> None:
 def test_the_platforms_user_has_every_role_that_a_run_takes_and_these_their_warehouses(
     environment: Environment, plan: list[str]
 ) -> None:
-    from petwellness_orchestration import account_usage, learning, loading, observing
+    from petwellness_orchestration import account_usage, learning, loading
 
     taken = {
         (loading.ROLE, loading.WAREHOUSE),
         (loading.OWNING_ROLE, loading.OWNING_WAREHOUSE),
         (learning.ROLE, learning.WAREHOUSE),
-        (observing.OPS_ROLE, observing.OPS_WAREHOUSE),
         (account_usage.ROLE, account_usage.WAREHOUSE),
     }
     user = f"{environment.prefix}__PLATFORM_SERVICE__U_ROLE"

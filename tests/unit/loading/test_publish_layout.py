@@ -29,9 +29,7 @@ def test_a_month_of_few_rows_is_one_file() -> None:
 
 def test_of_a_larger_month_settled_weeks_are_files_where_there_is_an_order() -> None:
     rows = days("2026-06-01", 15, SORTED_ROWS)
-    assert names(rows) == ["2026-06-01_to_2026-06-07", "2026-06-08_to_2026-06-14", "2026-06-15"][:1] + [
-        f"2026-06-{day:02}" for day in range(8, 16)
-    ]
+    assert names(rows) == ["2026-06-01_to_2026-06-07", *(f"2026-06-{day:02}" for day in range(8, 16))]
     assert names(rows, is_sorted=False) == [f"2026-06-{day:02}" for day in range(1, 16)]
     # Seven days after its last one.
     assert "2026-06-01_to_2026-06-07" in names(days("2026-06-01", 14, SORTED_ROWS))
