@@ -1,4 +1,4 @@
-"""Tables, pipes and developers' schemas for SnowDDL, from the contract: no I/O, no SQL of our own."""
+"""Tables, pipes and developers' schemas for SnowDDL, from schemas in the code: no I/O, no SQL of our own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DATABASE = environments.DATABASE.lower()
 CLUSTER_BY = {TELEMETRY_FEED: ["to_date(arrival_ts)", "device_id"]}
 
 
-def add_raw_objects(config: SnowDDLConfig) -> None:
+def add_code_objects(config: SnowDDLConfig) -> None:
     """Add what the YAML files do not spell out: tables and pipes of raw, the table of scores, the history of builds,
     schemas of developers and the right to make those of pull requests."""
     for feed in FEEDS:
