@@ -300,7 +300,10 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=settings.default.max_examples // 5,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(steps=steps)
 def test_whatever_happens_readers_see_what_is_there(
     steps: list[Any], tmp_path_factory: Any, claim_telemetry: Any, finish: Any, watched: Watched

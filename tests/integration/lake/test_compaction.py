@@ -590,7 +590,10 @@ steps = st.lists(
 )
 
 
-@examples(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(
+    max_examples=examples.default.max_examples // 10,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(steps=steps)
 def test_readers_always_see_the_landed_rows_once(
     steps: list[Any], tmp_path_factory: Any, claim_telemetry: Make, finish: Make, watched: Make

@@ -1,9 +1,6 @@
 """Small parts between the libraries and the graph: statuses, cursors, alerts, published columns."""
 
 import csv
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +24,6 @@ def test_a_drain_waits_for_a_publisher_until_it_is_through(tmp_path: Path) -> No
     sources.clear_publisher_status(tmp_path)
     sources.clear_publisher_status(tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_publisher_that_died_is_an_error_once(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from petwellness_orchestration import sources;"
-        " sources.write_publisher_status(Path(sys.argv[1]), 'publishing')"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=os.environ)
-    with pytest.raises(sources.PublisherDiedError, match="start it again"):
-        sources.publisher_is_through(tmp_path)
-    assert sources.publisher_is_through(tmp_path)
 
 
 def test_problems_are_written_row_by_row(tmp_path: Path) -> None:
