@@ -11,6 +11,7 @@ from collections import defaultdict
 from datetime import date, timedelta
 from decimal import Decimal
 from itertools import pairwise
+from typing import NamedTuple
 
 import pytest
 from history_reference import Change, Extract, _derived, history
@@ -24,11 +25,32 @@ HISTORIES = ("owners", "pets", "devices", "clinics", "device_assignments", "clin
 GROUPS = 24
 BATCHES = 4
 HOUR = timedelta(hours=1)
-MODELS = (
-    *(f"stg_{feed}" for feed in RECORD_FEEDS),
-    *(f"cur_{feed}" for feed in (*HISTORIES, "appointments")),
-    *("stg_record_duplicates", "cur_record_days", "cur_record_findings"),
-    *("cur_device_pet_intervals", "cur_assignment_cuts"),
+KNOWN_AT = [FIRST_DAY + hours * HOUR for hours in (3, 6, 9, 16)]
+
+
+class Form(NamedTuple):
+    """How large the test is: keys of each feed in each group, feeds with histories, and every model that is built."""
+
+    keys: int
+    histories: tuple[str, ...]
+    models: tuple[str, ...]
+
+
+def models_of(staged, current, *others):
+    spans = ("cur_device_pet_intervals", "cur_assignment_cuts")
+    return (*(f"stg_{feed}" for feed in staged), *(f"cur_{feed}" for feed in current), *spans, *others)
+
+
+# Three feeds have every type of column and the fourth, appointments, only its present state.
+SHORT_FEEDS = ("owners", "pets", "device_assignments")
+SHORT = Form(28, SHORT_FEEDS, models_of((*SHORT_FEEDS, "appointments"), (*SHORT_FEEDS, "appointments")))
+FULL = Form(
+    70,
+    HISTORIES,
+    models_of(
+        *(RECORD_FEEDS, (*HISTORIES, "appointments")),
+        *("stg_record_duplicates", "cur_record_days", "cur_record_findings"),
+    ),
 )
 
 
@@ -120,7 +142,9 @@ def reference_histories(raw, feed, known_at=None):
         statements_of[group_of(row)].append(row)
     histories = defaultdict(list)
     for group in sorted(set(rows_of) | set(statements_of)):
-        changes = after_first_content(known_by(changes_of(feed, without_repeats(feed, rows_of[group])), known_at))
+        changes = after_first_content(
+            known_by(changes_of(feed, without_repeats(feed, rows_of[group])), known_at)
+        )
         extracts = known_by(extracts_of(feed, statements_of[group]), known_at)
         said = defaultdict(list)
         for one in [*changes, *_derived(changes, extracts)]:
@@ -128,7 +152,13 @@ def reference_histories(raw, feed, known_at=None):
                 said[one.key].append(one)
         for one in history(changes, extracts, known_at):
             histories[one.key].append(
-                (one.valid_from, one.valid_to, one.is_deleted, attributes_in(one, said[one.key]), one.created_at)
+                (
+                    one.valid_from,
+                    one.valid_to,
+                    one.is_deleted,
+                    attributes_in(one, said[one.key]),
+                    one.created_at,
+                )
             )
     return dict(histories)
 
@@ -141,7 +171,9 @@ def attributes_in(version, said):
     """A deleted version carries what was last said before it (decision 007)."""
     if not version.is_deleted:
         return version.content
-    return max((one for one in said if one.changed_at <= version.valid_from), key=lambda one: one.order).content
+    return max(
+        (one for one in said if one.changed_at <= version.valid_from), key=lambda one: one.order
+    ).content
 
 
 def built_histories(feed, rows):
@@ -305,23 +337,25 @@ def number_offsets(rng, batches):
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(14, id="2,016"), pytest.param(70, id="10,080", marks=pytest.mark.full)],
+    params=[
+        pytest.param(SHORT, id="2016_histories"),
+        pytest.param(FULL, id="10080_histories", marks=pytest.mark.full),
+    ],
 )
-def keys_per_group(request):
-    """Of each feed; the parameter's name is the number of histories."""
+def form(request):
     return request.param
 
 
 @pytest.fixture(scope="module")
-def batches(keys_per_group):
+def batches(form):
     """The loads, one after the other."""
     rng = random.Random(20)
     parts = [[] for _ in range(BATCHES)]
     for group in range(GROUPS):
-        for feed in (*HISTORIES, "appointments"):
-            keys = [f"{feed}-{group}-{number}" for number in range(keys_per_group)]
+        for feed in (*form.histories, "appointments"):
+            keys = [f"{feed}-{group}-{number}" for number in range(form.keys)]
             changes = [row for key in keys for row in streamed_changes(rng, feed, group, key)]
-            extracts = registry_extracts(rng, feed, group, keys[: keys_per_group // 2])
+            extracts = registry_extracts(rng, feed, group, keys[: form.keys // 2])
             for number, batch in enumerate(split_of_group(rng, group, changes, extracts)):
                 parts[number] += batch
     loads = [merged(part) for part in parts]
@@ -334,35 +368,35 @@ def raw(batches):
     return merged(batches)
 
 
-def build(warehouse, *args, dirty_days=()):
+def build(warehouse, form, dirty_days=()):
     variables = {} if dirty_days is None else {"dirty_days": list(dirty_days)}
-    warehouse.build(*("--select", *MODELS), *args, variables=variables, without=("unit_test", "test"))
+    warehouse.build(*("--select", *form.models), variables=variables, without=("unit_test", "test"))
 
 
 @pytest.fixture(scope="module")
-def warehouse(make_warehouse, batches):
+def warehouse(make_warehouse, form, batches):
     """Built in increments, one for each load."""
     built = make_warehouse({})
     for batch in batches:
         built.load(batch)
-        build(built)
+        build(built, form)
     return built
 
 
 @pytest.fixture(scope="module")
-def rebuilt(make_warehouse, raw):
+def rebuilt(make_warehouse, form, raw):
     whole = make_warehouse(raw)
-    build(whole, dirty_days=None)
+    build(whole, form, dirty_days=None)
     return whole
 
 
-@pytest.mark.parametrize("feed", HISTORIES)
-def test_increments_give_the_histories_of_the_reference(warehouse, raw, feed):
-    expected = reference_histories(raw, feed)
-    kinds = {len(versions) for versions in expected.values()}
-    assert {1, 2, 3, 4, 5} <= kinds, "the generated log is too tame to test anything"
-    assert returns_of_an_extract(raw, feed, expected), "no one returns whose source has changed nothing"
-    assert built_histories(feed, warehouse.rows(f"select * from cur.{feed}")) == expected
+def test_increments_give_the_histories_of_the_reference(warehouse, form, raw):
+    for feed in form.histories:
+        expected = reference_histories(raw, feed)
+        kinds = {len(versions) for versions in expected.values()}
+        assert {1, 2, 3, 4, 5} <= kinds, "the generated log is too tame to test anything"
+        assert returns_of_an_extract(raw, feed, expected), "no one returns whose source has changed nothing"
+        assert built_histories(feed, warehouse.rows(f"select * from cur.{feed}")) == expected, feed
 
 
 def returns_of_an_extract(raw, feed, histories):
@@ -383,28 +417,61 @@ def test_increments_equal_a_full_refresh(warehouse, rebuilt):
             assert compare_tables(con_a, table, con_b, table) == [], table
 
 
-@pytest.fixture(scope="module")
-def history_sql(warehouse):
-    """The macro's SQL for a feed as of a moment; KNOWN_AT stands for it."""
+def known_at_sql(feed):
+    """What is known when, in every form that models use: each history known at a moment, states by time, by day."""
+    relations = f"'{feed}', ref('stg_{feed}'), source('raw', 'extracts')"
+    moments = [f"timestamp '{moment}'" for moment in KNOWN_AT]
+    histories = [f'{{{{ scd2_history({relations}, "{moment}") }}}}' for moment in moments]
+    states = f"{{{{ known_history({relations}, attribute_names('{feed}')) }}}}"
+    days = " union all ".join(
+        f"select cast({moment} as date) + {number} as event_date, {moment} as end_ts"
+        for number, moment in enumerate(moments)
+    )
+    of_days = (
+        f"with days as ({days}), {{{{ change_log({relations}, 'any') }}}}, "
+        f"{{{{ known_versions('{feed}', 'versions') }}}} select * from versions"
+    )
+    return [*histories, states, of_days]
 
-    def compiled(feed):
-        call = f"{{{{ scd2_history('{feed}', ref('stg_{feed}'), source('raw', 'extracts'), \"timestamp 'KNOWN_AT'\") }}}}"
-        found = warehouse.invoke("compile", "--inline", call)
-        assert found.success, found.exception
-        return found.result.results[0].node.compiled_code
 
-    return compiled
+def compiled(warehouse, queries):
+    between = "\n-- The next query.\n"
+    found = warehouse.invoke("compile", "--inline", between.join(queries))
+    assert found.success, found.exception
+    return found.result.results[0].node.compiled_code.split(between)
 
 
-@pytest.mark.parametrize("feed", ["owners", "clinic_visits"])
-def test_history_known_at_a_moment_is_that_of_the_records_received_by_then(warehouse, raw, history_sql, feed):
-    sql = history_sql(feed)
-    for hours in (3, 6, 9, 16):
-        known_at = FIRST_DAY + hours * HOUR
-        rows = warehouse.rows(sql.replace("KNOWN_AT", f"{known_at:%Y-%m-%d %H:%M:%S}"))
-        built = built_histories(feed, rows)
-        assert built
-        assert built == reference_histories(raw, feed, known_at)
+def in_force(histories, moment):
+    """{id: attributes} of what was there at a moment."""
+    return {
+        entity: content
+        for entity, versions in histories.items()
+        for valid_from, valid_to, is_deleted, content, _ in versions
+        if valid_from <= moment and (valid_to is None or moment < valid_to) and not is_deleted
+    }
+
+
+def states_by_id(feed, rows):
+    found = {row[id_column(feed)]: attributes_of(feed, row) for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+@pytest.mark.parametrize("feed", ["owners", "pets"])
+def test_what_is_known_at_a_moment_is_the_history_of_the_records_received_by_then(warehouse, raw, feed):
+    *histories, states, of_days = map(warehouse.rows, compiled(warehouse, known_at_sql(feed)))
+    for moment, history_rows in zip(KNOWN_AT, histories, strict=True):
+        expected = reference_histories(raw, feed, moment)
+        assert expected
+        assert built_histories(feed, history_rows) == expected
+        there = in_force(expected, moment)
+        known = [
+            row
+            for row in states
+            if row["known_from"] <= moment and (row["known_to"] is None or moment < row["known_to"])
+        ]
+        assert states_by_id(feed, known) == there
+        assert states_by_id(feed, [row for row in of_days if row["end_ts"] == moment]) == there
 
 
 def test_exact_repeats_are_set_aside_and_point_to_a_record_that_stays(make_warehouse):
@@ -422,8 +489,8 @@ def test_exact_repeats_are_set_aside_and_point_to_a_record_that_stays(make_wareh
             ]
         )
     )
-    feeds = [f"stg_{feed}" for feed in (*RECORD_FEEDS, "record_duplicates")]
-    warehouse.build("--select", *feeds)
+    # Repeats of all feeds are read from raw.
+    warehouse.build("--select", "stg_owners", "stg_record_duplicates", without=("unit_test", "test"))
     repeats = warehouse.rows(
         "select entity_id, kafka_offset, kept_stream_id, kept_kafka_offset from stg.record_duplicates order by 1"
     )
