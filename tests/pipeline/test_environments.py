@@ -18,6 +18,7 @@ PRODUCTION = {
     "PETWELLNESS_LAKE_URL": "s3://lake/petwellness",
     "PETWELLNESS_KAFKA_BOOTSTRAP_SERVERS": "kafka.invalid:9092",
     "PETWELLNESS_DATA": "/nowhere",
+    "PETWELLNESS_CONSENT_ANALYTICS_DEFAULT": "refuse",
 }
 
 LOADED = """

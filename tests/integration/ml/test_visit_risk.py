@@ -45,14 +45,9 @@ LOAD_HISTORY = [
 ]
 
 
-def envelope(changed_at: datetime) -> dict[str, Any]:
-    return {
-        "changed_at": changed_at,
-        "arrival_ts": changed_at,
-        "stream_id": "clinic.feed.1",
-        "kafka_partition": 0,
-        "kafka_offset": 0,
-    }
+def known(moment: datetime) -> dict[str, Any]:
+    """Since then, and still so."""
+    return {"known_from": moment, "known_to": None}
 
 
 def warehouse(signal: float, *, days: int = 14, seed: int = 7, unplanned: bool | None = True):
@@ -88,10 +83,8 @@ def warehouse(signal: float, *, days: int = 14, seed: int = 7, unplanned: bool |
                     "visit_id": visit_id,
                     "pet_id": f"p{pet:03}",
                     "visit_ts": START + day * DAY,
-                    "status": "completed",
                     "is_unplanned": kind,
-                    "op": "upsert",
-                    **envelope(START + day * DAY),
+                    **known(START + day * DAY),
                 }
                 for visit_id, pet, day, kind in visits
             ]
@@ -101,22 +94,13 @@ def warehouse(signal: float, *, days: int = 14, seed: int = 7, unplanned: bool |
                 {
                     "pet_id": f"p{pet:03}",
                     "owner_id": f"o{pet % HOUSEHOLDS:03}",
-                    "op": "upsert",
-                    **envelope(START),
+                    **known(START),
                 }
                 for pet in range(PETS)
             ]
         ),
         "ml.owner_records": pa.Table.from_pylist(
-            [
-                {
-                    "owner_id": f"o{owner:03}",
-                    "consent_flags": f'{{"share_research":{{"value":{str(owner % 20 > 0).lower()}}}}}',
-                    "op": "upsert",
-                    **envelope(START),
-                }
-                for owner in range(HOUSEHOLDS)
-            ]
+            [{"owner_id": f"o{owner:03}", **known(START)} for owner in range(HOUSEHOLDS) if owner % 20 > 0]
         ),
     }
     con = duckdb.connect()
@@ -125,8 +109,6 @@ def warehouse(signal: float, *, days: int = 14, seed: int = 7, unplanned: bool |
         con.execute(f"create schema if not exists {name.split('.')[0]}")
         con.execute(f"create table {name} as from incoming")
         con.unregister("incoming")
-    # As dbt builds it: consent_flags is JSON
-    con.execute("alter table ml.owner_records alter consent_flags type json")
     return con
 
 
