@@ -124,9 +124,10 @@ def warehouse(make_warehouse: Any) -> Any:
             visits(*kept, number=2, day=12),
         ]
     )
-    for offset, row in enumerate(raw["owners"]):
-        if row["stream_id"] == "cluster.owners.1":
-            row["kafka_offset"] = offset
+    for feed in ("owners", "pets"):
+        for offset, row in enumerate(raw[feed]):
+            if row["stream_id"] == f"cluster.{feed}.1":
+                row["kafka_offset"] = offset
     made = make_warehouse(raw)
     made.build("--select", *(f"+{model}" for model in MODELS), without=("unit_test", "test"))
     checked = made.invoke("test", "--select", *MODELS, "--indirect-selection", "cautious")
