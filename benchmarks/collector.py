@@ -176,12 +176,13 @@ def collect(servers: str, lake: Path, group: str) -> tuple[int, int]:
     from ingestion.broker.client import connect
     from ingestion.collector.consent import build_consent_snapshot
     from ingestion.collector.engine import Collector
+    from ingestion.contracts.consent import AnalyticsDefault
     from ingestion.lake.landing import utc_now
     from ingestion.lake.store import LocalStore
     from ingestion.settings import BrokerSettings, CollectorSettings
 
     store = LocalStore(lake)
-    build_consent_snapshot(store, utc_now())
+    build_consent_snapshot(store, utc_now(), AnalyticsDefault.ALLOW)
     client = connect(BrokerSettings(bootstrap_servers=servers, group_id=group), lake)
     report = Collector(client, store, CollectorSettings(), [TOPIC]).drain()
     return report.rows, report.bytes

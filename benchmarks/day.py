@@ -73,12 +73,13 @@ def collect_hours(servers: str, folder: str, hours: int) -> Iterator[dict[str, f
     from ingestion.broker.client import connect
     from ingestion.collector.consent import build_consent_snapshot
     from ingestion.collector.engine import Collector
+    from ingestion.contracts.consent import AnalyticsDefault
     from ingestion.lake.landing import utc_now
     from ingestion.lake.store import LocalStore
     from ingestion.settings import BrokerSettings, CollectorSettings
 
     store = LocalStore(Path(folder) / "lake")
-    build_consent_snapshot(store, utc_now())
+    build_consent_snapshot(store, utc_now(), AnalyticsDefault.ALLOW)
     yield {}
     for _ in range(hours):
         client = connect(BrokerSettings(bootstrap_servers=servers), Path(folder))

@@ -14,6 +14,8 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ingestion.contracts.consent import AnalyticsDefault
+
 
 class StateSettings(BaseSettings):
     """The state folder of one platform instance (`PETWELLNESS_HOME`, `PETWELLNESS_SALT`)."""
@@ -246,6 +248,18 @@ class MqttSettings(BaseSettings):
     @property
     def port(self) -> int:
         return self._parts.port or (8883 if self.tls else 1883)
+
+
+class ConsentSettings(BaseSettings):
+    """What silence of a household means (`PETWELLNESS_CONSENT_*`)."""
+
+    model_config = SettingsConfigDict(env_prefix="PETWELLNESS_CONSENT_", frozen=True)
+
+    analytics_default: AnalyticsDefault | None = Field(
+        default=None,
+        description="`allow` or `refuse`: what holds for analytics while an owner has not said it"
+        " (None: the environment's; production has none).",
+    )
 
 
 class CompactionSettings(BaseSettings):

@@ -30,8 +30,6 @@ Times = NDArray[np.datetime64]
 
 DAY_US = 86_400_000_000
 
-CHANGE_ORDER = ("changed_at", "arrival_ts", "stream_id", "kafka_partition", "kafka_offset")
-
 _TIME = pa.timestamp("us")
 
 FEATURE_ROWS = pa.schema(
@@ -44,30 +42,21 @@ FEATURE_ROWS = pa.schema(
     }
 )
 
-# Of the change records in ml, by table, beside CHANGE_COLUMNS.
-RECORD_COLUMNS = {
+# What ml keeps of records: rows that were known from known_from up to known_to (null: still), by table.
+_KNOWN = {"known_from": _TIME, "known_to": _TIME}
+RECORDS = {
     "visit_records": pa.schema(
         {
             "visit_id": pa.string(),
             "pet_id": pa.string(),
             "visit_ts": _TIME,
-            "status": pa.string(),
             "is_unplanned": pa.bool_(),
+            **_KNOWN,
         }
     ),
-    "pet_records": pa.schema({"pet_id": pa.string(), "owner_id": pa.string()}),
-    "owner_records": pa.schema({"owner_id": pa.string(), "consent_flags": pa.string()}),
+    "pet_records": pa.schema({"pet_id": pa.string(), "owner_id": pa.string(), **_KNOWN}),
+    "owner_records": pa.schema({"owner_id": pa.string(), **_KNOWN}),
 }
-CHANGE_COLUMNS = pa.schema(
-    {
-        "op": pa.string(),
-        "changed_at": _TIME,
-        "arrival_ts": _TIME,
-        "stream_id": pa.string(),
-        "kafka_partition": pa.int32(),
-        "kafka_offset": pa.int64(),
-    }
-)
 
 RECORD_FEATURES = frozenset(
     {
@@ -206,18 +195,11 @@ def pivot_features(table: pa.Table, versions: Mapping[str, str] | None = None) -
     return FeatureMatrix(pets[pet_rows], ends[end_rows], values, chosen)
 
 
-def in_force(records: pa.Table, key: str, known_at: datetime) -> pa.Table:
-    """The record that holds for each `key` at `known_at`, deleted ones left out; ordered by key.
-
-    That is the last, in the order of changes, of the records that had arrived by then and say something
-    about a time not after it: what the history would have called current had it been built at that moment.
-    """
-    moment = pa.scalar(known_at, pa.timestamp("us"))
-    known = records.filter((pc.field("arrival_ts") <= moment) & (pc.field("changed_at") <= moment))
-    ordered = known.sort_by([(column, "ascending") for column in (key, *CHANGE_ORDER)])
-    keys = _objects(ordered, key)
-    last = np.append(keys[1:] != keys[:-1], True)[: len(keys)]
-    return ordered.filter(pa.array(last, pa.bool_())).filter(pc.field("op") != "delete")
+def in_force(records: pa.Table, known_at: datetime) -> pa.Table:
+    """The rows that were what the platform knew at `known_at`."""
+    moment = pa.scalar(known_at, _TIME)
+    until = pc.field("known_to")
+    return records.filter((pc.field("known_from") <= moment) & (until.is_null() | (until > moment)))
 
 
 def build_training_set(
@@ -232,14 +214,13 @@ def build_training_set(
 ) -> TrainingSet:
     """The training set of a model trained at `as_of` (UTC, naive).
 
-    `features` is `ml.computed_features`; `visits`, `pets` and `owners` are change logs: records with
-    op and CHANGE_ORDER (columns as `read_training_set` selects them).
+    `features` is `ml.computed_features`; `visits` are the visits that took place, `pets` the pets with an
+    owner, `owners` those who share their data, each with when it was known (RECORDS). What a visit that took
+    place is, and who shares, is decided where those tables are made, and nowhere here.
 
-    A label is 1 when a visit with is_unplanned true and status completed has visit_ts in
-    (end_ts, end_ts + horizon]; it is unknown, and the row left out, when the only completed visits there
-    do not say whether they were planned. A pet-day is left out when its pet has no owner, or its owner's
-    consent flag `share_research` is false or the owner's record is deleted.
-    A flag that was never set is no refusal.
+    A label is 1 when a visit with is_unplanned true has visit_ts in (end_ts, end_ts + horizon]; it is unknown,
+    and the row left out, when the only visits there do not say whether they were planned. A pet-day is left out
+    when its pet has no owner, or its owner is not among `owners`, all as known at `as_of`.
     """
     moment = np.datetime64(as_of, "us")
     horizon = np.timedelta64(horizon_days * DAY_US, "us")
@@ -257,9 +238,9 @@ def build_training_set(
     leave_out("not_observed", ~matrix.is_observed())
     owner_of = _owner_by_pet(pets, as_of)
     leave_out("no_owner", np.array([pet_id not in owner_of for pet_id in matrix.pet_ids], dtype=bool))
-    sharing = _sharing_owners(owners, as_of)
+    sharing = set(_objects(in_force(owners, as_of), "owner_id"))
     leave_out("no_consent", np.array([owner_of[pet_id] not in sharing for pet_id in matrix.pet_ids], bool))
-    labels = _labels(matrix, _completed(visits, as_of), horizon)
+    labels = _labels(matrix, in_force(visits, as_of), horizon)
     leave_out("label_unknown", labels < 0)
 
     return TrainingSet(
@@ -305,44 +286,14 @@ def _refuse_other_versions(asked: Mapping[str, str], present: Sequence[Mapping[s
 
 
 def _owner_by_pet(pets: pa.Table, as_of: datetime) -> dict[str, str]:
-    current = in_force(pets, "pet_id", as_of)
-    pairs = zip(_objects(current, "pet_id"), _objects(current, "owner_id"), strict=True)
-    return {pet_id: owner_id for pet_id, owner_id in pairs if owner_id is not None}
-
-
-def _sharing_owners(owners: pa.Table, as_of: datetime) -> set[str]:
-    current = in_force(owners, "owner_id", as_of)
-    pairs = zip(_objects(current, "owner_id"), _objects(current, "consent_flags"), strict=True)
-    return {owner_id for owner_id, flags in pairs if shares_research(flags)}
-
-
-def shares_research(consent_flags: str | None) -> bool:
-    """False when the JSON of `consent_flags` refuses `share_research`.
-
-    Raises DatasetError when the text is not a JSON object of {"flag": {"value": bool, ...}}: consent
-    that cannot be read must not count as given.
-    """
-    if consent_flags is None:
-        return True
-    try:
-        flags = json.loads(consent_flags)
-        if flags is None or "share_research" not in flags:
-            return True
-        value = flags["share_research"]["value"]
-    except (ValueError, TypeError, KeyError):
-        value = None
-    if not isinstance(value, bool):
-        raise DatasetError(
-            "cur.owners.consent_flags is not a JSON object like "
-            '{"share_research": {"value": true, "at": "..."}}; fix the owners extract'
-        )
-    return value
+    current = in_force(pets, as_of)
+    return dict(zip(_objects(current, "pet_id"), _objects(current, "owner_id"), strict=True))
 
 
 def _labels(matrix: FeatureMatrix, visits: pa.Table, horizon: np.timedelta64) -> NDArray[np.int8]:
-    """1 unplanned visit in the horizon, 0 none, -1 a completed visit of unknown kind and no unplanned one.
+    """1 unplanned visit in the horizon, 0 none, -1 a visit of unknown kind and no unplanned one.
 
-    `visits` are the completed ones, as known when the model is trained.
+    `visits` are as known when the model is trained.
     """
     is_unplanned = _objects(visits, "is_unplanned")
     unplanned = _times_by_pet(visits.filter(pa.array([kind is True for kind in is_unplanned], pa.bool_())))
@@ -359,20 +310,16 @@ def _labels(matrix: FeatureMatrix, visits: pa.Table, horizon: np.timedelta64) ->
 
 
 def _days_since_visit(matrix: FeatureMatrix, visits: pa.Table) -> Floats:
-    """Per row: what was known at its end_ts, not at training time. `visits` is the change log."""
+    """Per row: what was known at its end_ts, not at training time."""
     days = np.full(len(matrix.pet_ids), np.nan)
     for end in np.unique(matrix.end_ts):
-        times_by_pet = _times_by_pet(_completed(visits, end.astype(object)))
+        times_by_pet = _times_by_pet(in_force(visits, end.astype(object)))
         for row in np.flatnonzero(matrix.end_ts == end):
             times = times_by_pet.get(matrix.pet_ids[row])
             past = 0 if times is None else np.searchsorted(times, end, side="right")
             if times is not None and past > 0:
                 days[row] = (end - times[past - 1]) / np.timedelta64(DAY_US, "us")
     return days
-
-
-def _completed(visits: pa.Table, known_at: datetime) -> pa.Table:
-    return in_force(visits, "visit_id", known_at).filter(pc.field("status") == "completed")
 
 
 def _times_by_pet(visits: pa.Table) -> dict[str, Times]:
@@ -479,15 +426,10 @@ def forget_superseded_features(warehouse: Warehouse, pet_ids: Sequence[str], day
 
 
 def _read_records(warehouse: Warehouse, name: str, as_of: datetime) -> pa.Table:
-    """Change records, because the histories in cur do not keep when a version became known."""
-    schema = pa.schema([*RECORD_COLUMNS[name], *CHANGE_COLUMNS])
-    columns = [
-        # JSON on either warehouse.
-        "cast(consent_flags as varchar) as consent_flags" if field.name == "consent_flags" else field.name
-        for field in schema
-    ]
+    """What was known by `as_of`: not the histories in cur, which do not keep when a version became known."""
+    schema = RECORDS[name]
     return warehouse.select(
-        f"select {', '.join(columns)} from ml.{name} where arrival_ts <= ?", [as_of], schema
+        f"select {', '.join(schema.names)} from ml.{name} where known_from <= ?", [as_of], schema
     )
 
 

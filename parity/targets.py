@@ -113,7 +113,7 @@ class Dbt:
             if message.info.name in ("LogModelResult", "LogSeedResult"):
                 say(" ".join(message.info.msg.replace(".", " ").split()[:9]))
 
-        with environment_set(self.variables):
+        with environment_set({"PETWELLNESS_CONSENT_ANALYTICS_DEFAULT": "allow", **self.variables}):
             outcome = dbtRunner(manifest=manifest, callbacks=[on_event]).invoke(
                 [
                     *command,

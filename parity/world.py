@@ -22,6 +22,7 @@ import numpy as np
 from ingestion.collector.consent import build_consent_snapshot
 from ingestion.collector.messages import Packed, pack
 from ingestion.collector.ranges import decode_messages, decoder_label, land_content
+from ingestion.contracts.consent import AnalyticsDefault
 from ingestion.contracts.decoders import DECODERS
 from ingestion.contracts.feeds import RECORD_FEED_NAMES, TELEMETRY_FEED
 from ingestion.contracts.records import RECORD_KEYS, records_table
@@ -178,7 +179,7 @@ class World:
             )
 
     def _land_telemetry(self, store: ObjectStore, step: Step) -> None:
-        consent = build_consent_snapshot(store, step.at)
+        consent = build_consent_snapshot(store, step.at, AnalyticsDefault.ALLOW)
         decoder = DECODERS[COLLAR_DECODER]
         for partition in range(PARTITIONS):
             theirs = [one for one in step.messages if zlib.crc32(one.key) % PARTITIONS == partition]

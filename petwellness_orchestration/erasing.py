@@ -46,12 +46,13 @@ def take_consent_snapshot(settings: PlatformSettings, store: ObjectStore, say: S
     from ingestion.lake.landing import list_manifests, utc_now
 
     now = utc_now()
-    snapshot = build_consent_snapshot(store, now)
+    snapshot = build_consent_snapshot(store, now, settings.analytics_default)
     late = enter_late_refusals(store, snapshot, list_manifests(store), now, settings.retention.erasure_days)
     for entry in late.entered:
         say(f"redaction {entry.redaction_id}: {entry.kind}, to be gone by {entry.deadline:%Y-%m-%d %H:%M}")
     return {
         "snapshot_id": snapshot.snapshot_id,
+        "analytics_default": snapshot.analytics_default.value,
         "opted_out_intervals": len(snapshot.opted_out),
         **{
             f"intervals_{reason}": sum(one.reason == reason for one in snapshot.opted_out)

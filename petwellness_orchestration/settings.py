@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ingestion.contracts.consent import AnalyticsDefault
 from ingestion.environments import (
     ENVIRONMENTS,
     DbtSession,
@@ -29,6 +30,7 @@ from ingestion.settings import (
     BrokerSettings,
     CollectorSettings,
     CompactionSettings,
+    ConsentSettings,
     CostSettings,
     LakeSettings,
     RetentionSettings,
@@ -108,6 +110,7 @@ class PlatformSettings:
     lake: LakeSettings
     broker: BrokerSettings
     collector: CollectorSettings
+    consent: ConsentSettings
     compaction: CompactionSettings
     retention: RetentionSettings
     costs: CostSettings
@@ -139,6 +142,20 @@ class PlatformSettings:
         return self.environment.has_automation if asked is None else asked
 
     @property
+    def analytics_default(self) -> AnalyticsDefault:
+        """What holds for analytics while an owner has not said it.
+
+        Raises ProductionRefusedError in production, where somebody has to have decided it.
+        """
+        asked = self.consent.analytics_default
+        if asked is None and self.environment.is_production:
+            raise ProductionRefusedError(
+                "nobody has decided whether production analyses what collars of a household send that has not said"
+                " yes or no to it: set PETWELLNESS_CONSENT_ANALYTICS_DEFAULT=allow or =refuse"
+            )
+        return asked or AnalyticsDefault.ALLOW
+
+    @property
     def dbt_session(self) -> DbtSession | None:
         """As whom and where dbt builds on Snowflake; None on the embedded warehouse."""
         return dbt_session(self.environment, self.operations.developer, self.operations.pull_request)
@@ -158,6 +175,7 @@ def load_settings() -> PlatformSettings:
         lake=LakeSettings(),
         broker=BrokerSettings(),
         collector=CollectorSettings(),
+        consent=ConsentSettings(),
         compaction=CompactionSettings(),
         retention=RetentionSettings(),
         costs=CostSettings(),
@@ -189,6 +207,7 @@ def _check_environment(settings: PlatformSettings) -> None:
     stand_ins = _stand_ins(settings)
     if stand_ins:
         raise ProductionRefusedError(f"production stands on real parts only: {'; '.join(stand_ins)}")
+    _ = settings.analytics_default  # decided, or nothing starts
 
 
 def _stand_ins(settings: PlatformSettings) -> list[str]:

@@ -1,4 +1,9 @@
-{# Predicate: a visit that took place. A source that states no status lists visits that did. #}
+{# What became of a visit. A source that states no status lists visits that took place. #}
+{% macro visit_status() -%}
+    coalesce(status, 'completed')
+{%- endmacro %}
+
+{# Predicate: a visit that took place. #}
 {% macro is_completed_visit() -%}
-    coalesce(status, 'completed') = 'completed'
+    {{ visit_status() }} = 'completed'
 {%- endmacro %}

@@ -1,7 +1,9 @@
 {{ config(severity='warn', meta={'dagster': {'ref': {'name': 'cur_engagement'}}}) }}
 -- No message was sent on a channel that the owner had not consented to at that
 -- moment. The sending system's business, so it warns. Returns those messages.
-with messages as (
+with {{ consents() }},
+
+messages as (
     select
         engagement_id,
         owner_id,
@@ -21,13 +23,12 @@ left join {{ ref('cur_owners') }} as owners
         messages.owner_id = owners.owner_id
         and messages.occurred_at >= owners.valid_from
         and (owners.valid_to is null or owners.valid_to > messages.occurred_at)
+left join consents
+    on
+        messages.owner_id = consents.owner_id
+        and messages.channel = consents.flag
+        and messages.occurred_at >= consents.held_from
+        and (consents.held_to is null or consents.held_to > messages.occurred_at)
 where
     coalesce(owners.is_deleted, true)
-    or not coalesce(
-        case messages.channel
-            {%- for channel in message_channels() %}
-            when '{{ channel }}' then {{ json_boolean('owners.consent_flags', channel ~ '.value') }}
-            {%- endfor %}
-        end,
-        false
-    )
+    or not {{ allows('push', 'consents.is_allowed') }}

@@ -8,7 +8,6 @@ every claim. What landed before a refusal was known is the business of
 
 import contextlib
 import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
@@ -20,6 +19,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ingestion.contracts.consent import (
+    ANALYTICS,
+    AnalyticsDefault,
+    OwnerRecord,
+    Statement,
+    allows,
+    statements,
+)
 from ingestion.lake import layout
 from ingestion.lake.records import read_records
 from ingestion.lake.redactions import Redactions, Worn, epoch_us, load_redactions, rows_received_in
@@ -49,11 +56,17 @@ class OptOut(NamedTuple):
 
 
 class ConsentSnapshot(msgspec.Struct, frozen=True):
-    """Devices whose household does not allow analytics or is erased, as known at `built_at` (naive UTC)."""
+    """Devices whose household does not allow analytics or is erased, as known at `built_at` (naive UTC).
+
+    `analytics_default` says what was taken to hold for households that have not said it, from
+    `default_since` on: what was received before then was taken in under another default.
+    """
 
     snapshot_id: str
     built_at: datetime
     opted_out: list[OptOut]
+    analytics_default: AnalyticsDefault = AnalyticsDefault.ALLOW
+    default_since: datetime = datetime.min
 
     def intervals(self, reason: str | None = None) -> dict[str, list[tuple[int, int]]]:
         """Opted-out stretches by device, in epoch microseconds; of one reason only where it is given."""
@@ -73,19 +86,23 @@ class Held(NamedTuple):
     to_ts: datetime | None
 
 
-def build_consent_snapshot(store: ObjectStore, as_of: datetime) -> ConsentSnapshot:
+def build_consent_snapshot(
+    store: ObjectStore, as_of: datetime, analytics_default: AnalyticsDefault
+) -> ConsentSnapshot:
     """Derive the snapshot from records received up to `as_of` (naive UTC) and the ledger, and store it."""
     redactions = load_redactions(store)
+    default_since = _default_since(store, as_of, analytics_default)
     owners = read_records(store, "owners", ["owner_id", "op", "consent_flags"], redactions, as_of)
-    flags = [
-        (row["owner_id"], allows_analytics(row["consent_flags"]), row["changed_at"])
-        for row in owners.filter(pc.is_valid(owners["consent_flags"])).to_pylist()
-    ]
-    refusing = {owner for owner, allowed, _ in flags if allowed is False}
+    said = statements(
+        ANALYTICS, (OwnerRecord(*map(row.get, OwnerRecord._fields)) for row in owners.to_pylist())
+    )
     worn = [worn for entry in redactions for worn in entry.worn]
     opted_out: list[OptOut] = []
-    if refusing or worn:
+    is_silence_no = not allows(ANALYTICS, None, analytics_default)
+    if worn or is_silence_no or not all(statement.is_allowed for statement in said):
         pets = read_records(store, "pets", ["pet_id", "owner_id"], redactions, as_of)
+        silent = unsaid({*_distinct(owners), *_distinct(pets)}, said, default_since) if is_silence_no else []
+        refusing = {statement.owner_id for statement in [*silent, *said] if not statement.is_allowed}
         theirs = pc.unique(
             pets.filter(pc.is_in(pets["owner_id"], pa.array([*refusing], pa.string())))["pet_id"]
         )
@@ -95,38 +112,62 @@ def build_consent_snapshot(store: ObjectStore, as_of: datetime) -> ConsentSnapsh
             [
                 *erased_stretches(worn, assignments),
                 *opt_outs(
-                    (flag for flag in flags if flag[0] in refusing),
+                    (statement for statement in [*silent, *said] if statement.owner_id in refusing),
                     ((row["pet_id"], row["owner_id"], row["changed_at"]) for row in pets.to_pylist()),
                     assignments,
                 ),
             ]
         )
     digest = hashlib.sha256(msgspec.json.encode(opted_out)).hexdigest()[:12]
-    snapshot = ConsentSnapshot(f"{as_of:%Y%m%dT%H%M%S%f}-{digest}", as_of, opted_out)
+    snapshot = ConsentSnapshot(
+        f"{as_of:%Y%m%dT%H%M%S%f}-{digest}", as_of, opted_out, analytics_default, default_since
+    )
     with contextlib.suppress(ObjectExistsError):  # The same moment and content: the same snapshot.
         store.put_new(layout.consent_key(snapshot.snapshot_id), msgspec.json.encode(snapshot))
     return snapshot
 
 
-def allows_analytics(consent_flags: str) -> bool | None:
-    """The `analytics` flag of an owner's `{"analytics": {"at": ..., "value": ...}, ...}`; None if unsaid."""
-    flag = json.loads(consent_flags).get("analytics")
-    return None if flag is None else bool(flag["value"])
+def _default_since(store: ObjectStore, as_of: datetime, analytics_default: AnalyticsDefault) -> datetime:
+    """From when on this default holds. Without an earlier snapshot it always has; one that changes holds from
+    then on, or a setting would delete what silent households were right to send before."""
+    key = layout.consent_key(f"{as_of:%Y%m%dT%H%M%S%f}")
+    last = max((info.key for info in store.list(layout.CONSENT) if info.key < key), default=None)
+    if last is None:
+        return datetime.min
+    before: ConsentSnapshot = msgspec.json.decode(store.get(last), type=ConsentSnapshot)
+    return before.default_since if before.analytics_default == analytics_default else as_of
+
+
+def unsaid(owner_ids: Iterable[str], said: Iterable[Statement], since: datetime) -> list[Statement]:
+    """Refusals of owners whose silence is one, from `since` on; of those who had not said it by then."""
+    first_said: dict[str, datetime] = {}
+    for statement in said:
+        first_said.setdefault(statement.owner_id, statement.since)
+    return [
+        Statement(owner_id, False, since)
+        for owner_id in sorted(owner_ids)
+        if first_said.get(owner_id, datetime.max) > since
+    ]
+
+
+def _distinct(table: pa.Table) -> list[str]:
+    """The owners that records name."""
+    return [owner_id for owner_id in pc.unique(table["owner_id"]).to_pylist() if owner_id is not None]
 
 
 def opt_outs(
-    flags: Iterable[tuple[str, bool | None, datetime]],
+    flags: Iterable[tuple[str, bool, datetime]],
     owners_of_pets: Iterable[tuple[str, str | None, datetime]],
     assignments: Iterable[tuple[str, str, datetime, datetime | None]],
 ) -> list[OptOut]:
     """Stretches in which a device was on a pet whose owner refused analytics, merged and sorted.
 
     `flags` (owner, allowed, since) and `owners_of_pets` (pet, owner, since) are in
-    order of change; a flag left unsaid keeps the one before. A pet's first known
-    owner is taken as its owner before that, too: in doubt the refusal counts.
+    order of change. A pet's first known owner is taken as its owner before that,
+    too: in doubt the refusal counts.
     """
     refusals: dict[str, list[Held]] = defaultdict(list)
-    for flag in _held(flag for flag in flags if flag[1] is not None):
+    for flag in _held(flags):
         if flag.value is False:
             refusals[flag.subject].append(flag)
     owned = ownerships(owners_of_pets)

@@ -17,6 +17,7 @@ PRODUCTION = {
     "PETWELLNESS_LAKE_URL": "s3://lake/petwellness",
     "PETWELLNESS_KAFKA_BOOTSTRAP_SERVERS": "kafka.invalid:9092",
     "PETWELLNESS_DATA": "/nowhere",
+    "PETWELLNESS_CONSENT_ANALYTICS_DEFAULT": "refuse",
 }
 
 # Prints the graph of each environment: a fork of its own for each, because what is on follows from settings at import,

@@ -11,7 +11,7 @@ with visits as (
         pet_id,
         {{ is_completed_visit() }} as is_completed,
         coalesce(is_unplanned, false) as is_unplanned,
-        coalesce(status, 'completed') as visit_status,
+        {{ visit_status() }} as visit_status,
         ({{ epoch_us('visit_end_ts') }} - {{ epoch_us('visit_ts') }}) as duration_us
     from {{ ref('cur_clinic_visits') }}
     where is_current and not is_deleted

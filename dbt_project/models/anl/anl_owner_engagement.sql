@@ -25,26 +25,9 @@
     'appointment_kept_count', 'appointment_no_show_count', 'appointment_cancelled_count',
 ] %}
 
--- Before its first version an owner, or a pet's owner, is taken to be as in it.
-with owners as (
-    select
-        owner_id,
-        valid_from,
-        valid_to,
-        case
-            when lag(valid_from) over (partition by owner_id order by valid_from) is null
-                then timestamp '0001-01-01 00:00:00'
-            else valid_from
-        end as held_from,
-        is_current,
-        is_deleted,
-        {%- for channel in message_channels() %}
-        {{ json_boolean('consent_flags', channel ~ '.value') }} as allows_{{ channel }},
-        {%- endfor %}
-        coalesce({{ json_boolean('consent_flags', 'analytics.value') }}, true) as allows_analytics
-    from {{ ref('cur_owners') }}
-),
+with {{ consents() }},
 
+-- Before its first version a pet's owner is taken to be as in it.
 pet_owners as (
     select
         pet_id,
@@ -91,19 +74,21 @@ allowed as (
         moments.action,
         moments.duration_s
     from moments
-    left join owners
+    left join consents as consents_then
         on
-            moments.owner_id = owners.owner_id
-            and moments.moment_ts >= owners.held_from
-            and (owners.valid_to is null or owners.valid_to > moments.moment_ts)
+            moments.owner_id = consents_then.owner_id
+            and consents_then.flag = 'analytics'
+            and moments.moment_ts >= consents_then.held_from
+            and (consents_then.held_to is null or consents_then.held_to > moments.moment_ts)
+    left join consents as consents_now
+        on
+            moments.owner_id = consents_now.owner_id
+            and consents_now.flag = 'analytics'
+            and consents_now.held_to is null
     where
         {{ has_happened }}
-        and coalesce(owners.allows_analytics, true)
-        and moments.owner_id not in (
-            select refusing.owner_id
-            from owners as refusing
-            where refusing.is_current and not refusing.allows_analytics
-        )
+        and {{ allows('analytics', 'consents_then.is_allowed') }}
+        and {{ allows('analytics', 'consents_now.is_allowed') }}
 ),
 
 days as (
@@ -153,13 +138,22 @@ select
     cast(windowed.active_day_count_30d as integer) as active_day_count_30d,
     {{ ratio_of('windowed.opened_count_30d', 'windowed.openable_count_30d') }} as open_ratio_30d,
     {%- for channel in message_channels() %}
-    coalesce(owners.allows_{{ channel }} and not owners.is_deleted, false) as is_reachable_{{ channel }}
+    coalesce(not owners.is_deleted, false)
+    and {{ allows(channel, 'consents_' ~ channel ~ '.is_allowed') }} as is_reachable_{{ channel }}
     {%- if not loop.last %},{% endif %}
     {%- endfor %}
 from windowed
 -- The owner as at the day's last moment.
-left join owners
+left join {{ ref('cur_owners') }} as owners
     on
         windowed.owner_id = owners.owner_id
         and windowed.end_ts > owners.valid_from
         and (owners.valid_to is null or owners.valid_to >= windowed.end_ts)
+{%- for channel in message_channels() %}
+left join consents as consents_{{ channel }}
+    on
+        windowed.owner_id = consents_{{ channel }}.owner_id
+        and consents_{{ channel }}.flag = '{{ channel }}'
+        and windowed.end_ts > consents_{{ channel }}.held_from
+        and (consents_{{ channel }}.held_to is null or consents_{{ channel }}.held_to >= windowed.end_ts)
+{%- endfor %}

@@ -1,5 +1,7 @@
+with {{ consents() }},
+
 -- Every owner that a record or a fact names, and the one that stands for none.
-with owner_ids as (
+owner_ids as (
     select owner_id
     from {{ ref('cur_owners') }}
     union
@@ -19,13 +21,15 @@ with owner_ids as (
 
 records as (
     select
-        owner_id,
-        coalesce({{ json_boolean('consent_flags', 'analytics.value') }}, true) as allows_analytics,
-        district,
-        age_band,
-        is_deleted
-    from {{ ref('cur_owners') }}
-    where is_current
+        owners.owner_id,
+        {{ allows('analytics', 'consents.is_allowed') }} as allows_analytics,
+        owners.district,
+        owners.age_band,
+        owners.is_deleted
+    from {{ ref('cur_owners') }} as owners
+    left join consents
+        on owners.owner_id = consents.owner_id and consents.flag = 'analytics' and consents.held_to is null
+    where owners.is_current
 ),
 
 reachable as (

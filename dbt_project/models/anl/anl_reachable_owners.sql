@@ -1,18 +1,13 @@
-with owners as (
-    select
-        owner_id,
-        consent_flags
-    from {{ ref('cur_owners') }}
-    where is_current and not is_deleted
-)
+with {{ consents() }}
 
-{% for channel in message_channels() %}
-{% if not loop.first %}union all{% endif %}
 select
-    owner_id,
-    '{{ channel }}' as channel,
-    {{ json_timestamp('consent_flags', channel ~ '.at') }} as consented_at
-from owners
--- Silence is no consent.
-where {{ json_boolean('consent_flags', channel ~ '.value') }}
-{% endfor %}
+    owners.owner_id,
+    consents.flag as channel,
+    consents.stated_at as consented_at
+from {{ ref('cur_owners') }} as owners
+left join consents on owners.owner_id = consents.owner_id and consents.held_to is null
+where
+    owners.is_current
+    and not owners.is_deleted
+    and consents.flag in ('{{ message_channels() | join("', '") }}')
+    and {{ allows('push', 'consents.is_allowed') }}

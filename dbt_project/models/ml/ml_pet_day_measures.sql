@@ -267,12 +267,12 @@ known_visits as (
         pet_id,
         visit_ts,
         visit_ts > {{ midnight_after('event_date', -364) }} as is_within_365d,
-        coalesce(status, 'completed') as status,
+        {{ visit_status() }} as status,
         is_unplanned,
         weight_kg,
         next_vaccine_due
     from versions
-    where coalesce(status, 'completed') in ('completed', 'no_show') and visit_ts <= end_ts
+    where {{ visit_status() }} in ('completed', 'no_show') and visit_ts <= end_ts
 ),
 
 completed_visits as (
@@ -285,7 +285,7 @@ completed_visits as (
         sum(case when is_within_365d and is_unplanned then 1 else 0 end) as unplanned_visit_count_365d,
         max(next_vaccine_due) as next_vaccine_due
     from known_visits
-    where status = 'completed'
+    where {{ is_completed_visit() }}
     group by event_date, pet_id
 ),
 
@@ -316,7 +316,7 @@ weights as (
         1 as n,
         weight_kg as y
     from known_visits
-    where status = 'completed' and weight_kg is not null and visit_ts >= {{ midnight_after('event_date', -29) }}
+    where {{ is_completed_visit() }} and weight_kg is not null and visit_ts >= {{ midnight_after('event_date', -29) }}
 ),
 
 weight_days as (

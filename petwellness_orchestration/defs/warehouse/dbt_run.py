@@ -121,14 +121,16 @@ def dbt_variables(
 
 def profile_variables(settings: PlatformSettings) -> dict[str, str]:
     """What dbt's profile (dbt_project/profiles.yml) reads of an environment: the warehouse's file, or as whom and
-    where in the account. Account, user and key are not among them: those are settings of their own."""
+    where in the account. Account, user and key are not among them: those are settings of their own. With them goes
+    what the project's one rule of consent takes silence for (macros/consent.sql)."""
+    consent = {"PETWELLNESS_CONSENT_ANALYTICS_DEFAULT": settings.analytics_default.value}
     session = settings.dbt_session
     if session is None:
-        return {
+        return consent | {
             "PETWELLNESS_DUCKDB_PATH": str(settings.state.warehouse_path),
             "PETWELLNESS_DBT_SCHEMA": LAYERS[0],
         }
-    return {
+    return consent | {
         "PETWELLNESS_SNOWFLAKE_DATABASE": session.database,
         "PETWELLNESS_SNOWFLAKE_ROLE": session.role,
         "PETWELLNESS_SNOWFLAKE_WAREHOUSE": session.warehouse,

@@ -19,6 +19,7 @@ from ingestion.collector.consent import (
     opted_out_rows,
 )
 from ingestion.contracts.columns import REJECT_SCHEMA, TELEMETRY_SCHEMA
+from ingestion.contracts.consent import AnalyticsDefault
 from ingestion.contracts.records import RECORD_KEYS, records_table
 from ingestion.lake.extract import land_extract
 from ingestion.lake.landing import (
@@ -163,7 +164,7 @@ class Town:
         )
 
     def snapshot(self, at: datetime = NOW) -> ConsentSnapshot:
-        self.snapshots.append(build_consent_snapshot(self.store, at))
+        self.snapshots.append(build_consent_snapshot(self.store, at, AnalyticsDefault.ALLOW))
         return self.snapshots[-1]
 
     def land_day(

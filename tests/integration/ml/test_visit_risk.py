@@ -1,6 +1,7 @@
 """The visit risk model from warehouse tables to scores, with a real DuckDB and a real MLflow registry."""
 
 import ast
+import json
 import os
 import shutil
 import socket
@@ -15,12 +16,13 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from ml.datasets import NotApplicable, TrainingSet, read_training_set
 from ml.errors import ArtifactTamperedError, DatasetError, RegistryError
 from ml.registry import MODEL_FILE, DataSnapshot, ModelRegistry
-from ml.scoring import SCORES_SCHEMA, score_days, write_scores
+from ml.scoring import SCORES_SCHEMA, forget_scores, score_days, write_scores
 from ml.settings import MlSettings
 from ml.training import OutOfTime, TrainingResult, train
 from ml.warehouse import DuckDBWarehouse
@@ -45,14 +47,9 @@ LOAD_HISTORY = [
 ]
 
 
-def envelope(changed_at: datetime) -> dict[str, Any]:
-    return {
-        "changed_at": changed_at,
-        "arrival_ts": changed_at,
-        "stream_id": "clinic.feed.1",
-        "kafka_partition": 0,
-        "kafka_offset": 0,
-    }
+def known(moment: datetime) -> dict[str, Any]:
+    """Since then, and still so."""
+    return {"known_from": moment, "known_to": None}
 
 
 def warehouse(signal: float, *, days: int = 14, seed: int = 7, unplanned: bool | None = True):
@@ -88,10 +85,8 @@ def warehouse(signal: float, *, days: int = 14, seed: int = 7, unplanned: bool |
                     "visit_id": visit_id,
                     "pet_id": f"p{pet:03}",
                     "visit_ts": START + day * DAY,
-                    "status": "completed",
                     "is_unplanned": kind,
-                    "op": "upsert",
-                    **envelope(START + day * DAY),
+                    **known(START + day * DAY),
                 }
                 for visit_id, pet, day, kind in visits
             ]
@@ -101,22 +96,13 @@ def warehouse(signal: float, *, days: int = 14, seed: int = 7, unplanned: bool |
                 {
                     "pet_id": f"p{pet:03}",
                     "owner_id": f"o{pet % HOUSEHOLDS:03}",
-                    "op": "upsert",
-                    **envelope(START),
+                    **known(START),
                 }
                 for pet in range(PETS)
             ]
         ),
         "ml.owner_records": pa.Table.from_pylist(
-            [
-                {
-                    "owner_id": f"o{owner:03}",
-                    "consent_flags": f'{{"share_research":{{"value":{str(owner % 20 > 0).lower()}}}}}',
-                    "op": "upsert",
-                    **envelope(START),
-                }
-                for owner in range(HOUSEHOLDS)
-            ]
+            [{"owner_id": f"o{owner:03}", **known(START)} for owner in range(HOUSEHOLDS) if owner % 20 > 0]
         ),
     }
     con = duckdb.connect()
@@ -125,8 +111,6 @@ def warehouse(signal: float, *, days: int = 14, seed: int = 7, unplanned: bool |
         con.execute(f"create schema if not exists {name.split('.')[0]}")
         con.execute(f"create table {name} as from incoming")
         con.unregister("incoming")
-    # As dbt builds it: consent_flags is JSON
-    con.execute("alter table ml.owner_records alter consent_flags type json")
     return con
 
 
@@ -408,3 +392,93 @@ def test_importing_the_package_loads_no_heavy_library() -> None:
     )
     output = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert output.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def learn(empty_registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The assets that train, promote and score, over a fleet's tables in a platform of their own."""
+    import dagster as dg
+
+    from petwellness_orchestration.defs.ml.assets import (
+        visit_risk_champion,
+        visit_risk_model,
+        visit_risk_scores,
+    )
+    from petwellness_orchestration.resources import PlatformResource
+
+    shutil.copytree(empty_registry, tmp_path / "ml")
+    monkeypatch.setenv("PETWELLNESS_HOME", str(tmp_path))
+    monkeypatch.setenv("PETWELLNESS_ML_FEATURES", json.dumps([f"f{n}" for n in range(FEATURES)]))
+    monkeypatch.setenv("PETWELLNESS_ML_BOOTSTRAP_ROUNDS", "20")
+    platform = PlatformResource()
+    present = START + 14 * DAY
+
+    def learn(fleet: duckdb.DuckDBPyConnection, forgotten: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Metadata by asset and the gate; before that, the scores of all days are deleted, and what is known of
+        `forgotten` pets."""
+        days = [(START + day * DAY).date() for day in range(14)]
+        with platform.warehouse() as con:
+            con.execute("delete from raw.extracts")
+            con.execute(
+                "insert into raw.extracts by name select 'clinic_visits' as feed, '1' as extract_id, 's' as stream_id,"
+                " 'clinics' as source_system, true as complete, 0 as row_count,"
+                " $at as extracted_at, $at as claimed_at, $at as arrival_ts",
+                {"at": present},
+            )
+            con.execute("delete from raw.appointments")
+            con.execute(
+                "insert into raw.appointments by name select 's' as stream_id, 0 as kafka_partition,"
+                " 0 as kafka_offset, $at as arrival_ts, $at as ingested_at, 'clinics' as source_system,"
+                " 'f' as source_file, 'a' as business_key, 'upsert' as op, $at as changed_at,"
+                " $at as extracted_at, '{}' as payload, 'a' as appointment_id, 'p' as pet_id, $at as scheduled_ts",
+                {"at": present},
+            )
+            for name in ("computed_features", "visit_records", "pet_records", "owner_records"):
+                rows = fleet.sql(f"from ml.{name}").to_arrow_table()
+                if "pet_id" in rows.column_names:
+                    gone = pc.is_in(rows["pet_id"], pa.array(forgotten, pa.string()))
+                    rows = rows.filter(pc.invert(gone))
+                con.register("incoming", rows)
+                con.execute("create schema if not exists ml")
+                con.execute(f"create or replace table ml.{name} as from incoming")
+            forget_scores(DuckDBWarehouse(con), [], days)
+        assets = [visit_risk_model, visit_risk_champion, visit_risk_scores]
+        with dg.DagsterInstance.ephemeral() as instance:
+            run = dg.materialize(
+                assets, resources={"platform": platform}, instance=instance, raise_on_error=False
+            )
+        [gate] = run.get_asset_check_evaluations()
+        metadata = {
+            event.asset_key.path[-1]: {
+                name: value.value for name, value in event.materialization.metadata.items()
+            }
+            for event in run.get_asset_materialization_events()
+        }
+        with platform.warehouse() as con:
+            scores = con.sql("select model_version, pet_id, score_date from anl.visit_risk_scores").fetchall()
+        return {"success": run.success, "gate": gate, "scores": scores, **metadata}
+
+    return learn
+
+
+def test_a_candidate_that_fails_its_gate_leaves_the_scores_to_the_champion(learn: Any, con) -> None:
+    """The check is an error and scoring goes on, also of days whose scores an opt-out deleted."""
+    noise = warehouse(signal=0.0)
+    nobody = learn(noise)
+    assert (nobody["gate"].passed, nobody["gate"].severity.value) == (False, "ERROR")
+    assert nobody["success"]
+    assert nobody["visit_risk_champion"]["reason"] == "no candidate has passed its gate yet"
+    assert nobody["visit_risk_scores"]["reason"] == "no champion in the registry"
+    assert nobody["scores"] == []
+
+    passed = learn(con)
+    assert (passed["gate"].passed, passed["visit_risk_champion"]["version"]) == (True, 2)
+    assert len(passed["scores"]) == PETS * 14
+
+    failed = learn(noise, forgotten=("p001",))
+    assert (failed["gate"].passed, failed["gate"].severity.value) == (False, "ERROR")
+    assert failed["visit_risk_champion"]["version"] == 2
+    assert {version for version, _, _ in failed["scores"]} == {2}
+    assert {(pet, day) for _, pet, day in failed["scores"]} == {
+        (pet, day) for _, pet, day in passed["scores"] if pet != "p001"
+    }

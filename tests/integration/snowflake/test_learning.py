@@ -33,15 +33,15 @@ COLUMNS = {
         "pet_id varchar, feature_name varchar, feature_version varchar, end_ts timestamp, event_date date, value double"
     ),
     "ml.feature_catalogue": "feature_name varchar, feature_version varchar, status varchar",
-    "ml.visit_records": "visit_id varchar, pet_id varchar, visit_ts timestamp, status varchar, is_unplanned boolean",
+    "ml.visit_records": "visit_id varchar, pet_id varchar, visit_ts timestamp, is_unplanned boolean",
     "ml.pet_records": "pet_id varchar, owner_id varchar",
-    "ml.owner_records": "owner_id varchar, consent_flags varchar",
+    "ml.owner_records": "owner_id varchar",
 }
-CHANGE = "op varchar, changed_at timestamp, arrival_ts timestamp, stream_id varchar, kafka_partition integer, kafka_offset bigint"
+KNOWN = "known_from timestamp, known_to timestamp"
 
 
 def rows_of() -> dict[str, list[tuple[Any, ...]]]:
-    """Features of two versions, some missing; a visit that arrives after training, an owner who does not share."""
+    """Features of two versions, some missing; a visit that arrives after training, one taken back before, an owner who no longer shares."""
     draws = np.random.default_rng(3)
     features: list[tuple[Any, ...]] = []
     for number in range(1, DAYS + 1):
@@ -52,14 +52,12 @@ def rows_of() -> dict[str, list[tuple[Any, ...]]]:
                 features.append((pet, name, "v2", end, (end - DAY).date(), value))
             features.append((pet, "f0", "v1", end, (end - DAY).date(), 1.0))
 
-    def change(moment: datetime, offset: int) -> tuple[Any, ...]:
-        return ("upsert", moment, moment, "clinic.1", 0, offset)
-
     visits: list[tuple[Any, ...]] = []
     for number in range(6):
         moment, kind = START + number * DAY, [False, True, None][number % 3]
-        visits.append((f"v{number}", PETS[number], moment, "completed", kind, *change(moment, number)))
-    visits.append(("late", PETS[7], START + 4 * DAY, "completed", True, *change(AS_OF + DAY, 99)))
+        visits.append((f"v{number}", PETS[number], moment, kind, moment, None))
+    visits.append(("taken back", PETS[6], START + 4 * DAY, True, START + 4 * DAY, AS_OF))
+    visits.append(("late", PETS[7], START + 4 * DAY, True, AS_OF + DAY, None))
     return {
         "ml.computed_features": features,
         "ml.feature_catalogue": [
@@ -67,17 +65,8 @@ def rows_of() -> dict[str, list[tuple[Any, ...]]]:
             *((n, "v2", "current") for n in ("f0", "f1", "visits_365d")),
         ],
         "ml.visit_records": visits,
-        "ml.pet_records": [
-            (pet, f"o{number % 4}", *change(START, number)) for number, pet in enumerate(PETS)
-        ],
-        "ml.owner_records": [
-            (
-                f"o{number}",
-                f'{{"share_research": {{"value": {"false" if number == 3 else "true"}}}}}',
-                *change(START, number),
-            )
-            for number in range(4)
-        ],
+        "ml.pet_records": [(pet, f"o{number % 4}", START, None) for number, pet in enumerate(PETS)],
+        "ml.owner_records": [(f"o{number}", START, AS_OF if number == 3 else None) for number in range(4)],
     }
 
 
@@ -96,7 +85,7 @@ def both(emulator: LocalEmulator, make_database: Callable[[str], str]) -> Iterat
     with duckdb.connect() as con, emulator.connect(database, "RAW") as session, session.cursor() as cursor:
         con.execute("create schema ml")
         for table, rows in rows_of().items():
-            columns = COLUMNS[table] + (f", {CHANGE}" if table.endswith("_records") else "")
+            columns = COLUMNS[table] + (f", {KNOWN}" if table.endswith("_records") else "")
             width = columns.count(",") + 1
             con.execute(f"create table {table} ({columns})")
             con.executemany(f"insert into {table} values ({', '.join('?' * width)})", rows)

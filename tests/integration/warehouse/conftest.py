@@ -47,7 +47,10 @@ failed_nodes = _load_beside("dbt_results").failed_nodes
 
 
 class DbtProject:
-    """Runs dbt on one database file at a time, with a manifest parsed once; `schema` as in the profile."""
+    """Runs dbt on one database file at a time, with a manifest parsed once; `schema` as in the profile,
+    `analytics_default` as in the settings."""
+
+    analytics_default = "allow"
 
     def __init__(self, folder: Path, project: Path = DBT_PROJECT, schema: str = "stg") -> None:
         self.folder = folder
@@ -72,6 +75,7 @@ class DbtProject:
                 "PETWELLNESS_DUCKDB_PATH": str(database),
                 "PETWELLNESS_DUCKDB_THREADS": "1",
                 "PETWELLNESS_DBT_SCHEMA": self.schema,
+                "PETWELLNESS_CONSENT_ANALYTICS_DEFAULT": self.analytics_default,
             }
         ):
             try:

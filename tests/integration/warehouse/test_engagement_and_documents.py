@@ -39,6 +39,15 @@ OWNERS = [
     owner("o4", "05-01 08:00", None),
     owner("o5", "05-01 08:00", flags(push=True)),
     owner("o5", "06-04 00:00", None, op="delete"),
+    # Refuses everything, then says one thing and later nothing at all.
+    owner("o6", "05-01 08:00", flags(analytics=False, push=False, email=True)),
+    owner("o6", "06-02 00:00", flags(push=True)),
+    owner("o6", "06-03 00:00", None),
+    # The same of somebody who refused it for a while.
+    owner("o7", "05-01 08:00", flags(analytics=True, email=False)),
+    owner("o7", "06-02 00:00", flags(analytics=False)),
+    owner("o7", "06-03 00:00", flags(push=False)),
+    owner("o7", "06-05 00:00", flags(analytics=True)),
 ]
 PETS = [
     record("pets", "p1", at("05-20 00:00"), owner_id="o1"),
@@ -83,6 +92,8 @@ CONTACTS = [
             ("o4", "06-11 09:00", "app", "session", 10),  # a clock in the future
             ("o5", "06-03 08:00", "app", "session", 30),
             ("o5", "06-05 08:00", "push", "opened", None),  # deleted by then
+            ("o6", "06-05 08:00", "app", "session", 30),
+            *(("o7", f"06-0{day} 08:00", "app", "session", 30) for day in (1, 4, 6)),
             ("ghost", "06-01 08:00", "phone", "called", None),  # nobody has stated this owner
         ]
     )
@@ -191,6 +202,8 @@ def test_what_owners_did_by_day(warehouse):
         ("o4", "06-01"): (1, 0, 0.0, 0, 0, 0, 0, 1),
         ("o5", "06-03"): (1, 30, 0.5, 0, 0, 0, 0, 0),
         ("o5", "06-05"): (0, 0, 0.0, 0, 1, 0, 0, 0),
+        ("o7", "06-01"): (1, 30, 0.5, 0, 0, 0, 0, 0),
+        ("o7", "06-06"): (1, 30, 0.5, 0, 0, 0, 0, 0),
         ("ghost", "06-01"): (0, 0, 0.0, 0, 0, 0, 1, 0),
     }
 
@@ -264,6 +277,9 @@ def test_only_who_consents_now_can_be_reached(warehouse):
         {"owner_id": "o2", "channel": "sms", "consented_at": stated},
         # Refusing analytics does not refuse messages.
         {"owner_id": "o3", "channel": "push", "consented_at": stated},
+        # Last said, whatever later records leave out.
+        {"owner_id": "o6", "channel": "email", "consented_at": stated},
+        {"owner_id": "o6", "channel": "push", "consented_at": stated},
     ]
 
 
@@ -299,7 +315,9 @@ def test_a_message_against_the_owners_will_warns(make_warehouse):
         ("o1", "06-03 11:00", "sms"),
         ("o4", "06-03 11:00", "email"),  # never stated
         ("o5", "06-05 11:00", "push"),  # no longer a client
+        ("o7", "06-08 11:00", "email"),  # refused before records that say nothing of it
         ("o1", "06-03 11:00", "email"),  # wanted
+        ("o6", "06-08 11:00", "email"),  # wanted, though later records do not say so
     ]
     contacts = [
         record(
@@ -315,7 +333,7 @@ def test_a_message_against_the_owners_will_warns(make_warehouse):
     warehouse = built(make_warehouse(raw(CONTACTS + contacts)))
     outcome = warehouse.invoke("test", "--select", "messages_respect_consent")
     [result] = outcome.result.results
-    assert (str(result.status), result.failures) == ("warn", 4)
+    assert (str(result.status), result.failures) == ("warn", 5)
 
 
 def test_without_any_document_or_contact_the_tables_are_empty(make_warehouse):

@@ -32,6 +32,10 @@ def records() -> dict[str, list[dict[str, Any]]]:
             owner(1, "bob", push=True, analytics=False),
             owner(2, "cyd", push=True),
             record("owners", "cyd", gone, kafka_offset=3, op="delete"),
+            # Bob's later record mentions one flag only, eve's none.
+            {**owner(4, "bob", sms=False), "changed_at": gone, "arrival_ts": gone},
+            owner(5, "eve", analytics=True),
+            {**owner(6, "eve"), "changed_at": gone, "arrival_ts": gone},
         ],
         "pets": [
             record("pets", "rex", BEFORE, kafka_offset=0, owner_id="ada", name="Rex", dob=date(2020, 5, 1)),
@@ -98,8 +102,24 @@ def test_owners_have_no_names_and_who_refuses_analytics_has_no_attributes(wareho
         ("bob", None, None, True, False, True),
         ("cyd", "North", "30-39", False, False, False),
         ("dan", None, None, False, False, False),
+        ("eve", "North", "30-39", False, False, True),
         ("unknown", None, None, False, False, False),
     ]
+
+
+def test_silence_on_analytics_is_what_the_setting_says(
+    warehouse: Any, dbt_project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dbt_project, "analytics_default", "refuse")
+    warehouse.build("--select", "anl_owners", without=("unit_test", "test"))
+    shown_now = shown(warehouse, "owners", "owner_id", "district")
+    monkeypatch.undo()
+    warehouse.build("--select", "anl_owners", without=("unit_test", "test"))
+    said_yes = {"eve"}
+    assert {owner_id for owner_id, district in shown_now if district is not None} == said_yes
+    assert {o for o, district in shown(warehouse, "owners", "owner_id", "district") if district is not None} == {
+        "ada", "cyd", "eve"
+    }  # fmt: skip
 
 
 def test_clinics_of_records_and_of_facts_are_there_once(warehouse: Any) -> None:

@@ -14,7 +14,6 @@ from ingestion.collector.consent import (
     ConsentSnapshot,
     ConsentSnapshotStaleError,
     OptOut,
-    allows_analytics,
     build_consent_snapshot,
     drops_by_reason,
     erased_stretches,
@@ -25,6 +24,7 @@ from ingestion.collector.consent import (
     opted_out_rows,
 )
 from ingestion.contracts.columns import record_schema
+from ingestion.contracts.consent import AnalyticsDefault
 from ingestion.lake.extract import land_extract
 from ingestion.lake.redactions import Worn, epoch_us
 from ingestion.lake.store import LocalStore
@@ -60,11 +60,6 @@ def test_a_pets_first_known_owner_counts_before_it_was_known() -> None:
     assert opt_outs(flags, owners, [("d", "p", day(2), day(9))]) == [OptOut("d", day(2), day(9))]
 
 
-def test_a_statement_without_the_flag_keeps_the_one_before() -> None:
-    flags = [("o", False, day(3)), ("o", None, day(5))]
-    assert opt_outs(flags, [("p", "o", day(1))], [("d", "p", day(1), None)]) == [OptOut("d", day(3), None)]
-
-
 def test_touching_stretches_are_one() -> None:
     flags = [("o", False, day(1))]
     assigned = [("d", "p", day(2), day(4)), ("d", "p", day(4), day(6)), ("d", "p", day(8), day(9))]
@@ -72,11 +67,6 @@ def test_touching_stretches_are_one() -> None:
         OptOut("d", day(2), day(6)),
         OptOut("d", day(8), day(9)),
     ]
-
-
-def test_flags_are_read_from_the_owners_record() -> None:
-    assert allows_analytics('{"analytics":{"at":"2026-06-01T00:00:00Z","value":false}}') is False
-    assert allows_analytics('{"email":{"at":"2026-06-01T00:00:00Z","value":false}}') is None
 
 
 SNAPSHOT = ConsentSnapshot("s", day(1), [OptOut("a", day(2), day(3)), OptOut("b", day(2), None)])
@@ -138,6 +128,10 @@ def flags(value: bool) -> str:
     return json.dumps({"analytics": {"at": "2026-06-01T00:00:00Z", "value": value}})
 
 
+def snapshot(store: LocalStore, at: datetime, silence: str = "allow") -> ConsentSnapshot:
+    return build_consent_snapshot(store, at, AnalyticsDefault(silence))
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
     store = LocalStore(tmp_path / "lake")
@@ -154,17 +148,65 @@ def store(tmp_path: Path) -> LocalStore:
 
 
 def test_a_snapshot_follows_from_the_landed_records_known_at_its_moment(store: LocalStore) -> None:
-    assert build_consent_snapshot(store, day(3)).opted_out == []
-    assert build_consent_snapshot(store, day(5)).opted_out == [OptOut("d", day(4), None)]
-    latest = build_consent_snapshot(store, day(7))
+    assert snapshot(store, day(3)).opted_out == []
+    assert snapshot(store, day(5)).opted_out == [OptOut("d", day(4), None)]
+    latest = snapshot(store, day(7))
     assert latest.opted_out == [OptOut("d", day(4), day(8))]
     assert load_snapshot(store, latest.snapshot_id) == latest
     assert load_latest_snapshot(store, day(7), 60) == latest
-    assert build_consent_snapshot(store, day(7)) == latest
+    assert snapshot(store, day(7)) == latest
+
+
+def test_a_record_without_the_flag_takes_no_refusal_back(store: LocalStore) -> None:
+    push = json.dumps({"push": {"at": "2026-06-05T00:00:00Z", "value": True}})
+    land(store, "owners", "3", day(5), [{"owner_id": "o", "consent_flags": push}])
+    land(store, "owners", "4", day(5), [{"owner_id": "o"}])
+    assert snapshot(store, day(7)).opted_out == [OptOut("d", day(4), day(8))]
+
+
+@pytest.fixture
+def silent(store: LocalStore) -> LocalStore:
+    """A household that never said it, one that no record states, a pet without owner, a household that says it
+    later, each with a collar from day 2."""
+    push = json.dumps({"push": {"at": "2026-06-01T00:00:00Z", "value": True}})
+    land(store, "owners", "silent", day(1), [{"owner_id": "silent", "consent_flags": push}])
+    land(store, "owners", "late", day(5), [{"owner_id": "late", "consent_flags": flags(True)}])
+    homes = [("p1", "silent"), ("p2", "unheard of"), ("p3", None), ("p4", "late")]
+    for number, (pet, owner) in enumerate(homes):
+        land(store, "pets", f"more{number}", day(1), [{"pet_id": pet, "owner_id": owner}])
+        assignment = {"assignment_id": pet, "device_id": f"d-{pet}", "pet_id": pet, "assigned_from": day(2)}
+        land(store, "device_assignments", f"more{number}", day(2), [assignment])
+    return store
+
+
+REFUSED = OptOut("d", day(4), day(8))
+
+
+def test_where_silence_allows_only_refusals_are_dropped(silent: LocalStore) -> None:
+    allowed = snapshot(silent, day(7))
+    assert (allowed.opted_out, allowed.analytics_default) == ([REFUSED], AnalyticsDefault.ALLOW)
+
+
+def test_where_silence_refuses_so_does_who_has_not_said_it(silent: LocalStore) -> None:
+    strict = snapshot(silent, day(7), "refuse")
+    unsaid = [OptOut("d-p1", day(2), None), OptOut("d-p2", day(2), None), OptOut("d-p4", day(2), day(5))]
+    # Without an owner there is nobody who could have been asked.
+    assert strict.opted_out == [REFUSED, *unsaid]
+    assert load_snapshot(silent, strict.snapshot_id) == strict
+
+
+def test_a_changed_default_holds_from_its_change_on(silent: LocalStore) -> None:
+    snapshot(silent, day(3))
+    changed = snapshot(silent, day(6), "refuse")
+    unsaid = [OptOut("d-p1", day(6), None), OptOut("d-p2", day(6), None)]
+    assert changed.opted_out == [REFUSED, *unsaid]
+    assert changed.default_since == day(6)
+    assert snapshot(silent, day(7), "refuse").opted_out == [REFUSED, *unsaid]
+    assert snapshot(silent, day(8)).opted_out == [REFUSED]
 
 
 def test_nothing_may_be_ingested_under_an_old_snapshot_or_none(store: LocalStore, tmp_path: Path) -> None:
-    build_consent_snapshot(store, day(7))
+    snapshot(store, day(7))
     with pytest.raises(
         ConsentSnapshotStaleError, match=r"86400 s old.*PETWELLNESS_COLLECTOR_CONSENT_MAX_AGE_S"
     ):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml.datasets import TrainingSet, build_training_set, in_force, pivot_features, shares_research
+from ml.datasets import RECORDS, TrainingSet, build_training_set, in_force, pivot_features
 from ml.errors import DatasetError, FeatureVersionError
 
 START = datetime(2026, 6, 1)
@@ -25,38 +25,30 @@ FEATURE = pa.schema(
         ("feature_version", pa.string()),
     ]
 )
-CHANGE = [
-    ("op", pa.string()),
-    ("changed_at", pa.timestamp("us")),
-    ("arrival_ts", pa.timestamp("us")),
-    ("stream_id", pa.string()),
-    ("kafka_partition", pa.int32()),
-    ("kafka_offset", pa.int64()),
-]
-VISIT = pa.schema(
-    [
-        ("visit_id", pa.string()),
-        ("pet_id", pa.string()),
-        ("visit_ts", pa.timestamp("us")),
-        ("status", pa.string()),
-        ("is_unplanned", pa.bool_()),
-        *CHANGE,
-    ]
-)
-PET = pa.schema([("pet_id", pa.string()), ("owner_id", pa.string()), *CHANGE])
-OWNER = pa.schema([("owner_id", pa.string()), ("consent_flags", pa.string()), *CHANGE])
-
-SHARES = '{"share_research":{"at":"2026-05-01T00:00:00Z","value":true}}'
-REFUSES = '{"share_research":{"at":"2026-05-01T00:00:00Z","value":false}}'
 
 
 def table(schema: pa.Schema, rows: list[tuple[Any, ...]]) -> pa.Table:
-    """Records come in the order of their offsets."""
-    if "kafka_offset" in schema.names:
-        rows = [(*row, "stream", 0, offset) for offset, row in enumerate(rows)]
     return pa.table(
         [pa.array([row[i] for row in rows], field.type) for i, field in enumerate(schema)], schema=schema
     )
+
+
+def spans(name: str, changes: list[tuple[Any, ...]]) -> pa.Table:
+    """Rows of ml.<name> from changes: what is known of it, op, changed_at, arrival_ts, in the order of offsets.
+
+    The slow way: at every moment at which something became known, the last of the changes that were known then.
+    A change that is no longer worth a row (a visit that did not take place, a refusal) ends the one before.
+    """
+    rows = []
+    for key in {change[0] for change in changes}:
+        theirs = [change for change in changes if change[0] == key]
+        moments = sorted({max(change[-2:]) for change in theirs})
+        for moment, end in zip(moments, [*moments[1:], None], strict=True):
+            known = [change for change in theirs if max(change[-2:]) <= moment]
+            *values, op, _, _ = max(known, key=lambda change: (*change[-2:], changes.index(change)))
+            if op != "delete":
+                rows.append((*values, moment, end))
+    return table(RECORDS[name], rows)
 
 
 def feature(
@@ -76,15 +68,15 @@ def visit(
     changed: float | None = None,
     arrived: float | None = None,
 ) -> tuple:
+    """One that did not take place (yet) is, as in ml.visit_records, not there."""
     changed = day if changed is None else changed
     arrived = changed if arrived is None else arrived
     return (
         visit_id,
         pet_id,
         START + day * DAY,
-        status,
         unplanned,
-        "delete" if deleted else "upsert",
+        "delete" if deleted or status != "completed" else "upsert",
         START + changed * DAY,
         START + arrived * DAY,
     )
@@ -94,15 +86,15 @@ def build(
     features: list[tuple],
     visits: list[tuple] = (),
     pets: list[tuple] = (("rex", "ann", "upsert", START, START),),
-    owners: list[tuple] = (("ann", SHARES, "upsert", START, START),),
+    owners: list[tuple] = (("ann", "upsert", START, START),),
     as_of: datetime = AS_OF,
     labels_until: datetime | None = datetime.max,
 ) -> TrainingSet:
     return build_training_set(
         table(FEATURE, features),
-        table(VISIT, list(visits)),
-        table(PET, list(pets)),
-        table(OWNER, list(owners)),
+        spans("visit_records", list(visits)),
+        spans("pet_records", list(pets)),
+        spans("owner_records", list(owners)),
         as_of=as_of,
         labels_until=labels_until,
         horizon_days=7,
@@ -218,27 +210,19 @@ def test_recency_is_what_was_known_on_the_day() -> None:
     np.testing.assert_array_equal(dataset.days_since_visit, [np.nan, np.nan, 3.0])
 
 
-def test_households_that_refuse_research_and_pets_without_owner_stay_out() -> None:
-    pets = [
-        (pet, owner, "upsert", START, START) for pet, owner in (("rex", "ann"), ("bo", "ben"), ("kit", None))
-    ]
-    owners = [("ann", SHARES, "upsert", START, START), ("ben", REFUSES, "upsert", START, START)]
-    features = [feature(pet, 1) for pet in ("rex", "bo", "kit", "stray")]
-    dataset = build(features, pets=pets, owners=owners)
+def test_households_that_do_not_share_and_pets_without_owner_stay_out() -> None:
+    pets = [(pet, owner, "upsert", START, START) for pet, owner in (("rex", "ann"), ("bo", "ben"))]
+    features = [feature(pet, 1) for pet in ("rex", "bo", "stray")]
+    dataset = build(features, pets=pets)
     assert dataset.features.pet_ids.tolist() == ["rex"]
     assert dataset.owner_ids.tolist() == ["ann"]
-    assert (dataset.excluded["no_consent"], dataset.excluded["no_owner"]) == (1, 2)
+    assert (dataset.excluded["no_consent"], dataset.excluded["no_owner"]) == (1, 1)
 
 
-def test_consent_is_the_owners_current_one_at_training_time() -> None:
-    withdrawn = [
-        ("ann", SHARES, "upsert", START, START),
-        ("ann", REFUSES, "upsert", START + DAY, START + 13 * DAY),
-    ]
+def test_consent_is_what_is_known_at_training_time() -> None:
+    withdrawn = [("ann", "upsert", START, START), ("ann", "delete", START + DAY, START + 13 * DAY)]
     assert len(build([feature("rex", 1)], owners=withdrawn)) == 1
-    assert len(build([feature("rex", 1)], owners=withdrawn, as_of=START + 13 * DAY)) == 0
-    gone = [("ann", SHARES, "delete", START, START)]
-    assert build([feature("rex", 1)], owners=gone).excluded["no_consent"] == 1
+    assert build([feature("rex", 1)], owners=withdrawn, as_of=START + 13 * DAY).excluded["no_consent"] == 1
 
 
 @pytest.mark.parametrize("known_anyway", ["age_years", "steps_mean_7d"])
@@ -247,21 +231,6 @@ def test_days_of_which_the_collar_says_nothing_are_counted_out(known_anyway: str
     dataset = build([*ages, feature("rex", 1, None), feature("rex", 2, 1.0)])
     assert dataset.features.end_ts.astype(object).tolist() == [START + 2 * DAY]
     assert dataset.excluded["not_observed"] == 2
-
-
-@pytest.mark.parametrize("flags", [None, "null", "{}", '{"email":{"value":false}}', SHARES])
-def test_no_refusal_is_no_refusal(flags: str | None) -> None:
-    assert shares_research(flags)
-
-
-@pytest.mark.parametrize(
-    "flags", ["", "[]", "7", '{"share_research":false}', '{"share_research":{"value":"no"}}']
-)
-def test_consent_that_cannot_be_read_is_an_error(flags: str) -> None:
-    if flags == "[]":
-        flags = '["share_research"]'
-    with pytest.raises(DatasetError, match="consent_flags"):
-        shares_research(flags)
 
 
 def test_empty_tables_give_an_empty_set() -> None:
@@ -291,7 +260,6 @@ VISITS = st.lists(
         st.sampled_from(["v1", "v2", "v3"]),
         PETS,
         HOURS,
-        st.sampled_from(["completed", "scheduled"]),
         st.sampled_from([True, False, None]),
         OPS,
         HOURS,
@@ -300,11 +268,11 @@ VISITS = st.lists(
     max_size=12,
 )
 PET_VERSIONS = st.lists(
-    st.tuples(PETS, st.none() | OWNERS, OPS, HOURS, HOURS),
+    st.tuples(PETS, OWNERS, OPS, HOURS, HOURS),
     max_size=8,
 )
 OWNER_VERSIONS = st.lists(
-    st.tuples(OWNERS, st.sampled_from([SHARES, REFUSES]), OPS, HOURS, HOURS),
+    st.tuples(OWNERS, OPS, HOURS, HOURS),
     max_size=8,
 )
 
@@ -316,7 +284,7 @@ def test_nothing_that_arrived_after_training_changes_the_training_set(
 ) -> None:
     """The same as if the world had ended at as_of, row by row, whatever came later."""
     pets = [("rex", "ann", "upsert", START, START), *pets]
-    owners = [("ann", SHARES, "upsert", START, START), *owners]
+    owners = [("ann", "upsert", START, START), *owners]
     everything = build(features, visits, pets, owners, as_of)
     known = build(
         [row for row in features if row[2] <= as_of],
@@ -365,16 +333,7 @@ def assert_same(left: TrainingSet, right: TrainingSet) -> None:
     assert left.content_hash() == right.content_hash()
 
 
-@given(VISITS, HOURS)
-def test_in_force_is_the_last_change_that_had_arrived(visits: list, known_at: datetime) -> None:
-    rows = table(VISIT, visits)
-    found = in_force(rows, "visit_id", known_at).to_pylist()
-    known = [row for row in rows.to_pylist() if max(row["arrival_ts"], row["changed_at"]) <= known_at]
-    latest = [
-        max(
-            (row for row in known if row["visit_id"] == key),
-            key=lambda row: (row["changed_at"], row["arrival_ts"], row["kafka_offset"]),
-        )
-        for key in sorted({row["visit_id"] for row in known})
-    ]
-    assert found == [row for row in latest if row["op"] != "delete"]
+def test_in_force_is_what_was_known_its_end_excluded() -> None:
+    rows = table(RECORDS["owner_records"], [("ann", START, START + DAY), ("ben", START + DAY, None)])
+    known = {day: in_force(rows, START + day * DAY)["owner_id"].to_pylist() for day in (-1, 0, 1, 9)}
+    assert known == {-1: [], 0: ["ann"], 1: ["ben"], 9: ["ben"]}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from ingestion.environments import (
     ENVIRONMENTS,
@@ -29,6 +30,7 @@ REAL_PARTS = {
     "PETWELLNESS_LAKE_URL": "s3://lake/petwellness",
     "PETWELLNESS_KAFKA_BOOTSTRAP_SERVERS": "kafka:9092",
     "PETWELLNESS_DATA": "/records",
+    "PETWELLNESS_CONSENT_ANALYTICS_DEFAULT": "refuse",
 }
 PRODUCTION = {"PETWELLNESS_ENVIRONMENT": "prod", "PETWELLNESS_PRODUCTION": "yes", **REAL_PARTS}
 
@@ -171,6 +173,17 @@ def test_a_refusal_is_one_line_for_the_command_line(choose) -> None:
     with pytest.raises(ProductionRefusedError) as refused:
         load_settings()
     assert "PETWELLNESS_PRODUCTION" in (expected_line(refused.value) or "")
+
+
+@pytest.mark.parametrize("name", ["embedded", "dev", "ci"])
+def test_outside_production_silence_on_analytics_allows_it_unless_set(choose, name) -> None:
+    choose(PETWELLNESS_ENVIRONMENT=name)
+    assert load_settings().analytics_default == "allow"
+    choose(PETWELLNESS_CONSENT_ANALYTICS_DEFAULT="refuse")
+    assert load_settings().analytics_default == "refuse"
+    choose(PETWELLNESS_CONSENT_ANALYTICS_DEFAULT="perhaps")
+    with pytest.raises(ValidationError, match="analytics_default"):
+        load_settings()
 
 
 @pytest.mark.parametrize(("asked", "runs"), [(None, False), ("true", True), ("false", False)])
