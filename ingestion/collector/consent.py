@@ -20,7 +20,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ingestion.collector.attribution import Assignment, Demand, Stretch, divided, earliest
 from ingestion.lake import layout
+from ingestion.lake.disputes import Decision, Disputed, decided_to_go, load_decisions, undecided
 from ingestion.lake.records import read_records
 from ingestion.lake.redactions import Redactions, Worn, epoch_us, load_redactions, rows_received_in
 from ingestion.lake.store import ObjectExistsError, ObjectStore
@@ -33,6 +35,9 @@ REASONS = (ERASED, ANALYTICS_OPT_OUT)
 
 # How far the clocks of two machines may be apart.
 CLOCK_TOLERANCE = timedelta(minutes=5)
+
+# A record dated later than this after its receipt is of a wrong clock (dbt_project/macros/histories/change_log.sql).
+CLOCK_AHEAD = timedelta(days=1)
 
 
 class ConsentSnapshotStaleError(Exception):
@@ -49,11 +54,16 @@ class OptOut(NamedTuple):
 
 
 class ConsentSnapshot(msgspec.Struct, frozen=True):
-    """Devices whose household does not allow analytics or is erased, as known at `built_at` (naive UTC)."""
+    """Devices whose household does not allow analytics or is erased, as known at `built_at` (naive UTC).
+
+    `disputed`: what such a household wants gone and another pet claims, too, and nobody has decided of.
+    It is not dropped.
+    """
 
     snapshot_id: str
     built_at: datetime
     opted_out: list[OptOut]
+    disputed: list[Disputed] = []
 
     def intervals(self, reason: str | None = None) -> dict[str, list[tuple[int, int]]]:
         """Opted-out stretches by device, in epoch microseconds; of one reason only where it is given."""
@@ -74,38 +84,54 @@ class Held(NamedTuple):
 
 
 def build_consent_snapshot(store: ObjectStore, as_of: datetime) -> ConsentSnapshot:
-    """Derive the snapshot from records received up to `as_of` (naive UTC) and the ledger, and store it."""
+    """Derive the snapshot from records received up to `as_of` (naive UTC) and the ledgers, and store it."""
     redactions = load_redactions(store)
+    demands, assignments = read_demands(store, redactions, as_of)
+    opted_out, disputed = covered_by(demands, assignments, load_decisions(store))
+    digest = hashlib.sha256(msgspec.json.encode(opted_out)).hexdigest()[:12]
+    snapshot = ConsentSnapshot(f"{as_of:%Y%m%dT%H%M%S%f}-{digest}", as_of, opted_out, disputed)
+    with contextlib.suppress(ObjectExistsError):  # The same moment and content: the same snapshot.
+        store.put_new(layout.consent_key(snapshot.snapshot_id), msgspec.json.encode(snapshot))
+    return snapshot
+
+
+def read_demands(
+    store: ObjectStore, redactions: Redactions, as_of: datetime | None = None
+) -> tuple[list[Demand], list[Assignment]]:
+    """What households want kept out, by records received up to `as_of` (naive UTC; none: all) and the redaction
+    ledger, and the assignments that say what it covers; both empty where nobody wants anything."""
     owners = read_records(store, "owners", ["owner_id", "op", "consent_flags"], redactions, as_of)
     flags = [
         (row["owner_id"], allows_analytics(row["consent_flags"]), row["changed_at"])
         for row in owners.filter(pc.is_valid(owners["consent_flags"])).to_pylist()
     ]
     refusing = {owner for owner, allowed, _ in flags if allowed is False}
-    worn = [worn for entry in redactions for worn in entry.worn]
-    opted_out: list[OptOut] = []
-    if refusing or worn:
+    demands = erasures(redactions)
+    if refusing:
         pets = read_records(store, "pets", ["pet_id", "owner_id"], redactions, as_of)
         theirs = pc.unique(
             pets.filter(pc.is_in(pets["owner_id"], pa.array([*refusing], pa.string())))["pet_id"]
         )
         pets = pets.filter(pc.is_in(pets["pet_id"], theirs))
-        assignments = read_assignments(store, redactions, as_of)
-        opted_out = merged_opt_outs(
-            [
-                *erased_stretches(worn, assignments),
-                *opt_outs(
-                    (flag for flag in flags if flag[0] in refusing),
-                    ((row["pet_id"], row["owner_id"], row["changed_at"]) for row in pets.to_pylist()),
-                    assignments,
-                ),
-            ]
+        demands += refusals(
+            (flag for flag in flags if flag[0] in refusing),
+            ((row["pet_id"], row["owner_id"], row["changed_at"]) for row in pets.to_pylist()),
         )
-    digest = hashlib.sha256(msgspec.json.encode(opted_out)).hexdigest()[:12]
-    snapshot = ConsentSnapshot(f"{as_of:%Y%m%dT%H%M%S%f}-{digest}", as_of, opted_out)
-    with contextlib.suppress(ObjectExistsError):  # The same moment and content: the same snapshot.
-        store.put_new(layout.consent_key(snapshot.snapshot_id), msgspec.json.encode(snapshot))
-    return snapshot
+    return demands, read_assignments(store, redactions, as_of) if demands else []
+
+
+def covered_by(
+    demands: Iterable[Demand], assignments: Iterable[Assignment], decisions: Sequence[Decision]
+) -> tuple[list[OptOut], list[Disputed]]:
+    """What is dropped, with what a person decided to be theirs, and what is disputed and undecided."""
+    stretches, disputed = divided(demands, assignments)
+    going = decided_to_go(disputed, decisions)
+    dropped = [*map(_opt_out, stretches), *map(_opt_out, going)]
+    return merged_opt_outs(dropped), undecided(disputed, decisions)
+
+
+def _opt_out(stretch: Stretch | Disputed) -> OptOut:
+    return OptOut(stretch.device_id, stretch.from_ts, stretch.to_ts, stretch.reason)
 
 
 def allows_analytics(consent_flags: str) -> bool | None:
@@ -121,24 +147,48 @@ def opt_outs(
 ) -> list[OptOut]:
     """Stretches in which a device was on a pet whose owner refused analytics, merged and sorted.
 
+    `flags` and `owners_of_pets` as of `refusals`. What another pet claims, too, is left out.
+    """
+    stretches, _ = divided(refusals(flags, owners_of_pets), (Assignment(*one) for one in assignments))
+    return merged_opt_outs(map(_opt_out, stretches))
+
+
+def refusals(
+    flags: Iterable[tuple[str, bool | None, datetime]],
+    owners_of_pets: Iterable[tuple[str, str | None, datetime]],
+) -> list[Demand]:
+    """Pets whose owner refused analytics, with the time of it.
+
     `flags` (owner, allowed, since) and `owners_of_pets` (pet, owner, since) are in
     order of change; a flag left unsaid keeps the one before. A pet's first known
     owner is taken as its owner before that, too: in doubt the refusal counts.
     """
-    refusals: dict[str, list[Held]] = defaultdict(list)
+    refused: dict[str, list[Held]] = defaultdict(list)
     for flag in _held(flag for flag in flags if flag[1] is not None):
         if flag.value is False:
-            refusals[flag.subject].append(flag)
-    owned = ownerships(owners_of_pets)
-    found = []
-    for device_id, pet_id, assigned_from, assigned_to in assignments:
-        for ownership in owned.get(pet_id, ()):
-            for refusal in refusals[ownership.value]:
-                from_ts = max(assigned_from, ownership.from_ts, refusal.from_ts)
-                to_ts = _earliest(assigned_to, ownership.to_ts, refusal.to_ts)
-                if to_ts is None or from_ts < to_ts:
-                    found.append(OptOut(device_id, from_ts, to_ts))
-    return merged_opt_outs(found)
+            refused[flag.subject].append(flag)
+    return [
+        Demand(
+            ownership.value,
+            pet_id,
+            max(ownership.from_ts, refusal.from_ts),
+            earliest(ownership.to_ts, refusal.to_ts),
+            ANALYTICS_OPT_OUT,
+        )
+        for pet_id, owned in ownerships(owners_of_pets).items()
+        for ownership in owned
+        for refusal in refused[ownership.value]
+    ]
+
+
+def erasures(redactions: Redactions) -> list[Demand]:
+    """What erased pets wore, as the redaction ledger has it."""
+    return [
+        Demand(owner_id, worn.pet_id, worn.from_ts, worn.to_ts, ERASED, worn.device_id)
+        for entry in redactions
+        for owner_id in entry.owner_ids
+        for worn in entry.worn
+    ]
 
 
 def ownerships(owners_of_pets: Iterable[tuple[str, str | None, datetime]]) -> dict[str, list[Held]]:
@@ -148,24 +198,6 @@ def ownerships(owners_of_pets: Iterable[tuple[str, str | None, datetime]]) -> di
         known_before = owned[held.subject]
         known_before.append(held if known_before else held._replace(from_ts=datetime.min))
     return dict(owned)
-
-
-def erased_stretches(
-    worn: Iterable[Worn], assignments: Iterable[tuple[str, str, datetime, datetime | None]]
-) -> list[OptOut]:
-    """What erased pets wore, up to where another pet was given the device: `assignments` are without theirs."""
-    starts: dict[str, list[datetime]] = defaultdict(list)
-    for device_id, _, assigned_from, _ in assignments:
-        starts[device_id].append(assigned_from)
-    return [
-        OptOut(
-            device_id,
-            from_ts,
-            to_ts or _earliest(*(start for start in starts[device_id] if start > from_ts)),
-            ERASED,
-        )
-        for device_id, from_ts, to_ts in worn
-    ]
 
 
 def load_snapshot(store: ObjectStore, snapshot_id: str) -> ConsentSnapshot:
@@ -240,19 +272,30 @@ def mentions_opted_out(
 
 def read_assignments(
     store: ObjectStore, redactions: Redactions, as_of: datetime | None = None
-) -> list[tuple[str, str, datetime, datetime | None]]:
-    """(device, pet, from, to) of every landed assignment, as last stated up to `as_of`."""
+) -> list[Assignment]:
+    """Every landed assignment as last stated up to `as_of`, and those of erased pets, whose records are hidden
+    and whose claims go on: the redaction ledger knows them."""
     columns = ["assignment_id", "op", "device_id", "pet_id", "assigned_from", "assigned_to"]
-    return _assignments(read_records(store, "device_assignments", columns, redactions, as_of).to_pylist())
-
-
-def _assignments(rows: Iterable[dict[str, Any]]) -> list[tuple[str, str, datetime, datetime | None]]:
-    """The last statement about each assignment, deleted ones left out."""
-    last = {row["assignment_id"]: row for row in rows}
+    rows = read_records(store, "device_assignments", columns, redactions, as_of).to_pylist()
     return [
-        (row["device_id"], row["pet_id"], row["assigned_from"], row["assigned_to"])
+        *_assignments(rows),
+        *(claim_of(worn) for entry in redactions for worn in entry.worn),
+    ]
+
+
+def claim_of(worn: Worn) -> Assignment:
+    """What an erased pet wore as the assignment that it was."""
+    return Assignment(worn.device_id, worn.pet_id, worn.from_ts, worn.to_ts)
+
+
+def _assignments(rows: Iterable[dict[str, Any]]) -> list[Assignment]:
+    """The last statement about each assignment, as the histories of the warehouse take it: deleted ones, those
+    of no device or without begin and statements of a clock that is ahead are left out."""
+    last = {row["assignment_id"]: row for row in rows if row["changed_at"] <= row["arrival_ts"] + CLOCK_AHEAD}
+    return [
+        Assignment(row["device_id"], row["pet_id"] or None, row["assigned_from"], row["assigned_to"])
         for row in last.values()
-        if row["op"] != "delete"
+        if row["op"] != "delete" and row["device_id"] and row["assigned_from"] is not None
     ]
 
 
@@ -265,10 +308,6 @@ def _held(changes: Iterable[tuple[str, Any, datetime]]) -> list[Held]:
         for subject, values in by_subject.items()
         for (value, since), until in zip(values, [*(since for _, since in values[1:]), None], strict=True)
     ]
-
-
-def _earliest(*ends: datetime | None) -> datetime | None:
-    return min((end for end in ends if end is not None), default=None)
 
 
 def merged_opt_outs(opted_out: Iterable[OptOut]) -> list[OptOut]:

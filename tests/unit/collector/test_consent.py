@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from ingestion.collector.attribution import Assignment
 from ingestion.collector.consent import (
     ERASED,
     ConsentSnapshot,
@@ -16,8 +17,10 @@ from ingestion.collector.consent import (
     OptOut,
     allows_analytics,
     build_consent_snapshot,
+    claim_of,
+    covered_by,
     drops_by_reason,
-    erased_stretches,
+    erasures,
     load_latest_snapshot,
     load_snapshot,
     mentions_opted_out,
@@ -26,7 +29,7 @@ from ingestion.collector.consent import (
 )
 from ingestion.contracts.columns import record_schema
 from ingestion.lake.extract import land_extract
-from ingestion.lake.redactions import Worn, epoch_us
+from ingestion.lake.redactions import Redaction, Redactions, Worn, epoch_us
 from ingestion.lake.store import LocalStore
 
 
@@ -198,10 +201,30 @@ def test_a_snapshot_without_reasons_is_of_opt_outs(tmp_path: Path) -> None:
 
 
 def test_what_an_erased_pet_wore_is_free_when_another_pet_gets_it() -> None:
-    worn = [Worn("d", day(2), None), Worn("e", day(2), day(3)), Worn("f", day(2), None)]
-    assigned = [("d", "q", day(9), None), ("d", "r", day(7), day(8)), ("d", "q", day(1), day(2))]
-    assert erased_stretches(worn, assigned) == [
-        OptOut("d", day(2), day(7), ERASED),
-        OptOut("e", day(2), day(3), ERASED),
-        OptOut("f", day(2), None, ERASED),
+    worn = [Worn("d", day(2), None, "p"), Worn("e", day(2), day(3), "p"), Worn("f", day(2), None, "p")]
+    erased = Redactions(
+        (
+            Redaction(
+                redaction_id="r",
+                kind="erasure",
+                reason="12",
+                requested_at=day(10),
+                deadline=day(20),
+                owner_ids=["o"],
+                worn=worn,
+            ),
+        )
+    )
+    others = [
+        Assignment("d", "q", day(9), None),
+        Assignment("d", "r", day(7), day(8)),
+        Assignment("d", "q", day(1), day(2)),
     ]
+    assert covered_by(erasures(erased), [*others, *map(claim_of, worn)], []) == (
+        [
+            OptOut("d", day(2), day(7), ERASED),
+            OptOut("e", day(2), day(3), ERASED),
+            OptOut("f", day(2), None, ERASED),
+        ],
+        [],
+    )
