@@ -189,17 +189,15 @@ def find_leftovers(settings: PlatformSettings, store: ObjectStore) -> LeftoverRe
 
 def waiting_spans(store: ObjectStore, redactions: Redactions) -> list[WaitingSpan]:
     """Disputed spans that wait for a person's decision."""
-    from ingestion.erasure.disputes import open_spans, rows_in
+    from ingestion.erasure.disputes import count_rows, open_spans
     from ingestion.lake.landing import list_manifests
     from ingestion.lake.replacements import load_replacements
 
     spans = open_spans(store, redactions)
     if not spans:
         return []
-    manifests, replacements = list_manifests(store), load_replacements(store)
-    return [
-        WaitingSpan(span, rows_in(store, span.parts, manifests, redactions, replacements)) for span in spans
-    ]
+    counts = count_rows(store, spans, list_manifests(store), redactions, load_replacements(store))
+    return [WaitingSpan(span, rows) for span, rows in zip(spans, counts, strict=True)]
 
 
 def disputed_of(store: ObjectStore, owner_id: str) -> list[Disputed]:

@@ -290,12 +290,12 @@ def claim_of(worn: Worn) -> Assignment:
 
 def _assignments(rows: Iterable[dict[str, Any]]) -> list[Assignment]:
     """The last statement about each assignment, as the histories of the warehouse take it: deleted ones, those
-    of no device or without begin and statements of a clock that is ahead are left out."""
+    of no device and statements of a clock that is ahead are left out."""
     last = {row["assignment_id"]: row for row in rows if row["changed_at"] <= row["arrival_ts"] + CLOCK_AHEAD}
     return [
         Assignment(row["device_id"], row["pet_id"] or None, row["assigned_from"], row["assigned_to"])
         for row in last.values()
-        if row["op"] != "delete" and row["device_id"] and row["assigned_from"] is not None
+        if row["op"] != "delete" and row["device_id"]
     ]
 
 

@@ -85,26 +85,27 @@ def open_spans(store: ObjectStore, redactions: Redactions) -> list[OpenSpan]:
     return found
 
 
-def rows_in(
+def count_rows(
     store: ObjectStore,
-    spans: Iterable[Disputed],
+    spans: Sequence[OpenSpan],
     manifests: Iterable[Manifest],
     redactions: Redactions,
     replacements: Replacements,
-) -> int:
-    """Landed rows that were measured or received in one of the spans and that nothing redacts."""
-    limits = [(span.device_id, *span.limits) for span in spans]
-    stretches = [(low, high) for _, low, high in limits]
+) -> list[int]:
+    """For each span the landed rows that were measured or received in it and that nothing redacts."""
+    limits = [[(part.device_id, *part.limits) for part in span.parts] for span in spans]
+    stretches = [(low, high) for found in limits for _, low, high in found]
+    devices = sorted({device_id for found in limits for device_id, _, _ in found})
     touched = [m for m in manifests if received_within(m, stretches) or measured_within(m, stretches)]
-    rows = 0
-    for _, table in telemetry_columns(
-        store, touched, replacements, sorted({device for device, _, _ in limits}), ["event_ts"]
-    ):
-        arrived, devices = arrival_us(table), table["device_id"]
-        hit = rows_received_in(limits, devices, arrived)
-        hit |= rows_received_in(limits, devices, table["event_ts"].cast(pa.int64()).to_numpy())
-        rows += int(np.count_nonzero(hit & ~rows_received_in(redactions.arrivals, devices, arrived)))
-    return rows
+    counts = [0] * len(spans)
+    for _, table in telemetry_columns(store, touched, replacements, devices, ["event_ts"]):
+        worn, arrived = table["device_id"], arrival_us(table)
+        measured = table["event_ts"].cast(pa.int64()).to_numpy()
+        kept = ~rows_received_in(redactions.arrivals, worn, arrived)
+        for position, found in enumerate(limits):
+            hit = rows_received_in(found, worn, arrived) | rows_received_in(found, worn, measured)
+            counts[position] += int(np.count_nonzero(hit & kept))
+    return counts
 
 
 def find_open(spans: Sequence[OpenSpan], listing_id: str, number: int) -> OpenSpan:

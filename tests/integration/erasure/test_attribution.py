@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from ingestion.erasure.disputes import UnknownSpanError, decide, find_open, open_spans, rows_in
+from ingestion.erasure.disputes import UnknownSpanError, count_rows, decide, find_open, open_spans
 from ingestion.erasure.late import enter_late_refusals
 from ingestion.erasure.purge import purge
 from ingestion.erasure.scope import request_erasure
@@ -111,14 +111,14 @@ class Street:
         }
 
     def waiting(self) -> dict[tuple[str, datetime, datetime | None], int]:
-        """Open spans and their rows."""
+        """Open spans, each in one part, and their rows."""
         store = self.town.store
         redactions = load_redactions(store)
+        spans = open_spans(store, redactions)
+        counts = count_rows(store, spans, list_manifests(store), redactions, load_replacements(store))
         return {
-            (part.device_id, part.from_ts, part.to_ts): rows_in(
-                store, [part], list_manifests(store), redactions, load_replacements(store)
-            )
-            for span in open_spans(store, redactions)
+            (part.device_id, part.from_ts, part.to_ts): rows
+            for span, rows in zip(spans, counts, strict=True)
             for part in span.parts
         }
 

@@ -166,6 +166,16 @@ def test_a_snapshot_follows_from_the_landed_records_known_at_its_moment(store: L
     assert build_consent_snapshot(store, day(7)) == latest
 
 
+def test_a_statement_about_an_assignment_that_facts_set_aside_counts_for_consent_no_more(
+    store: LocalStore,
+) -> None:
+    stated = {"assignment_id": "a", "device_id": "d", "pet_id": "q", "assigned_from": day(2)}
+    # Of a clock that is ahead, of no device.
+    land(store, "device_assignments", "5", day(7), [{**stated, "changed_at": day(20)}])
+    land(store, "device_assignments", "6", day(7), [{**stated, "assignment_id": "c", "device_id": ""}])
+    assert build_consent_snapshot(store, day(25)).opted_out == [OptOut("d", day(4), day(8))]
+
+
 def test_nothing_may_be_ingested_under_an_old_snapshot_or_none(store: LocalStore, tmp_path: Path) -> None:
     build_consent_snapshot(store, day(7))
     with pytest.raises(
