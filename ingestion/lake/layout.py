@@ -20,6 +20,8 @@ GENERATIONS = "_catalogue/generations/"
 SEGMENTS = "_catalogue/segments/"
 REDACTIONS = "_redactions/"
 REDACTION_AUDIT = "_redactions/audit/"
+DISPUTES_LISTED = "_disputes/listed/"
+DISPUTES_DECIDED = "_disputes/decided/"
 REPLACEMENTS = "_replacements/"
 REDACTED = "redacted/"
 COLD = "cold/"
@@ -127,6 +129,16 @@ def range_of_reject(key: str) -> RangeKey:
 def redaction_key(redaction_id: str) -> str:
     """Key of an entry of the redaction ledger."""
     return f"{REDACTIONS}{_name('redaction_id', redaction_id)}.json"
+
+
+def dispute_key(listing_id: str) -> str:
+    """Key of an entry that lists disputed spans."""
+    return f"{DISPUTES_LISTED}{_name('listing_id', listing_id)}.json"
+
+
+def decision_key(decision_id: str) -> str:
+    """Key of a person's decision of disputed spans."""
+    return f"{DISPUTES_DECIDED}{_name('decision_id', decision_id)}.json"
 
 
 def replacement_key(stream_id: str, partition: int, start: int, number: int) -> str:

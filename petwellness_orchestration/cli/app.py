@@ -355,10 +355,32 @@ def erase(
 
 @app.command()
 def erasures() -> None:
-    """Late opt-outs and erasures with their deadlines, and what is left of each."""
+    """Late opt-outs and erasures with their deadlines, what is left of each, and spans that wait for a decision."""
     from petwellness_orchestration.cli.erasure import list_erasures
 
     raise typer.Exit(list_erasures())
+
+
+@app.command()
+def decide(
+    listing: Annotated[str, typer.Argument(help="Id of the listing, as `petwellness erasures` shows it.")],
+    span: Annotated[int, typer.Argument(min=1, help="Number of the span in it.")],
+    verdict: Annotated[
+        str, typer.Argument(help="erase: it was the household's and goes; keep: it was not and stays.")
+    ],
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why: the number of the case; no personal data.")
+    ] = "",
+    by: Annotated[str, typer.Option("--by", help="Who decides: a staff number or initials.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would happen.")] = False,
+) -> None:
+    """Decide whose a span is that several pets claim and one household wants gone. It cannot be taken back."""
+    from ingestion.lake.disputes import VERDICTS
+    from petwellness_orchestration.cli.erasure import decide_span
+
+    if verdict not in VERDICTS:
+        raise typer.BadParameter(f"'{verdict}' is no verdict; choose erase or keep", param_hint="VERDICT")
+    raise typer.Exit(decide_span(listing, span, verdict, reason, by, yes))
 
 
 @app.command()
