@@ -26,6 +26,7 @@ from ingestion.contracts.columns import (
 )
 from ingestion.contracts.feeds import TELEMETRY_FEED
 from ingestion.lake import catalogue, layout
+from ingestion.lake.chains import CHAIN_START, chain_faults
 from ingestion.lake.store import ObjectExistsError, ObjectMissingError, ObjectStore
 
 FOOTER_KEY = b"petwellness"
@@ -49,7 +50,7 @@ class LandingLawError(LandingError):
 
 
 class ClaimChainError(LandingError):
-    """The claims of a partition do not follow one another."""
+    """The claims of a partition do not begin at 0, or do not follow one another."""
 
 
 class LandingSchemaError(LandingError):
@@ -268,8 +269,8 @@ def list_claims(store: ObjectStore) -> list[Claim]:
     return sorted([*rolled, *map(decoder.decode, tail)], key=lambda claim: claim.range_key)
 
 
-def chain_end(store: ObjectStore, stream_id: str, partition: int) -> int | None:
-    """Where a partition's claim chain ends, i.e. where the next claim starts; None without any claim.
+def chain_end(store: ObjectStore, stream_id: str, partition: int) -> int:
+    """Where a partition's claim chain ends, i.e. where the next claim starts; 0 without any claim.
 
     A claim is only ever placed at the end of the one before, so the last one tells;
     `verify_chain` is the full check. Nothing before the catalogue's frontier is listed.
@@ -286,7 +287,7 @@ def landed_end(store: ObjectStore, stream_id: str, partition: int) -> int:
     """
     position = _position(store, stream_id, partition)
     last = max(_starts(store, layout.manifest_key, stream_id, partition, position), default=None)
-    return position or 0 if last is None else read_manifest(store, (stream_id, partition, last)).end
+    return position if last is None else read_manifest(store, (stream_id, partition, last)).end
 
 
 def open_claims(store: ObjectStore, stream_id: str, partition: int) -> list[Claim]:
@@ -325,10 +326,10 @@ def _manifests(
     return sorted(found, key=lambda manifest: manifest.range_key)
 
 
-def _position(store: ObjectStore, stream_id: str, partition: int) -> int | None:
-    """A position before which everything of a partition is landed; None if none is known."""
+def _position(store: ObjectStore, stream_id: str, partition: int) -> int:
+    """A position before which everything of a partition is landed."""
     generation = catalogue.newest_generation(store)
-    return None if generation is None else generation.frontier(stream_id, partition)
+    return CHAIN_START if generation is None else generation.frontier(stream_id, partition)
 
 
 def _starts(
@@ -336,7 +337,7 @@ def _starts(
     key_of: Callable[[str, int, int], str],
     stream_id: str,
     partition: int,
-    position: int | None,
+    position: int,
 ) -> list[int]:
     """Starts of a partition's claims or manifests from a position on, in order."""
     prefix = key_of(stream_id, partition, 0).rpartition("/")[0] + "/"
@@ -345,17 +346,10 @@ def _starts(
 
 
 def verify_chain(claims: Iterable[Claim]) -> None:
-    """Raise ClaimChainError unless each partition's claims follow one another without hole or overlap."""
-    previous: dict[tuple[str, int], Claim] = {}
-    for claim in sorted(claims, key=lambda claim: claim.range_key):
-        partition = (claim.stream_id, claim.partition)
-        before = previous.get(partition)
-        if before is not None and before.end != claim.start:
-            raise ClaimChainError(
-                f"{claim.stream_id} partition {claim.partition}: a claim ends at {before.end}, "
-                f"the next starts at {claim.start}"
-            )
-        previous[partition] = claim
+    """Raise ClaimChainError unless each partition's claims begin at 0 and follow one another."""
+    for fault in chain_faults({claim.range_key: claim.end for claim in claims}):
+        stream_id, partition, _ = fault.range_key
+        raise ClaimChainError(f"{stream_id} partition {partition}: {fault.rule}: {fault.detail}")
 
 
 def verify_law(manifest: Manifest) -> None:

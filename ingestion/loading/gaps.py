@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ingestion.collector.recovery import EMBEDDED_STOPPED
 from ingestion.contracts.feeds import FEEDS
 from ingestion.lake import layout
+from ingestion.lake.chains import BEGINS_LATE, CHAIN_START, OVERLAP, SUPERSEDE
 from ingestion.lake.landing import Claim, Manifest
 from ingestion.lake.layout import RangeKey
 from ingestion.loading.reconcile import Finding, RawRange, reconcile
@@ -58,6 +59,7 @@ DEAD = Kind(
 BROKEN = Kind(
     "broken", "the lake contradicts itself", "restore the lake's objects from its backup, then look again"
 )
+FORKED = Kind("forked", "claims that overlap, or do not begin at 0", SUPERSEDE)
 UNLOADED = Kind("unloaded", "landed, not loaded", "`petwellness load`")
 DIFFERENT = Kind(
     "different", "raw differs from the lake", "`petwellness reload --yes`, then `petwellness build`"
@@ -74,6 +76,8 @@ SILENT = Kind(
 )
 
 _KIND_OF_RULE = {
+    BEGINS_LATE: FORKED,
+    OVERLAP: FORKED,
     "claim without manifest": UNFINISHED,
     "manifest not loaded": UNLOADED,
     "rows": DIFFERENT,
@@ -226,7 +230,7 @@ def log_gaps(
             ends[claim.partition] = max(ends.get(claim.partition, 0), claim.end)
     gaps = []
     for partition, (low, high) in sorted(bounds.items()):
-        end = ends.get(partition, low)
+        end = ends.get(partition, CHAIN_START)
         if end < low:
             gaps.append(
                 Gap(EXPIRED, f"{topic}[{partition}] [{end}, {low})", low - end, f"the log starts at {low}")

@@ -1,7 +1,7 @@
 """Claims, manifests, ledger and raw tables held against each other, range by range.
 
 The law of the landing protocol: in every range rows + rejected + dropped by
-consent + offset gaps = end - start; claims follow each other without a hole;
+consent + offset gaps = end - start; claims begin at 0 and follow each other;
 every claim has its manifest, every manifest its ledger entry, every ledger
 entry its rows but for the redacted ones, each offset once. Nothing is repaired here.
 Ranges that an earlier reconciliation vouched for can be left out, so that a night
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ingestion.lake.landing import Claim, Manifest
 
 from ingestion.contracts.feeds import FEEDS
+from ingestion.lake.chains import chain_faults
 from ingestion.lake.layout import RangeKey
 
 # How long a claimed range may take to show its manifest while collectors run beside a load.
@@ -86,7 +87,7 @@ def reconcile(
     ends = {c.range_key: c.end for c in claims if c.range_key not in pending}
     by_key = {m.range_key: m for m in manifests if m.range_key not in pending}
     findings = [
-        *chain_findings(ends),
+        *(finding for finding in chain_findings(claims) if finding.range_key not in pending),
         *(finding for m in by_key.values() for finding in law_findings(m)),
         *(
             Finding(key, "claim without manifest", "the range was claimed and is not finished")
@@ -128,16 +129,12 @@ def _pending(
     return {c.range_key for c in claims if c.claimed_at >= settled_before and c.range_key not in raw_ranges}
 
 
-def chain_findings(ends: dict[RangeKey, int]) -> list[Finding]:
-    """Claims of a partition that leave a hole or overlap."""
-    findings = []
-    previous: tuple[str, int, int] | None = None
-    for key in sorted(ends):
-        stream_id, partition, start = key
-        if previous is not None and previous[:2] == (stream_id, partition) and previous[2] != start:
-            findings.append(Finding(key, "claims not contiguous", f"previous claim ends at {previous[2]}"))
-        previous = (stream_id, partition, ends[key])
-    return findings
+def chain_findings(claims: Iterable[Claim]) -> list[Finding]:
+    """Claims that are not where the chain of their partition ends, ranges on their way included as its links."""
+    return [
+        Finding(fault.range_key, fault.rule, fault.detail)
+        for fault in chain_faults({claim.range_key: claim.end for claim in claims})
+    ]
 
 
 def law_findings(manifest: Manifest) -> list[Finding]:

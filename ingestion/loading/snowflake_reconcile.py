@@ -13,11 +13,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from ingestion.contracts.feeds import FEEDS
+from ingestion.lake.chains import BEGINS_LATE, OVERLAP
 from ingestion.lake.landing import Claim, Manifest, list_claims, list_manifests
 from ingestion.lake.layout import RangeKey
 from ingestion.lake.replacements import load_replacements
 from ingestion.lake.store import ObjectStore
-from ingestion.loading.gaps import BROKEN, DEAD, UNFINISHED, Gap, Kind, Orphans
+from ingestion.loading.gaps import BROKEN, DEAD, FORKED, UNFINISHED, Gap, Kind, Orphans
 from ingestion.loading.reconcile import Finding, RawRange, reconcile
 from ingestion.loading.snowflake_connection import run
 from ingestion.loading.snowflake_files import file_gaps
@@ -173,6 +174,8 @@ def _kind_of(finding: Finding, raw_ranges: Mapping[RangeKey, RawRange]) -> Kind:
         "manifest not loaded": NOT_LOADED,
         "ledger without manifest": UNKNOWN_ROWS,
         "claim without manifest": UNFINISHED,
+        BEGINS_LATE: FORKED,
+        OVERLAP: FORKED,
     }.get(finding.rule, BROKEN)
 
 

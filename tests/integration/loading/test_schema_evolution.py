@@ -229,11 +229,11 @@ NEXT_RELEASE = """
     messages = [line.encode() for line in sys.stdin.read().splitlines()]
     arrival_us = np.full(len(messages), int(sys.argv[3]))
     decoded = decode_contract_json(messages, arrival_us)
-    table = decoded.table.append_column("kafka_offset", pa.array(decoded.index + 100)).append_column(
+    table = decoded.table.append_column("kafka_offset", pa.array(decoded.index)).append_column(
         "arrival_ts", pa.array(arrival_us[decoded.index]).cast(pa.timestamp("us"))
     )
     claim = landing.Claim(
-        stream_id="cluster.telemetry.topic1", partition=1, start=100, end=100 + len(decoded.index),
+        stream_id="cluster.telemetry.topic1", partition=1, start=0, end=len(decoded.index),
         feed="telemetry_events", source_system="petwellness-collar", decoder="collar-v1@2",
         claimed_at=datetime(2026, 6, 6), claimed_by="test",
     )
