@@ -20,6 +20,7 @@ GENERATIONS = "_catalogue/generations/"
 SEGMENTS = "_catalogue/segments/"
 REDACTIONS = "_redactions/"
 REDACTION_AUDIT = "_redactions/audit/"
+QUARANTINE = "_quarantine/"
 REPLACEMENTS = "_replacements/"
 REDACTED = "redacted/"
 COLD = "cold/"
@@ -127,6 +128,11 @@ def range_of_reject(key: str) -> RangeKey:
 def redaction_key(redaction_id: str) -> str:
     """Key of an entry of the redaction ledger."""
     return f"{REDACTIONS}{_name('redaction_id', redaction_id)}.json"
+
+
+def quarantine_key(quarantine_id: str) -> str:
+    """Key of an entry of the quarantine ledger."""
+    return f"{QUARANTINE}{_name('quarantine_id', quarantine_id)}.json"
 
 
 def replacement_key(stream_id: str, partition: int, start: int, number: int) -> str:
