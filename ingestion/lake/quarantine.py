@@ -201,3 +201,6 @@ class Quarantine:
             for claim in claims
             for start, end in without([(claim.start, claim.end)], superseded.get(claim.landing_key, ()))
         ]
+
+
+NOTHING_QUARANTINED = Quarantine()
