@@ -384,6 +384,16 @@ def _record_loads(
         con.executemany("insert into raw.extracts values (?, ?, ?, ?, ?, ?, ?, ?, ?)", extracts)
 
 
+def count_rows_in(con: duckdb.DuckDBPyConnection, spans: Sequence[Span]) -> int:
+    """Rows of raw, of all feeds, that lie in the spans."""
+    register_spans(con, spans)
+    counted = " + ".join(
+        f"(select count(*) from raw.{feed} as landed where {quarantined('landed')})" for feed in FEEDS
+    )
+    [(rows,)] = con.execute(f"select {counted}").fetchall()
+    return int(rows)
+
+
 def forget_ranges(con: duckdb.DuckDBPyConnection, manifests: Iterable[Manifest]) -> int:
     """Take ranges out of raw and ledger, in one transaction, so that the next load brings them again.
 

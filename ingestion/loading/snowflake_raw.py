@@ -55,6 +55,7 @@ from ingestion.loading.snowflake_redacting import (
     IS_GONE,
     REDACTION_TABLES,
     Gone,
+    count_in_spans,
     cover,
     create_redactions,
     delete_covered,
@@ -662,6 +663,14 @@ def repeated_ranges(con: SnowflakeConnection, feed: str) -> list[RangeKey]:
         " order by history.stream_id, history.kafka_partition, history.start_offset",
     )
     return [(stream_id, int(partition), int(start)) for stream_id, partition, start in rows]
+
+
+def count_rows_in(con: SnowflakeConnection, spans: Sequence[Span]) -> int:
+    """Rows of raw, of all feeds, that lie in the spans."""
+    create_redactions(con, Redactions(), spans)
+    rows = sum(count_in_spans(con, f"{RAW}.{feed}") for feed in FEEDS)
+    drop_redactions(con)
+    return rows
 
 
 def forget_ranges(con: SnowflakeConnection, manifests: Iterable[Manifest]) -> int:

@@ -56,6 +56,13 @@ IS_GONE = (
     " and gone.kafka_offset = landed.kafka_offset and gone.source_file = landed.source_file"
 )
 
+# Condition of a join of `landed` rows with `_SPANS as span`.
+_IN_SPAN = (
+    "span.stream_id = landed.stream_id and span.kafka_partition = landed.kafka_partition"
+    " and landed.kafka_offset >= span.start_offset and landed.kafka_offset < span.end_offset"
+    " and (span.source_file is null or span.source_file = landed.source_file)"
+)
+
 
 class Gone(NamedTuple):
     """Rows of a file that are covered: by redactions, and by the quarantine alone."""
@@ -164,13 +171,18 @@ def _cover_quarantined(con: SnowflakeConnection, table: str, files: str) -> None
         con,
         f"insert into {COVERED} (stream_id, kafka_partition, kafka_offset, source_file, is_redacted)"
         " select distinct landed.stream_id, landed.kafka_partition, landed.kafka_offset, landed.source_file,"
-        f" false as is_redacted from {table} as landed inner join {_SPANS} as span"
-        " on span.stream_id = landed.stream_id and span.kafka_partition = landed.kafka_partition"
-        " and landed.kafka_offset >= span.start_offset and landed.kafka_offset < span.end_offset"
-        " and (span.source_file is null or span.source_file = landed.source_file)"
+        f" false as is_redacted from {table} as landed inner join {_SPANS} as span on {_IN_SPAN}"
         f" left join {COVERED} as gone on {IS_GONE}"
         f" where gone.stream_id is null and landed.source_file in ({files})",
     )
+
+
+def count_in_spans(con: SnowflakeConnection, table: str) -> int:
+    """How often rows of a table lie in the created spans."""
+    [(rows,)] = run(
+        con, f"select count(*) as row_count from {table} as landed inner join {_SPANS} as span on {_IN_SPAN}"
+    )
+    return int(rows)
 
 
 def delete_covered(con: SnowflakeConnection, feed: str) -> None:

@@ -25,6 +25,7 @@ from ingestion.lake.quarantine import Span, load_quarantine, put_entry, quaranti
 from ingestion.lake.store import LocalStore, ObjectStore
 from ingestion.loading.duckdb_raw import (
     WAREHOUSE_MARK,
+    count_rows_in,
     data_time,
     dirty_days,
     forget_ranges,
@@ -124,6 +125,8 @@ def test_what_was_loaded_leaves_raw_and_its_days_are_dirty(
     assert report.event_dates == (date(2026, 6, 2), date(2026, 6, 3))
     with open_warehouse(warehouse_path) as con:
         assert dirty_days(con, loaded.load_seq) == [date(2026, 6, 2), date(2026, 6, 3)]
+        assert count_rows_in(con, load_quarantine(store).spans) == 0
+        assert count_rows_in(con, [Span(STREAM, 0, 0, 8)]) == 4
         # What an earlier reconciliation vouched for is looked at again.
         assert vouched_seq(con) == 0
     assert reconciled(warehouse_path, store).findings == ()

@@ -26,7 +26,7 @@ from moto.server import ThreadedMotoServer
 from infrastructure.snowflake_emulator.local import LocalEmulator
 from ingestion.erasure.purge import purge
 from ingestion.lake.landing import Manifest, feed_schema, list_manifests, utc_now
-from ingestion.lake.quarantine import put_entry, quarantine_entry
+from ingestion.lake.quarantine import Span, put_entry, quarantine_entry
 from ingestion.lake.redactions import Redactions
 from ingestion.lake.store import S3Store
 from ingestion.loading import snowflake_raw
@@ -328,6 +328,9 @@ def test_a_row_that_is_quarantined_later_leaves_and_comes_back_when_it_is_releas
     assert zone.content() == zone.embedded_content()
     found = account_findings(zone.con, zone.store, zone.pipes, datetime(2026, 9, 1), 0)
     assert (found.to_reload, found.ranges) == ((), 2)
+    last = Span(landed.stream_id, landed.partition, landed.end - 1, landed.end)
+    assert snowflake_raw.count_rows_in(zone.con, [last]) == 0
+    assert snowflake_raw.count_rows_in(zone.con, [msgspec.structs.replace(last, start=0)]) == 4
     put_entry(zone.store, quarantine_entry("it was right", "ann", datetime(2026, 6, 21), releases=entered))
     assert counts(zone.load()) == (0, 1, 0, 0)
     assert zone.rows(f"select count(*) as n from raw.{FEED}") == [(10,)]
