@@ -74,6 +74,9 @@ def plan_mend(store: ObjectStore, now: datetime, claimed_by: str) -> ChainMend:
         refused += why
         if chain[0].start > 0:
             gaps.append(gap_before(chain[0], now, claimed_by))
+        elif chain[0].gap_reason == LOG_BEGAN_LATER and offsets_of(chain[0]) is None:
+            # Whoever claimed it died before it was landed.
+            gaps.append(chain[0])
     return ChainMend(
         tuple(superseded), tuple(gaps), tuple(refused), hidden=len(claims) - len(list_claims(store))
     )

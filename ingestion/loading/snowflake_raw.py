@@ -189,7 +189,6 @@ def load_pending(
     """
     started_at = utc_now()
     pending = pending_ranges(manifests, loaded_keys(con))
-    check_schema_version(pending)
     redactions, quarantine = load_redactions(store), load_quarantine(store)
     ensure_mark(con, LOCK_MARK)
     unapplied = {*redactions.ids, *quarantine.ids} - applied_redactions(con)
@@ -198,6 +197,7 @@ def load_pending(
         for range_key in _loaded_in(con, spans_to_load_again(quarantine, unapplied))
     ]
     pending = pending_ranges([*pending, *again], ())
+    check_schema_version(pending)
     removed_rows, removed_dates = _apply_redactions(
         con, store, redactions.only(unapplied), unapplied & {*quarantine.ids}, again, started_at
     )

@@ -214,6 +214,8 @@ def entry_lines(entry: QuarantineEntry, covers: str, ledger: Quarantine) -> list
 
 def found_lines(found: Sequence[FoundRow]) -> list[str]:
     """Rows for people, and the commands that quarantine them."""
+    from ingestion.lake.redactions import merged
+
     if not found:
         return ["no landed row was received then"]
     lines = [f"{thousands(len(found))} rows"]
@@ -224,15 +226,19 @@ def found_lines(found: Sequence[FoundRow]) -> list[str]:
     ]
     if len(found) > SHOWN:
         lines.append(f"  and {thousands(len(found) - SHOWN)} more")
-    places: dict[tuple[str, int], list[int]] = defaultdict(list)
+    places: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
     for row in found:
-        places[row.stream_id, row.partition].append(row.offset)
+        places[row.stream_id, row.partition].append((row.offset, row.offset + 1))
     for (stream_id, partition), offsets in places.items():
-        named = " ".join(f"--offset {offset}" for offset in offsets)
-        lines.append(
-            f"petwellness quarantine add --stream {stream_id} --partition {partition} {named}"
+        runs = merged(offsets)
+        named = [f"--start {start} --end {end}" for start, end in runs if end - start > 1]
+        if alone := [f"--offset {start}" for start, end in runs if end - start == 1]:
+            named.append(" ".join(alone))
+        lines += [
+            f"petwellness quarantine add --stream {stream_id} --partition {partition} {which}"
             " --reason '...' --dry-run"
-        )
+            for which in named
+        ]
     return lines
 
 

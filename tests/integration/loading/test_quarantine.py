@@ -272,6 +272,10 @@ def test_a_chain_that_begins_above_0_gets_its_gap_claim(
     load(warehouse_path, store)
     mend = plan_mend(store, NOW, "ann")
     assert [(gap.partition, gap.start, gap.end) for gap in mend.gaps] == [(0, 0, 100)]
+    # One that died when it had claimed the gap is finished by the next.
+    claim_range(store, mend.gaps[0])
+    mend = plan_mend(store, NOW + DAY, "bob")
+    assert [(gap.start, gap.claimed_by) for gap in mend.gaps] == [(0, "ann")]
     assert mend_chains(store, mend, "why", "ann", NOW) is None
     assert not plan_mend(store, NOW, "ann")
     claims = [claim for claim in list_claims(store) if claim.partition == 0]

@@ -68,6 +68,19 @@ def test_a_message_from_the_future_is_found_quarantined_listed_and_released(
     assert re.search(r"ann  released .* by bob: it was right", command("quarantine", "list"))
 
 
+def test_rows_in_a_row_are_proposed_as_a_range(lake: LocalStore, land_telemetry: Land) -> None:
+    land_telemetry(lake, 0, 5)
+    land_telemetry(lake, 5, 3, first_ts=datetime(1970, 1, 1))
+    land_telemetry(lake, 8, 2)
+    land_telemetry(lake, 10, 1, first_ts=datetime(1970, 1, 1))
+    found = command("quarantine", "find", "--arrival-before", "2000-01-01")
+    assert [line.split("--partition 0 ")[1] for line in found.splitlines() if "add" in line] == [
+        "--start 5 --end 8 --reason '...' --dry-run",
+        "--offset 10 --reason '...' --dry-run",
+    ]
+    assert "no landed row" in command("quarantine", "find", "--arrival-after", "2030-01-01")
+
+
 def test_of_a_range_only_what_is_new_is_entered(lake: LocalStore, land_telemetry: Land) -> None:
     for day in range(3):
         land_telemetry(lake, 4 * day, 4, first_ts=START + day * timedelta(days=1))
