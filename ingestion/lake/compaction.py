@@ -168,8 +168,8 @@ def compact_day(
     It covers every finished range of the day and leaves out what `redactions` name.
     Files of the snapshot in force that no new redaction touches are kept; with
     `from_landing`, or once rows that it left out are released from quarantine, all rows
-    are read from landing files again, from those that `in_force` names for their ranges. `now` is naive UTC. `scratch` is a folder for
-    what does not fit in memory.
+    are read from landing files again, from those that `in_force` names for their ranges.
+    `now` is naive UTC. `scratch` is a folder for what does not fit in memory.
 
     Raises DayOpenError for a day that can still get claims (unless `even_if_open`),
     DamagedObjectError naming the object, CompactionResourceError naming the setting,

@@ -5,9 +5,10 @@ start, end) and never by path. Rows and ledger entries of one load are one
 transaction. Rows that the redaction ledger or the quarantine covers are neither
 loaded nor kept: `raw.redacted_ranges` counts them by range, `raw.redactions` says
 which entries of both have been applied. A range that is, or was, quarantined in part
-is loaded again whenever an entry is new, so that it is as if loaded now. `raw.build_marks` remembers up to which load the warehouse was
-built, so that days left dirty by a run that died are taken up by the next one;
-models of records keep marks of their own there, under `schema.table`.
+is loaded again whenever an entry is new, so that it is as if loaded now.
+`raw.build_marks` remembers up to which load the warehouse was built, so that days
+left dirty by a run that died are taken up by the next one; models of records keep
+marks of their own there, under `schema.table`.
 `raw.cold_days` and `raw.kept_days` are the retention tiers' own (`ingestion.tiers`),
 `raw.rebuilt_days` is in `rebuilt`. Transformations do not live here.
 """
