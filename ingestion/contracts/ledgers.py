@@ -51,6 +51,8 @@ LEDGERS: dict[str, pa.Schema] = {
             pa.field("feed", pa.string(), nullable=False),
             pa.field("redacted_count", pa.int64(), nullable=False),
             pa.field("max_arrival_ts", TIMESTAMP),
+            # Null in entries of before there was a quarantine.
+            pa.field("quarantined_count", pa.int64()),
         ]
     ),
     "redactions": pa.schema(

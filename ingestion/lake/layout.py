@@ -22,6 +22,7 @@ REDACTIONS = "_redactions/"
 REDACTION_AUDIT = "_redactions/audit/"
 DISPUTES_LISTED = "_disputes/listed/"
 DISPUTES_DECIDED = "_disputes/decided/"
+QUARANTINE = "_quarantine/"
 REPLACEMENTS = "_replacements/"
 REDACTED = "redacted/"
 COLD = "cold/"
@@ -139,6 +140,11 @@ def dispute_key(listing_id: str) -> str:
 def decision_key(decision_id: str) -> str:
     """Key of a person's decision of disputed spans."""
     return f"{DISPUTES_DECIDED}{_name('decision_id', decision_id)}.json"
+
+
+def quarantine_key(quarantine_id: str) -> str:
+    """Key of an entry of the quarantine ledger."""
+    return f"{QUARANTINE}{_name('quarantine_id', quarantine_id)}.json"
 
 
 def replacement_key(stream_id: str, partition: int, start: int, number: int) -> str:

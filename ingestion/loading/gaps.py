@@ -18,6 +18,7 @@ from ingestion.lake import layout
 from ingestion.lake.chains import BEGINS_LATE, CHAIN_START, OVERLAP, SUPERSEDE
 from ingestion.lake.landing import Claim, Manifest
 from ingestion.lake.layout import RangeKey
+from ingestion.lake.quarantine import NOTHING_QUARANTINED, Quarantine
 from ingestion.loading.reconcile import Finding, RawRange, reconcile
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ def lake_gaps(
     orphans: Iterable[Orphans],
     is_dead: Callable[[str], bool],
     settled_before: datetime | None = None,
+    quarantine: Quarantine = NOTHING_QUARANTINED,
 ) -> LakeGaps:
     """Compare claims, manifests, ledger and raw rows; `is_dead` tells stream ids of deleted topics.
 
@@ -132,7 +134,7 @@ def lake_gaps(
     may be on their way and are only counted, as `pending`.
     """
     claims, manifests = list(claims), list(manifests)
-    result = reconcile(claims, manifests, dict(raw_ranges), 0, settled_before)
+    result = reconcile(claims, manifests, dict(raw_ranges), 0, settled_before, quarantine=quarantine)
     by_key = {m.range_key: m for m in manifests}
     ends = {c.range_key: c.end for c in claims} | {key: m.end for key, m in by_key.items()}
     unlanded = [claim for claim in claims if claim.range_key not in by_key]

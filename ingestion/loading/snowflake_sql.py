@@ -23,6 +23,9 @@ LANDING_STAGE = "landing"
 REDACTED_STAGE = "redacted"
 STAGES = {layout.LANDING: LANDING_STAGE, layout.REDACTED: REDACTED_STAGE}
 
+# Rows of a range that redactions and the quarantine keep out of raw, where `raw.redacted_ranges` is joined as `gone`.
+WITHHELD = "gone.redacted_count + coalesce(gone.quarantined_count, 0)"
+
 # The vendor's limit of names in one COPY INTO.
 FILES_PER_COPY = 1000
 

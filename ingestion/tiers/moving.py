@@ -31,6 +31,7 @@ import msgspec
 from ingestion.lake import layout
 from ingestion.lake.compaction import DamagedObjectError, fetch
 from ingestion.lake.landing import COMPRESSION
+from ingestion.lake.quarantine import load_quarantine
 from ingestion.lake.redactions import load_redactions
 from ingestion.lake.replacements import StoredObject
 from ingestion.lake.scratch import scratch_folder
@@ -92,8 +93,8 @@ def why_waiting(con: duckdb.DuckDBPyConnection, store: ObjectStore) -> str:
 
     A day that waits to be built would move as it was, and come back at once.
     """
-    if set(load_redactions(store).ids) - applied_redactions(con):
-        return "redactions wait to be applied: load and build first"
+    if {*load_redactions(store).ids, *load_quarantine(store).ids} - applied_redactions(con):
+        return "redactions or quarantined rows wait to be applied: load and build first"
     if build_mark(con, WAREHOUSE_MARK) < latest_load_seq(con):
         return "loads wait to be built: build first"
     return ""

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from petwellness_orchestration.cli.processes import dagster
+from petwellness_orchestration.cli.quarantine import claims, quarantine
 from petwellness_orchestration.cli.rejects import rejects
 
 app = typer.Typer(
@@ -21,6 +22,8 @@ app = typer.Typer(
 )
 app.add_typer(rejects, name="rejects")
 app.add_typer(dagster, name="dagster")
+app.add_typer(quarantine, name="quarantine")
+app.add_typer(claims, name="claims")
 
 DataOption = Annotated[
     Path | None,

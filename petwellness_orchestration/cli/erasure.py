@@ -26,14 +26,14 @@ MAX_REASON = 200
 
 
 class ReasonError(ValueError):
-    """The reason of an erasure or decision, or who decides, is missing or could name a person."""
+    """The reason of an entry, or who makes it, is missing or could name a person."""
 
 
-def checked_reason(reason: str) -> str:
+def checked_reason(reason: str, what: str = "an erasure") -> str:
     """A reason fit to be kept for good. Raises ReasonError for one that is empty, long or holds an address."""
     text = " ".join(reason.split())
     if not text:
-        raise ReasonError("an erasure needs a reason; give --reason, for example the number of the request")
+        raise ReasonError(f"{what} needs a reason; give --reason, for example the number of the request")
     if len(text) > MAX_REASON or "@" in text:
         raise ReasonError(
             f"the reason is kept for good: at most {MAX_REASON} characters and no e-mail address; "
@@ -59,7 +59,7 @@ def erase_household(owner_id: str, reason: str, dry_run: bool) -> int:
 
     reason = checked_reason(reason)
     settings = load_settings()
-    store = _store(settings)
+    store = open_lake(settings)
     say(f"looking for what is about household {owner_id}")
     disputed = erasing.disputed_of(store, owner_id)
     redaction = erasing.request_erasure(settings, store, owner_id, reason, dry_run)
@@ -92,7 +92,7 @@ def list_erasures() -> int:
     from ingestion.lake.redactions import load_redactions
 
     settings = load_settings()
-    store = _store(settings)
+    store = open_lake(settings)
     redactions, now = load_redactions(store), utc_now()
     waiting = erasing.waiting_spans(store, redactions)
     if not redactions and not waiting:
@@ -147,7 +147,7 @@ def decide_span(
     """Decide of a disputed span, or say what that would do."""
     reason, decided_by = checked_reason(reason), checked_person(decided_by)
     settings = load_settings()
-    store = _store(settings)
+    store = open_lake(settings)
     done = erasing.decide(
         settings, store, listing_id, number, verdict, decided_by, reason, say, dry_run=not confirmed
     )
@@ -172,7 +172,7 @@ def _described(part: Disputed) -> str:
 def purge_originals(dry_run: bool) -> int:
     """Delete what is due to go, or say what would."""
     settings = load_settings()
-    done = erasing.purge_everything(settings, _store(settings), say, dry_run)
+    done = erasing.purge_everything(settings, open_lake(settings), say, dry_run)
     for name, label in (
         ("ranges", "landed ranges written anew"),
         ("redacted_rows", "rows redacted in them"),
@@ -190,9 +190,11 @@ def purge_originals(dry_run: bool) -> int:
     return 0
 
 
-def _store(settings: PlatformSettings) -> ObjectStore:
+def open_lake(settings: PlatformSettings | None = None) -> ObjectStore:
+    """The lake, which has to be there."""
     from ingestion.lake.store import open_store
 
+    settings = settings or load_settings()
     store = open_store(settings.lake, settings.state.home)
     store.check()
     return store

@@ -106,17 +106,19 @@ def _lake_gaps(
     if settings.environment.snowflake is not None:
         return _account_gaps(is_dead), []
     from ingestion.lake.landing import list_manifests, utc_now
+    from ingestion.lake.quarantine import load_quarantine
     from ingestion.loading.duckdb_raw import open_warehouse
     from ingestion.loading.gaps import heartbeat_gaps, lake_gaps, read_orphans
     from ingestion.loading.reconcile import LANDING_GRACE, read_raw_ranges
 
     settled_before = utc_now() - LANDING_GRACE if settings.collector.as_service else None
-    manifests = list_manifests(_store(settings))
+    manifests, quarantine = list_manifests(_store(settings)), load_quarantine(_store(settings))
     if not settings.state.warehouse_path.exists():
-        return lake_gaps(claims, manifests, {}, [], is_dead, settled_before), []
+        return lake_gaps(claims, manifests, {}, [], is_dead, settled_before, quarantine), []
     with open_warehouse(settings.state.warehouse_path, read_only=True) as con:
         raw_ranges, _ = read_raw_ranges(con)
-        found = lake_gaps(claims, manifests, raw_ranges, read_orphans(con), is_dead, settled_before)
+        orphans = read_orphans(con)
+        found = lake_gaps(claims, manifests, raw_ranges, orphans, is_dead, settled_before, quarantine)
         return found, heartbeat_gaps(con, settings.operations.heartbeat_min_ratio)
 
 

@@ -42,7 +42,7 @@ def catalogue(platform: PlatformResource) -> dg.MaterializeResult:
 
 @dg.asset(
     key=names.TELEMETRY_COMPACTED,
-    deps=[names.landing_key(TELEMETRY_FEED), names.CATALOGUE],
+    deps=[names.landing_key(TELEMETRY_FEED), names.CATALOGUE, names.QUARANTINE],
     group_name="landing",
     kinds={"parquet"},
     owners=[names.DATA_OWNER],

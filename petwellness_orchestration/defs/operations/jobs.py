@@ -177,8 +177,9 @@ def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     description="Requests a refresh when new ranges have landed; one at a time.",
 )
 def landing_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """Compare the set of landed ranges and of redactions with those seen at the last request."""
+    """Compare the landed ranges, redactions and quarantined rows with those seen at the last request."""
     from ingestion.lake.catalogue import landed_fingerprint
+    from ingestion.lake.quarantine import count_quarantine
     from ingestion.lake.redactions import count_redactions
     from ingestion.lake.store import open_store
 
@@ -187,7 +188,7 @@ def landing_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Sk
     landed = landed_fingerprint(store)
     if landed is None:
         return dg.SkipReason("nothing has landed yet")
-    cursor = f"{landed}-{count_redactions(store)}"
+    cursor = f"{landed}-{count_redactions(store)}-{count_quarantine(store)}"
     if cursor == context.cursor:
         return dg.SkipReason("nothing new has landed")
     active = context.instance.get_run_records(dg.RunsFilter(statuses=_UNDER_WAY), limit=1)
