@@ -605,6 +605,7 @@ class Collector:
             claimed_at=self._now(),
             claimed_by=self._me,
             consent_snapshot_id=self._latest_consent().snapshot_id,
+            not_before=self._settings.not_before,
             gap_reason=gap_reason,
         )
 
