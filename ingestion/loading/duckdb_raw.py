@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import astuple
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 from ingestion.contracts.columns import JSON_COLUMNS
 from ingestion.contracts.feeds import FEEDS
 from ingestion.contracts.ledgers import LEDGERS
-from ingestion.lake.landing import Manifest, feed_schema, read_manifest, utc_now
+from ingestion.lake.landing import Manifest, feed_schema, list_manifests, read_manifest, utc_now
 from ingestion.lake.layout import RangeKey
+from ingestion.lake.progress import dead_streams, read_progress
 from ingestion.lake.reading import check_schema_version
 from ingestion.lake.redactions import Redactions, load_redactions
 from ingestion.lake.replacements import Replacements, load_replacements
@@ -42,6 +44,14 @@ from ingestion.loading.ledger import (
     pending_ranges,
 )
 from ingestion.loading.redacting import Removed, delete_redacted, redacted, register_redactions
+from ingestion.loading.watermark import (
+    PartitionProgress,
+    Place,
+    advanced,
+    newest_end,
+    with_loaded,
+    with_marks,
+)
 from ingestion.privacy.salt import is_new_salt
 
 if TYPE_CHECKING:
@@ -149,13 +159,12 @@ def load_pending(
     its manifest, NewerSchemaError when a newer release landed it; then nothing of
     this load stays.
     """
-    pending = pending_ranges(manifests, loaded_keys(con))
+    loaded = loaded_keys(con)
+    pending = pending_ranges(manifests, loaded)
     redactions = load_redactions(store)
     unapplied = redactions.only(set(redactions.ids) - applied_redactions(con))
     load_seq = latest_load_seq(con) + 1
     started_at = utc_now()
-    if not pending and not unapplied:
-        return LoadReport(load_seq=load_seq - 1)
     check_schema_version(pending)
     con.execute("begin transaction")
     try:
@@ -164,13 +173,14 @@ def load_pending(
         rows_by_feed = _insert_rows(con, store, pending, redactions, progress)
         if pending:
             _record_loads(con, pending, load_seq, started_at)
+        _follow_partitions(con, store, loaded, pending)
         con.execute("commit")
     except BaseException:
         con.execute("rollback")
         raise
     days = {day for m in pending for day in manifest_event_dates(m)}
     return LoadReport(
-        load_seq,
+        load_seq if pending or unapplied else load_seq - 1,
         len(pending),
         rows_by_feed,
         tuple(sorted(days.union(removed.event_dates))),
@@ -207,7 +217,7 @@ def _apply_redactions(
 
 
 def _count_redacted(con: duckdb.DuckDBPyConnection, manifest: Manifest, rows: int) -> None:
-    """Add to the redacted rows of a range. Its newest arrival stays, since the data's present goes by it."""
+    """Add to the redacted rows of a range. Its newest arrival stays on record."""
     before = con.execute(
         "delete from raw.redacted_ranges where stream_id = ? and kafka_partition = ? and start_offset = ?"
         " returning redacted_count",
@@ -399,19 +409,40 @@ def last_load_started_at(con: duckdb.DuckDBPyConnection) -> datetime | None:
 
 
 def data_time(con: duckdb.DuckDBPyConnection) -> datetime | None:
-    """The data's own present (naive UTC): the newest arrival in raw; None when raw is empty.
+    """The data's own present (naive UTC), the watermark; None while no telemetry is loaded.
 
-    Stands where a rebuild could not repeat the wall clock. What was redacted has
-    been present: time does not go back because a row was erased.
+    Stands where a rebuild could not repeat the wall clock. It never falls, also where rows are erased.
     """
-    newest = " union all ".join(
-        [
-            *(f"select max(arrival_ts) as arrival_ts from raw.{feed}" for feed in FEEDS),
-            "select max(max_arrival_ts) from raw.redacted_ranges",
-        ]
-    )
-    row = con.execute(f"select max(arrival_ts) from ({newest})").fetchone()
+    row = con.execute("select max(watermark_ts) from raw.watermark").fetchone()
     return row[0] if row else None
+
+
+def partition_progress(con: duckdb.DuckDBPyConnection) -> dict[Place, PartitionProgress]:
+    """Up to where each partition is loaded and known."""
+    rows = con.execute(f"select {', '.join(LEDGERS['partition_progress'].names)} from raw.partition_progress")
+    return {one[:2]: PartitionProgress(*one) for one in rows.fetchall()}
+
+
+def _follow_partitions(
+    con: duckdb.DuckDBPyConnection, store: ObjectStore, loaded: set[RangeKey], brought: list[Manifest]
+) -> None:
+    """Keep up with what was loaded and what marks say of the ends of logs, and move the watermark."""
+    before = partition_progress(con)
+    if loaded and not before:
+        # Nobody has followed them yet; the lake says the same as if somebody had.
+        brought = [*(m for m in list_manifests(store) if m.range_key in loaded), *brought]
+    after = with_marks(with_loaded(before, brought), read_progress(store, newest_end(before)))
+    for place, one in after.items():
+        if one != before.get(place):
+            con.execute(
+                "delete from raw.partition_progress where stream_id = ? and kafka_partition = ?", [*place]
+            )
+            con.execute("insert into raw.partition_progress values (?, ?, ?, ?, ?, ?)", [*astuple(one)])
+    present = data_time(con)
+    reached = advanced(present, after, dead_streams(store))
+    if reached != present:
+        con.execute("delete from raw.watermark")
+        con.execute("insert into raw.watermark values (?)", [reached])
 
 
 def table_row_counts(con: duckdb.DuckDBPyConnection, schema: str) -> dict[str, int]:
