@@ -25,6 +25,7 @@ from ingestion.contracts.columns import (
     record_schema,
 )
 from ingestion.contracts.feeds import TELEMETRY_FEED
+from ingestion.contracts.telemetry import NOT_BEFORE
 from ingestion.lake import catalogue, layout
 from ingestion.lake.chains import CHAIN_START, chain_faults
 from ingestion.lake.store import ObjectExistsError, ObjectMissingError, ObjectStore
@@ -61,7 +62,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     """The frozen bounds of a range `[start, end)` and everything needed to land it the same way again.
 
     `decoder` is `name@version`; `gap_reason` marks a hole that the log itself has
-    (nothing to replay); the three extract fields are null for streams. `replayed`
+    (nothing to replay); the three extract fields are null for streams. `not_before` is
+    the first time of receipt that is believed of a message. `replayed`
     is for a stream of replayed rejects: the original offsets, as ascending runs
     `[first, end)`, that the range's own offsets stand for in that order.
     """
@@ -76,6 +78,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     claimed_at: datetime
     claimed_by: str
     consent_snapshot_id: str | None = None
+    not_before: datetime = NOT_BEFORE
     gap_reason: str | None = None
     extract_id: str | None = None
     complete: bool | None = None

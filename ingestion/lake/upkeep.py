@@ -16,6 +16,7 @@ from ingestion.contracts.feeds import TELEMETRY_FEED
 from ingestion.lake import catalogue, layout
 from ingestion.lake.compaction import closed_before, fetch, lacks_released_rows, micros, sort_memory_bytes
 from ingestion.lake.landing import day_manifests
+from ingestion.lake.progress import superseded_marks
 from ingestion.lake.proof import LeftOut, Proof, RedactedArrivals, prove_same_rows
 from ingestion.lake.quarantine import QuarantinedOffsets
 from ingestion.lake.scratch import scratch_folder
@@ -215,19 +216,29 @@ def clean(
     dry_run: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[Removable]:
-    """Remove compacted and catalogue files that nothing has named for the allowed age; what they were.
+    """Remove compacted and catalogue files that nothing has named, and marks that newer ones supersede, for the allowed
+    age; what they were.
 
     Those of a compaction that died or lost, and those of snapshots and generations
     that were superseded: a reader that opened them has had that long. With `dry_run`
     nothing is removed.
     """
     before = now - timedelta(seconds=settings.clean_after_s)
-    found = [*_unnamed_compacted(store, before), *_unnamed_catalogue(store, before)]
+    found = [
+        *_unnamed_compacted(store, before),
+        *_unnamed_catalogue(store, before),
+        *_old_marks(store, before),
+    ]
     for item in found:
         say(f"{'would remove' if dry_run else 'removes'} {item.key} ({item.bytes:,} bytes): {item.reason}")
         if not dry_run:
             store.delete(item.key)
     return found
+
+
+def _old_marks(store: ObjectStore, before: datetime) -> Iterable[Removable]:
+    for key, size in superseded_marks(store, before):
+        yield Removable(key, size, "newer progress marks say as much")
 
 
 def _unnamed_compacted(store: ObjectStore, before: datetime) -> Iterable[Removable]:

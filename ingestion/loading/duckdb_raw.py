@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +26,9 @@ from typing import TYPE_CHECKING, Any
 from ingestion.contracts.columns import JSON_COLUMNS
 from ingestion.contracts.feeds import FEEDS
 from ingestion.contracts.ledgers import LEDGERS
-from ingestion.lake.landing import Manifest, feed_schema, read_manifest, utc_now
+from ingestion.lake.landing import Manifest, feed_schema, list_manifests, read_manifest, utc_now
 from ingestion.lake.layout import RangeKey
+from ingestion.lake.progress import dead_streams, read_progress
 from ingestion.lake.quarantine import Quarantine, Span, load_quarantine
 from ingestion.lake.reading import check_schema_version
 from ingestion.lake.redactions import Redactions, load_redactions
@@ -52,6 +54,14 @@ from ingestion.loading.redacting import (
     redacted,
     register_redactions,
     register_spans,
+)
+from ingestion.loading.watermark import (
+    PartitionProgress,
+    Place,
+    advanced,
+    newest_end,
+    with_loaded,
+    with_marks,
 )
 from ingestion.privacy.salt import is_new_salt
 
@@ -161,17 +171,16 @@ def load_pending(
     its manifest, NewerSchemaError when a newer release landed it; then nothing of
     this load stays.
     """
+    loaded = loaded_keys(con)
     redactions, quarantine = load_redactions(store), load_quarantine(store)
     unapplied = {*redactions.ids, *quarantine.ids} - applied_redactions(con)
     again = [
         read_manifest(store, range_key)
         for range_key in _loaded_in(con, spans_to_load_again(quarantine, unapplied))
     ]
-    pending = pending_ranges([*manifests, *again], loaded_keys(con) - {m.range_key for m in again})
+    pending = pending_ranges([*manifests, *again], loaded - {m.range_key for m in again})
     load_seq = latest_load_seq(con) + 1
     started_at = utc_now()
-    if not pending and not unapplied:
-        return LoadReport(load_seq=load_seq - 1)
     check_schema_version(pending)
     con.execute("begin transaction")
     try:
@@ -184,13 +193,14 @@ def load_pending(
         rows_by_feed = _insert_rows(con, store, pending, redactions, quarantine, progress)
         if pending:
             _record_loads(con, pending, load_seq, started_at)
+        _follow_partitions(con, store, loaded, pending)
         con.execute("commit")
     except BaseException:
         con.execute("rollback")
         raise
     days = {day for m in pending for day in manifest_event_dates(m)}
     return LoadReport(
-        load_seq,
+        load_seq if pending or unapplied else load_seq - 1,
         len(pending),
         rows_by_feed,
         tuple(sorted(days.union(removed.event_dates))),
@@ -254,8 +264,8 @@ def _record_applied(
 def _count_redacted(
     con: duckdb.DuckDBPyConnection, manifest: Manifest, rows: int, quarantined_rows: int = 0
 ) -> None:
-    """Add to the redacted rows of a range. Its newest arrival stays, since the data's present goes by it, unless
-    some of its rows are quarantined: theirs may be what it was quarantined for."""
+    """Add to the redacted rows of a range. Its newest arrival stays on record, unless some of its rows are
+    quarantined: theirs may be what it was quarantined for."""
     before = con.execute(
         "delete from raw.redacted_ranges where stream_id = ? and kafka_partition = ? and start_offset = ?"
         " returning redacted_count",
@@ -470,19 +480,40 @@ def last_load_started_at(con: duckdb.DuckDBPyConnection) -> datetime | None:
 
 
 def data_time(con: duckdb.DuckDBPyConnection) -> datetime | None:
-    """The data's own present (naive UTC): the newest arrival in raw; None when raw is empty.
+    """The data's own present (naive UTC), the watermark; None while no telemetry is loaded.
 
-    Stands where a rebuild could not repeat the wall clock. What was redacted has
-    been present: time does not go back because a row was erased.
+    Stands where a rebuild could not repeat the wall clock. It never falls, also where rows are erased.
     """
-    newest = " union all ".join(
-        [
-            *(f"select max(arrival_ts) as arrival_ts from raw.{feed}" for feed in FEEDS),
-            "select max(max_arrival_ts) from raw.redacted_ranges",
-        ]
-    )
-    row = con.execute(f"select max(arrival_ts) from ({newest})").fetchone()
+    row = con.execute("select max(watermark_ts) from raw.watermark").fetchone()
     return row[0] if row else None
+
+
+def partition_progress(con: duckdb.DuckDBPyConnection) -> dict[Place, PartitionProgress]:
+    """Up to where each partition is loaded and known."""
+    rows = con.execute(f"select {', '.join(LEDGERS['partition_progress'].names)} from raw.partition_progress")
+    return {one[:2]: PartitionProgress(*one) for one in rows.fetchall()}
+
+
+def _follow_partitions(
+    con: duckdb.DuckDBPyConnection, store: ObjectStore, loaded: set[RangeKey], brought: list[Manifest]
+) -> None:
+    """Keep up with what was loaded and what marks say of the ends of logs, and move the watermark."""
+    before = partition_progress(con)
+    if loaded and not before:
+        # Nobody has followed them yet; the lake says the same as if somebody had.
+        brought = [*(m for m in list_manifests(store) if m.range_key in loaded), *brought]
+    after = with_marks(with_loaded(before, brought), read_progress(store, newest_end(before)))
+    for place, one in after.items():
+        if one != before.get(place):
+            con.execute(
+                "delete from raw.partition_progress where stream_id = ? and kafka_partition = ?", [*place]
+            )
+            con.execute("insert into raw.partition_progress values (?, ?, ?, ?, ?, ?)", [*astuple(one)])
+    present = data_time(con)
+    reached = advanced(present, after, dead_streams(store))
+    if reached != present:
+        con.execute("delete from raw.watermark")
+        con.execute("insert into raw.watermark values (?)", [reached])
 
 
 def table_row_counts(con: duckdb.DuckDBPyConnection, schema: str) -> dict[str, int]:

@@ -17,14 +17,15 @@ import contextlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ingestion.contracts.feeds import FEEDS
 from ingestion.contracts.ledgers import LEDGERS
-from ingestion.lake.landing import Manifest, feed_schema, read_manifest, utc_now
+from ingestion.lake.landing import Manifest, feed_schema, list_manifests, read_manifest, utc_now
 from ingestion.lake.layout import RangeKey
+from ingestion.lake.progress import dead_streams, read_progress
 from ingestion.lake.quarantine import Quarantine, Span, load_quarantine
 from ingestion.lake.reading import check_schema_version
 from ingestion.lake.redactions import Redactions, load_redactions
@@ -69,6 +70,15 @@ from ingestion.loading.snowflake_sql import (
     copy_statement,
     snowflake_type,
     staged,
+)
+from ingestion.loading.watermark import (
+    PartitionProgress,
+    Place,
+    advanced,
+    newest_end,
+    oldest_arrival,
+    with_loaded,
+    with_marks,
 )
 from ingestion.privacy.salt import is_new_salt
 
@@ -188,7 +198,8 @@ def load_pending(
     ConcurrentLoadError; SnowflakeError.
     """
     started_at = utc_now()
-    pending = pending_ranges(manifests, loaded_keys(con))
+    loaded = loaded_keys(con)
+    pending = pending_ranges(manifests, loaded)
     redactions, quarantine = load_redactions(store), load_quarantine(store)
     ensure_mark(con, LOCK_MARK)
     unapplied = {*redactions.ids, *quarantine.ids} - applied_redactions(con)
@@ -220,6 +231,8 @@ def load_pending(
         # Where the session is over, so are they.
         with contextlib.suppress(SnowflakeError):
             loader.drop_temporary()
+    brought = {m.range_key for m in done.brought}
+    _move_watermark(con, store, loaded, oldest_arrival(m for m in pending if m.range_key not in brought))
     days = {day for m in done.brought for day in manifest_event_dates(m)}
     report = SnowflakeLoadReport(
         latest_load_seq(con),
@@ -309,7 +322,7 @@ def _apply_redactions(
 
 
 def _add_redacted(con: SnowflakeConnection, manifest: Manifest, rows: int) -> None:
-    """Add to the redacted rows of a range. Its newest arrival stays, since the data's present goes by it."""
+    """Add to the redacted rows of a range. Its newest arrival stays on record."""
     where = "where stream_id = %s and kafka_partition = %s and start_offset = %s"
     before = run(con, f"select redacted_count from {RAW}.redacted_ranges {where}", [*manifest.range_key])
     run(con, f"delete from {RAW}.redacted_ranges {where}", [*manifest.range_key])
@@ -550,6 +563,7 @@ class _Loader:
                 if any(rows)
             ],
         )
+        _note_progress(self.con, with_loaded(partition_progress(self.con), brought))
         rows = sum(m.rows - sum(gone_rows) for m, gone_rows in missing)
         self.done.brought += brought
         self.done.rows_by_feed[feed] = self.done.rows_by_feed.get(feed, 0) + rows
@@ -785,18 +799,57 @@ def newest_extract_at(con: SnowflakeConnection, feed: str, until: datetime) -> d
 
 
 def data_time(con: SnowflakeConnection) -> datetime | None:
-    """The data's own present (naive UTC): the newest arrival in raw; None when raw is empty.
-
-    What was redacted has been present: time does not go back because a row was erased.
-    """
-    newest = " union all ".join(
-        [
-            *(f"select max(landed.arrival_ts) as arrival_ts from {RAW}.{feed} as landed" for feed in FEEDS),
-            f"select max(max_arrival_ts) as arrival_ts from {RAW}.redacted_ranges",
-        ]
-    )
-    [(moment,)] = run(con, f"select max(arrival_ts) as arrival_ts from ({newest}) as arrivals")
+    """The data's own present (naive UTC), the watermark; None while no telemetry is loaded. It never falls."""
+    [(moment,)] = run(con, f"select max(watermark_ts) as watermark_ts from {RAW}.watermark")
     return moment
+
+
+def partition_progress(con: SnowflakeConnection) -> dict[Place, PartitionProgress]:
+    """Up to where each partition is loaded and known."""
+    rows = run(con, f"select {', '.join(LEDGERS['partition_progress'].names)} from {RAW}.partition_progress")
+    return {
+        (stream_id, int(partition)): PartitionProgress(stream_id, int(partition), int(end), *moments)
+        for stream_id, partition, end, *moments in rows
+    }
+
+
+def _note_progress(con: SnowflakeConnection, after: dict[Place, PartitionProgress]) -> None:
+    """Write the rows of partitions that have got further; part of a transaction that holds the lock."""
+    before = partition_progress(con)
+    names = LEDGERS["partition_progress"].names
+    changed = [one for place, one in after.items() if one != before.get(place)]
+    for one in changed:
+        run(
+            con,
+            f"delete from {RAW}.partition_progress where stream_id = %s and kafka_partition = %s",
+            [one.stream_id, one.kafka_partition],
+        )
+    if changed:
+        run_many(
+            con,
+            f"insert into {RAW}.partition_progress ({', '.join(names)}) values ({', '.join(['%s'] * len(names))})",
+            [astuple(one) for one in changed],
+        )
+
+
+def _move_watermark(
+    con: SnowflakeConnection, store: ObjectStore, loaded: Collection[RangeKey], waiting_since: datetime | None
+) -> None:
+    """Take up what marks say of the ends of logs, and move the watermark."""
+    with transaction(con):
+        _take_lock(con)
+        known = partition_progress(con)
+        followed: list[Manifest] = []
+        if loaded and not known:
+            # Nobody has followed them yet; the lake says the same as if somebody had.
+            followed = [m for m in list_manifests(store) if m.range_key in loaded]
+        after = with_marks(with_loaded(known, followed), read_progress(store, newest_end(known)))
+        _note_progress(con, after)
+        present = data_time(con)
+        reached = advanced(present, after, dead_streams(store), waiting_since)
+        if reached is not None and reached != present:
+            run(con, f"delete from {RAW}.watermark")
+            run_many(con, f"insert into {RAW}.watermark (watermark_ts) values (%s)", [(reached,)])
 
 
 def table_row_counts(con: SnowflakeConnection, schema: str) -> dict[str, int]:

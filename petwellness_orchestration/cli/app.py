@@ -166,13 +166,19 @@ def gaps(
         bool,
         typer.Option("--close-dead", help="Record as lost what was claimed of topics that are deleted."),
     ] = False,
+    dead: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--dead", help="Id of a stream of which nothing more comes, as of a cluster that is gone."
+        ),
+    ] = None,
 ) -> None:
     """Find what is missing between broker, lake, raw and devices; exit code 1 while a gap is open."""
     from petwellness_orchestration.cli.gaps import show_gaps
 
     if output not in ("text", "json"):
         raise typer.BadParameter(f"'{output}' is no format; choose text or json", param_hint="--format")
-    raise typer.Exit(show_gaps(output, close_dead))
+    raise typer.Exit(show_gaps(output, close_dead, dead or []))
 
 
 @app.command()

@@ -6,9 +6,10 @@ incident is in docs/runbooks/telemetry-dropouts.md.
 
 from __future__ import annotations
 
+import getpass
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,26 +29,44 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Seen:
-    """Everything that was found; `unreachable` says why the broker was not asked."""
+    """Everything that was found; `unreachable` says why the broker was not asked.
+
+    `streams` are those that landed anything, `deleted` of them those of topics that the broker has no more.
+    """
 
     gaps: list[Gap]
     lake: LakeGaps
     unreachable: str | None
+    streams: frozenset[str]
+    deleted: frozenset[str]
 
     @property
     def is_open(self) -> bool:
         return any(gap.kind.is_open for gap in self.gaps)
 
 
-def show_gaps(output: str, close_dead: bool) -> int:
-    """Print every gap and what closes it; 1 while one is open. `close_dead` first closes what nobody can land."""
+def show_gaps(output: str, close_dead: bool, dead_streams: Sequence[str] = ()) -> int:
+    """Print every gap and what closes it; 1 while one is open.
+
+    `close_dead` first closes what nobody can land of deleted topics and declares their streams dead, so that they do
+    not hold the data's present; `dead_streams` are declared so on the word of who calls.
+    """
     from ingestion.collector.recovery import TOPIC_DELETED, close_claims
+    from ingestion.lake.landing import utc_now
+    from ingestion.lake.progress import declare_dead
 
     settings = load_settings()
-    seen = _look(settings)
-    if close_dead and seen.lake.dead:
-        close_claims(_store(settings), seen.lake.dead, TOPIC_DELETED)
-        seen = _look(settings)
+    store, seen = _store(settings), _look(settings)
+    if unknown := [stream_id for stream_id in dead_streams if stream_id not in seen.streams]:
+        known = ", ".join(sorted(seen.streams)) or "none"
+        warn(f"nothing of {', '.join(unknown)} ever landed; streams that did: {known}")
+        return 1
+    declare_dead(store, dead_streams, "declared by a person", getpass.getuser(), utc_now())
+    if close_dead:
+        declare_dead(store, sorted(seen.deleted), TOPIC_DELETED, getpass.getuser(), utc_now())
+        if seen.lake.dead:
+            close_claims(store, seen.lake.dead, TOPIC_DELETED)
+            seen = _look(settings)
     if output == "json":
         _print_json(seen)
     else:
@@ -96,7 +115,10 @@ def _look(settings: PlatformSettings) -> Seen:
     claims = list_claims(_store(settings))
     in_log, is_dead, unreachable = _log_gaps(settings, claims)
     lake, silent = _lake_gaps(settings, claims, is_dead)
-    return Seen([*in_log, *lake.gaps, *silent], lake, unreachable)
+    streams = frozenset(claim.stream_id for claim in claims if claim.extract_id is None)
+    return Seen(
+        [*in_log, *lake.gaps, *silent], lake, unreachable, streams, frozenset(filter(is_dead, streams))
+    )
 
 
 def _lake_gaps(

@@ -549,6 +549,20 @@ def test_a_clock_that_jumps_decides_folders_and_nothing_else(world: World) -> No
     assert max(landed.latency_max_s for landed in one.landed) < 60
 
 
+def test_a_clock_that_is_behind_rejects_what_it_cannot_believe_and_goes_on(world: World) -> None:
+    """Messages of hours to come are rejects, which a replay lands; those after the clock is set are rows."""
+    clock = Clock()
+    world.opt_out(built_at=world.start - timedelta(days=1), name="t")
+    settings = CollectorSettings(consent_max_age_s=10_000 * 86_400)
+    for first, ahead in ((0, world.start - timedelta(hours=2) - utc_now()), (3, timedelta())):
+        clock.ahead = ahead
+        world.send(map(world.event, range(first, first + 3)), first=first)
+        Collector(world.client(), world.store, settings, [world.topic], now=clock).drain()
+    by_start = sorted(list_manifests(world.store), key=lambda m: m.start)
+    assert [m.rejected_by_reason for m in by_start] == [{"clock": 3}, {}]
+    assert offsets(world.landed()) == {0: [3, 4, 5]}
+
+
 def test_a_clock_behind_the_consent_snapshot_is_named(world: World) -> None:
     clock = Clock()
     with serving(world, now=clock) as one:

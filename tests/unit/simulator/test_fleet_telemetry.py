@@ -16,7 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingestion.contracts.columns import TELEMETRY_FIELDS
-from ingestion.contracts.telemetry import RejectError, check_clock, parse_event
+from ingestion.contracts.telemetry import (
+    NOT_BEFORE,
+    RejectError,
+    believed_receipts,
+    check_clock,
+    parse_event,
+)
 from ingestion.simulator import Fleet, FleetConfig
 from ingestion.simulator.faults import MALFORMATIONS
 from ingestion.simulator.randomness import mix
@@ -66,7 +72,7 @@ def small_events() -> list[list[dict[str, object] | RejectError]]:
 def read(value: bytes, arrival: datetime) -> dict[str, object] | RejectError:
     try:
         event = parse_event(value)
-        check_clock(event["event_ts"], arrival)
+        check_clock(event["event_ts"], arrival, believed_receipts(arrival, NOT_BEFORE))
     except RejectError as reject:
         return reject
     return event
