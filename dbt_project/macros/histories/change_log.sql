@@ -19,8 +19,9 @@
 {%- endmacro %}
 
 {# Predicate: a record dated more than a day after it was received. #}
-{% macro is_dated_ahead() -%}
-    changed_at > {{ day_after('arrival_ts') }}
+{% macro is_dated_ahead(alias='') -%}
+    {%- set prefix = alias ~ '.' if alias else '' -%}
+    {{ prefix }}changed_at > {{ day_after(prefix ~ 'arrival_ts') }}
 {%- endmacro %}
 
 {# Every raw record of a feed, cleaned, with `record_md5` over its attributes
@@ -140,13 +141,18 @@ where repeat_number = 1
    the log to those entities. #}
 {% macro change_log(feed, records, extracts, known_at=none, touched=none) -%}
     {%- set id = entity_id(feed) -%}
-    {%- set record_columns = (
-        [id] + attribute_names(feed) + ['op', 'changed_at', 'arrival_ts', 'ingested_at', 'source_system',
-        'stream_id', 'kafka_partition', 'kafka_offset', 'record_md5']
-    ) | join(',\n            ') -%}
     touched_records as (
         select
-            {{ record_columns }}
+            {{ ([id] + attribute_names(feed)) | join(',\n            ') }},
+            op,
+            changed_at,
+            arrival_ts,
+            ingested_at,
+            source_system,
+            stream_id,
+            kafka_partition,
+            kafka_offset,
+            record_md5
         from {{ records }}
         where {{ is_touched(id, touched) }}
     ),
@@ -159,9 +165,7 @@ where repeat_number = 1
             claimed_at,
             row_count,
             coalesce(arrival_ts, extracted_at) as arrival_ts,
-            row_number() over (
-                partition by source_system order by {{ extract_order() }}
-            ) as position
+            row_number() over (partition by source_system order by {{ extract_order() }}) as position
         from {{ extracts }}
         where feed = '{{ feed }}' and complete
     ),
@@ -220,21 +224,15 @@ where repeat_number = 1
     ),
     {%- endif %}
 
-    -- What an extract holds of an entity: the last of its rows; a wrong clock is not later than a right one.
-    snapshots as (
-        select
-            {{ record_columns }}
+    snapshot_keys as (
+        select distinct stream_id, {{ id }}
         from touched_records
         where op = 'snapshot'
-        qualify
-            row_number() over (
-                partition by stream_id, {{ id }} order by ({{ is_dated_ahead() }}), {{ change_order(descending=true) }}
-            ) = 1
     ),
 
     absences as (
         select
-            earlier_rows.{{ id }},
+            earlier_keys.{{ id }},
             neighbours.source_system,
             neighbours.later_stream_id,
             neighbours.extracted_at,
@@ -244,12 +242,13 @@ where repeat_number = 1
             neighbours.known_from,
             neighbours.superseded_at
         from neighbours
-        inner join snapshots as earlier_rows on neighbours.earlier_stream_id = earlier_rows.stream_id
-        left join snapshots as later_rows
-            on neighbours.later_stream_id = later_rows.stream_id and earlier_rows.{{ id }} = later_rows.{{ id }}
-        where later_rows.{{ id }} is null
+        inner join snapshot_keys as earlier_keys on neighbours.earlier_stream_id = earlier_keys.stream_id
+        left join snapshot_keys as later_keys
+            on neighbours.later_stream_id = later_keys.stream_id and earlier_keys.{{ id }} = later_keys.{{ id }}
+        where later_keys.{{ id }} is null
     ),
 
+    -- Of several rows of an entity the last counts; a wrong clock is not later than a right one.
     presences as (
         select
             later_rows.{{ id }},
@@ -266,10 +265,16 @@ where repeat_number = 1
             neighbours.known_from,
             neighbours.superseded_at
         from neighbours
-        inner join snapshots as later_rows on neighbours.later_stream_id = later_rows.stream_id
-        left join snapshots as earlier_rows
-            on neighbours.earlier_stream_id = earlier_rows.stream_id and later_rows.{{ id }} = earlier_rows.{{ id }}
-        where neighbours.earlier_stream_id is not null and earlier_rows.{{ id }} is null
+        inner join touched_records as later_rows
+            on neighbours.later_stream_id = later_rows.stream_id and later_rows.op = 'snapshot'
+        left join snapshot_keys as earlier_keys
+            on neighbours.earlier_stream_id = earlier_keys.stream_id and later_rows.{{ id }} = earlier_keys.{{ id }}
+        where neighbours.earlier_stream_id is not null and earlier_keys.{{ id }} is null
+        qualify
+            row_number() over (
+                partition by neighbours.earlier_stream_id, later_rows.stream_id, later_rows.{{ id }}
+                order by ({{ is_dated_ahead('later_rows') }}), {{ change_order(descending=true, alias='later_rows') }}
+            ) = 1
     ),
 
     every_change as (

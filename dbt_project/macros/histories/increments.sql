@@ -232,21 +232,18 @@
         {%- endif %}
         {%- if pairs %}
         union all
-        select only_one.{{ id }}
+        select keys.{{ id }}
         from (
-            select keys.{{ id }}
-            from (
-                values
-                {%- for earlier, later in pairs %}
-                ({{ loop.index }}, {{ text_literal(earlier) }}), ({{ loop.index }}, {{ text_literal(later) }})
-                {%- if not loop.last %},{% endif %}
-                {%- endfor %}
-            ) as pairs (pair_number, stream_id)
-            inner join {{ ref('stg_' ~ feed) }} as keys
-                on pairs.stream_id = keys.stream_id and keys.op = 'snapshot'
-            group by pairs.pair_number, keys.{{ id }}
-            having count(distinct keys.stream_id) = 1
-        ) as only_one
+            values
+            {%- for earlier, later in pairs %}
+            ({{ loop.index }}, {{ text_literal(earlier) }}), ({{ loop.index }}, {{ text_literal(later) }})
+            {%- if not loop.last %},{% endif %}
+            {%- endfor %}
+        ) as pairs (pair_number, stream_id)
+        inner join {{ ref('stg_' ~ feed) }} as keys
+            on pairs.stream_id = keys.stream_id and keys.op = 'snapshot'
+        group by pairs.pair_number, keys.{{ id }}
+        having count(distinct keys.stream_id) = 1
         {%- endif %}
     {%- endset -%}
     {{ return(sql) }}
