@@ -46,6 +46,7 @@ def described(settings: PlatformSettings) -> dict[str, str]:
         "lake": settings.lake.resolved_url(settings.state.home),
         "broker": settings.broker.bootstrap_servers or "embedded",
         "records": str(settings.source.data or "simulated fleet"),
+        "consent": f"analytics: {settings.analytics_default.value} where an owner has not said it",
         "state": str(settings.state.home),
         "runs in": "PostgreSQL" if settings.operations.dagster_postgres_url else "SQLite",
         "automation": f"{'on' if settings.has_automation else 'off'}{' (PETWELLNESS_AUTOMATION)' if asked else ''}",
