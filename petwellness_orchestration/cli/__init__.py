@@ -44,6 +44,7 @@ _EXPECTED = (
     "TierProofError",
     "UnknownColumnsError",
     "UnknownHouseholdError",
+    "UnknownSpanError",
     "UnknownTableError",
     "UnknownTopicError",
     "WarehouseUnreachableError",
