@@ -115,9 +115,24 @@ def divided(
                 stretches.append(Stretch(device_id, from_ts, to_ts, demand.reason))
             else:
                 disputed.append(Disputed(device_id, from_ts, to_ts, demand.owner_id, pets, demand.reason))
-    return stretches, sorted(
-        set(disputed), key=lambda one: (one.device_id, one.from_ts, one.owner_id, one.reason)
-    )
+    return stretches, _joined(disputed)
+
+
+def _joined(disputed: Iterable[Disputed]) -> list[Disputed]:
+    """The same spans in order, those that touch and ask the same as one."""
+    found: list[Disputed] = []
+    for one in sorted(disputed, key=lambda one: (one.question, one.reason, one.from_ts)):
+        before = found[-1] if found else None
+        if (
+            before is not None
+            and (before.question, before.reason) == (one.question, one.reason)
+            and (before.to_ts is None or one.from_ts <= before.to_ts)
+        ):
+            to_ts = None if before.to_ts is None or one.to_ts is None else max(before.to_ts, one.to_ts)
+            found[-1] = before._replace(to_ts=to_ts)
+        else:
+            found.append(one)
+    return sorted(found, key=lambda one: (one.device_id, one.from_ts, one.owner_id, one.reason))
 
 
 def earliest(*ends: datetime | None) -> datetime | None:

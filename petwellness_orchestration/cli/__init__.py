@@ -46,6 +46,7 @@ _EXPECTED = (
     "TierProofError",
     "UnknownColumnsError",
     "UnknownHouseholdError",
+    "UnknownSpanError",
     "UnknownTableError",
     "UnknownTopicError",
     "WarehouseUnreachableError",

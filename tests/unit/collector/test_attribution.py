@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingestion.collector.attribution import OPEN_END, Assignment, Demand, divided, segments
+from ingestion.lake.disputes import Disputed
 
 START = datetime(2026, 6, 1)
 DAY = timedelta(days=1)
@@ -88,6 +89,16 @@ def test_a_demand_covers_what_its_pet_alone_claims_and_the_rest_of_it_is_dispute
                 for spans in (stretches, disputed)
             ]
             assert covers == [is_asked and pets == {"p1"}, is_asked and len(pets) > 1 and "p1" in pets]
+
+
+def test_a_span_that_other_statements_cut_is_one_question() -> None:
+    assignments = [
+        Assignment("d", "p1", day(0), day(6)),
+        Assignment("d", "p2", day(2), day(4)),
+        Assignment("d", "p2", day(4), day(5)),
+    ]
+    _, disputed = divided([Demand("o1", "p1", day(0), None, "why")], assignments)
+    assert disputed == [Disputed("d", day(2), day(5), "o1", ("p1", "p2"), "why")]
 
 
 def test_the_warehouse_has_the_same_rule() -> None:
