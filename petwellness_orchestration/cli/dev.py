@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from petwellness_orchestration.cli.console import say, warn
-from petwellness_orchestration.cli.publish import stop_on_signals
+from petwellness_orchestration.cli.signals import stop_on_signals
 from petwellness_orchestration.cli.steps import land_records
 from petwellness_orchestration.defs.warehouse.manifest import ensure_manifest
 from petwellness_orchestration.instance import prepare_dagster_home, write_workspace

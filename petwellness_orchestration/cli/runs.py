@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from petwellness_orchestration.cli.console import say
+from petwellness_orchestration.cli.signals import restore_stop_signals
 from petwellness_orchestration.instance import events_kept_open, prepare_dagster_home
 from petwellness_orchestration.settings import PlatformSettings
 
@@ -63,6 +64,7 @@ def run_job(
     A job by event days runs for all dirty days; one by arrival days needs its
     `partition_key`, and one without partitions takes none.
     """
+    restore_stop_signals()
     prepare_dagster_home(settings)
     warnings.filterwarnings("ignore")
     say("loading the asset graph")

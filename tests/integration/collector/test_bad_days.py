@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
+from waiting import until
 
 from ingestion.broker.client import BrokerClient, BrokerUnreachableError
 from ingestion.broker.embedded import EmbeddedBroker
@@ -45,13 +46,6 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "FIRST_DELAY_S", 0.05)
     monkeypatch.setattr(service, "LAST_DELAY_S", 0.2)
     monkeypatch.setattr(engine, "CONSENT_REFRESH_S", 0.1)
-
-
-def until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} not seen within {timeout_s:.0f} s"
-        time.sleep(0.02)
 
 
 class Service:

@@ -10,6 +10,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from waiting import until
 
 from ingestion.broker.client import BrokerUnreachableError, connect
 from ingestion.broker.embedded import EmbeddedBroker, EmbeddedBrokerError, read_card
@@ -290,8 +291,7 @@ def test_a_drain_told_to_wait_waits_and_takes_what_comes(world: World) -> None:
     told = threading.Event()
 
     def later() -> None:
-        while not list_manifests(world.store):
-            time.sleep(0.01)
+        until(lambda: list_manifests(world.store), "a landed range")
         world.send(map(world.event, range(2, 4)), first=2)
         told.set()
 
