@@ -85,6 +85,11 @@ class OperationsSettings(BaseSettings):
         default=None,
         description="Where Dagster keeps its runs, postgresql+psycopg2://...; without it SQLite.",
     )
+    max_run_hours: float = Field(
+        default=6.0,
+        gt=0,
+        description="A run that schedules, sensors or people at the UI started is ended after so long.",
+    )
     heartbeat_min_ratio: float = Field(default=0.8, gt=0, le=1)
     document_review_days: int = Field(
         default=3, ge=0, description="How long a document that OCR is not sure of may wait for a person."
