@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -44,8 +45,13 @@ def test_a_command_that_ignores_sigterm_takes_it_again() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_a_live_fleet_ends(tmp_path: Path, number: signal.Signals) -> None:
-    environment = os.environ | {"PETWELLNESS_HOME": str(tmp_path), "PETWELLNESS_FLEET_COLLARS": "1"}
+def test_a_live_fleet_ends_and_its_state_is_nobody_elses(tmp_path: Path, number: signal.Signals) -> None:
+    home = tmp_path / "home"
+    if number is signal.SIGTERM:
+        # As an older version left it.
+        home.mkdir(mode=0o755)
+        (home / "lake").mkdir(mode=0o700)
+    environment = os.environ | {"PETWELLNESS_HOME": str(home), "PETWELLNESS_FLEET_COLLARS": "1"}
     with (tmp_path / "out").open("wb") as out:
         process = subprocess.Popen(
             [*IGNORING_SIGINT, *CLI, "simulate", "--live"],
@@ -55,6 +61,9 @@ def test_a_live_fleet_ends(tmp_path: Path, number: signal.Signals) -> None:
         )
     try:
         until(lambda: b"live fleet of" in (tmp_path / "out").read_bytes(), "the fleet is live")
+        modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (home, *home.rglob("*"))}
     finally:
         code = end(process, number)
     assert code == 0
+    assert home / "broker.json" in modes
+    assert {path: oct(mode) for path, mode in modes.items() if mode & 0o077} == {}
