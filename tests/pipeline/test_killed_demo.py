@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,17 @@ def test_what_came_more_than_once_was_set_aside(killed_home: Path, demo_state: A
         streams = con.execute("select count(distinct stream_id) from raw.telemetry_events").fetchone()
         assert streams is not None
         assert streams[0] > 1
+
+
+def test_no_killed_run_is_left_under_way(killed_home: Path) -> None:
+    import dagster as dg
+
+    with dg.DagsterInstance.from_config(str(killed_home / "dagster")) as instance:
+        found = Counter(run.status.value for run in instance.get_runs())
+    # Three were killed; one may have been before it started.
+    assert set(found) <= {"NOT_STARTED", "FAILURE", "SUCCESS"}
+    assert found["SUCCESS"] == 1
+    assert found["FAILURE"] >= 2
 
 
 def test_every_claim_was_finished(killed_home: Path) -> None:
