@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 # Long enough for a machine that does other things; a test that passes never waits for it.
 DEADLINE_S = 240.0
 POLL_S = 0.02
+# What has to end in bounded time ends within this, also on a busy machine; without its bound it would go on for minutes.
+IN_TIME_S = 45.0
 
 Seen = TypeVar("Seen")
 
@@ -16,11 +18,11 @@ Seen = TypeVar("Seen")
 IGNORING_SIGINT = ("/bin/sh", "-c", 'trap "" INT; exec "$0" "$@"')
 
 
-def until(condition: Callable[[], Seen], what: str, deadline_s: float = DEADLINE_S) -> Seen:
+def until(condition: Callable[[], Seen], what: str) -> Seen:
     """What the condition gives once that is true; fails naming what was waited for."""
-    end = time.monotonic() + deadline_s
+    deadline = time.monotonic() + DEADLINE_S
     while not (seen := condition()):
-        assert time.monotonic() < end, f"after {deadline_s:.0f} s still not: {what}"
+        assert time.monotonic() < deadline, f"after {DEADLINE_S:.0f} s still not: {what}"
         time.sleep(POLL_S)
     return seen
 

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from waiting import IGNORING_SIGINT, end, until
 
+from petwellness_orchestration.run_processes import PROCESS_TAG
+
 PETWELLNESS = Path(sys.executable).with_name("petwellness")
 
 LOCATIONS = """
@@ -38,7 +40,7 @@ mutation($selector: JobOrPipelineSelector!) {
 """
 STATUS = """
 query($id: ID!) {
-  runOrError(runId: $id) { ... on Run { status assetMaterializations { assetKey { path } } } }
+  runOrError(runId: $id) { ... on Run { status tags { key } assetMaterializations { assetKey { path } } } }
 }
 """
 
@@ -201,6 +203,8 @@ def test_a_run_from_the_ui_ends_well_and_is_kept_in_postgres(platform: Platform)
     run = platform.wait_for(lambda: platform.ended(run_id))
     assert run["status"] == "SUCCESS", platform.words()
     assert run["assetMaterializations"]
+    # By which it would be found out if it were killed.
+    assert PROCESS_TAG in {tag["key"] for tag in run["tags"]}
 
     # Nothing of it is on the disk of a process: SQLite would have left its files.
     home = Path(platform.environment["PETWELLNESS_HOME"]) / "dagster"
