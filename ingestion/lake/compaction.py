@@ -46,6 +46,7 @@ from ingestion.lake.snapshots import (
 )
 from ingestion.lake.sql import connect, telemetry_sql
 from ingestion.lake.store import LocalStore, ObjectExistsError, ObjectMissingError, ObjectStore
+from ingestion.sql_text import literal
 
 if TYPE_CHECKING:
     import duckdb
@@ -560,18 +561,14 @@ def _part_conditions(con: duckdb.DuckDBPyConnection, rows: str, parts: int) -> l
 
 def _is_before(clinic_id: str | None, device_id: str) -> str:
     """Condition of rows whose clinic and device come before the given ones in the order of files."""
-    device = f"device_id < {_literal(device_id)}"
+    device = f"device_id < {literal(device_id)}"
     if clinic_id is None:
         return f"(capture_clinic_id is null and {device})"
-    clinic = _literal(clinic_id)
+    clinic = literal(clinic_id)
     return (
         f"(capture_clinic_id is null or capture_clinic_id < {clinic}"
         f" or (capture_clinic_id = {clinic} and {device}))"
     )
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 class _FileWriter:

@@ -64,6 +64,7 @@ from ingestion.loading.watermark import (
     with_marks,
 )
 from ingestion.privacy.salt import is_new_salt
+from ingestion.sql_text import literal
 
 if TYPE_CHECKING:
     import duckdb
@@ -620,8 +621,8 @@ def rewrite_warehouse(path: Path) -> None:
     try:
         con.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
         con.execute("set preserve_insertion_order = false")
-        con.execute(f"attach '{path}' as stale (read_only)")
-        con.execute(f"attach '{fresh}' as fresh")
+        con.execute(f"attach {literal(path)} as stale (read_only)")
+        con.execute(f"attach {literal(fresh)} as fresh")
         con.execute("copy from database stale to fresh")
         con.execute("detach fresh")
     finally:

@@ -45,6 +45,7 @@ from ingestion.loading.duckdb_raw import (
 )
 from ingestion.loading.publish import ROWS_AND_HASH
 from ingestion.loading.rebuilt import note_rebuilt
+from ingestion.sql_text import literals
 from ingestion.tiers.cold import ColdDay, DayKey, load_cold_days, put_cold_day, unnamed_files
 from ingestion.tiers.policy import TieredTable
 
@@ -357,8 +358,7 @@ def day_sql(table: TieredTable, day: date, columns: Columns) -> str:
 
 def stored_sql(paths: list[str], columns: Columns) -> str:
     """The rows of Parquet files."""
-    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
-    return f"select {_names(columns)} from read_parquet([{listed}], hive_partitioning = false)"
+    return f"select {_names(columns)} from read_parquet([{literals(paths)}], hive_partitioning = false)"
 
 
 def table_exists(con: duckdb.DuckDBPyConnection, table: str) -> bool:

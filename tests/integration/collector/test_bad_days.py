@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
+from waiting import IN_TIME_S, until
 
 from ingestion.broker.client import BrokerClient, BrokerUnreachableError
 from ingestion.broker.embedded import EmbeddedBroker
@@ -45,13 +46,6 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "FIRST_DELAY_S", 0.05)
     monkeypatch.setattr(service, "LAST_DELAY_S", 0.2)
     monkeypatch.setattr(engine, "CONSENT_REFRESH_S", 0.1)
-
-
-def until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} not seen within {timeout_s:.0f} s"
-        time.sleep(0.02)
 
 
 class Service:
@@ -401,7 +395,7 @@ def test_a_stop_while_the_store_hangs_ends_in_time_and_says_what_is_left(
         one.until(lambda: one.reports[-1].rotations_by_reason["age"], "a claimed range")
         started = time.monotonic()
         left = one.stop()
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < IN_TIME_S
     assert left == {f"{world.topic}[0]": 7}
     [failure] = one.failures
     assert failure.retry_in_s is None
