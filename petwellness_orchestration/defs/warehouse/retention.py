@@ -6,7 +6,8 @@ import dagster as dg
 
 from petwellness_orchestration import names
 from petwellness_orchestration.defs.warehouse.manifest import read_manifest
-from petwellness_orchestration.defs.warehouse.partitions import DIRTY_SCOPE, EVENT_DAYS, SCOPE_TAG
+from petwellness_orchestration.defs.warehouse.partitions import EVENT_DAYS, is_about_dirty_days
+from petwellness_orchestration.named_days import named_days, partition_keys
 from petwellness_orchestration.resources import PlatformResource
 from petwellness_orchestration.retaining import tiered_tables
 
@@ -41,19 +42,21 @@ def cold_days(
     context: dg.AssetExecutionContext, platform: PlatformResource
 ) -> Iterator[dg.MaterializeResult]:
     """Move the days that are due: all of them in a scheduled run, those of its partitions in a backfill."""
-    from datetime import date
-
     from petwellness_orchestration import retaining
 
     settings, store = platform.settings(), platform.store()
-    is_whole = context.run.tags.get(SCOPE_TAG) == DIRTY_SCOPE
-    only = None if is_whole else [date.fromisoformat(key) for key in context.partition_keys]
+    is_whole = is_about_dirty_days(context.run.tags)
+    only = (
+        None
+        if is_whole
+        else named_days(context, "cold days", "run the job `retain`, which moves what is due")
+    )
     with platform.warehouse(store) as con:
         report = retaining.retain(con, settings, store, TABLES, only, context.log.info)
     for table in TABLES:
         key = KEYS[table.full_name]
         for day in report.days.get(table.full_name, []):
-            if day.isoformat() not in context.partition_keys:
+            if day.isoformat() not in partition_keys(context):
                 context.log_event(dg.AssetMaterialization(key, partition=day.isoformat()))
         yield dg.MaterializeResult(key, metadata=retaining.report_metadata(report, table))
 
@@ -68,14 +71,18 @@ def cold_days(
         )
         for table in TABLES
     ],
+    can_subset=True,
     pool=names.WAREHOUSE_POOL,
 )
-def moved_days_are_kept(platform: PlatformResource) -> Iterator[dg.AssetCheckResult]:
+def moved_days_are_kept(
+    context: dg.AssetCheckExecutionContext, platform: PlatformResource
+) -> Iterator[dg.AssetCheckResult]:
     """Statements, names and sizes of everything in cold storage, held against what was moved."""
     from petwellness_orchestration.retaining import cold_problems
 
     found = cold_problems(platform.settings(), platform.store())
-    for table in TABLES:
+    asked = {key.asset_key for key in context.selected_asset_check_keys}
+    for table in (table for table in TABLES if KEYS[table.full_name] in asked):
         problems = found.get(table.full_name, [])
         yield dg.AssetCheckResult(
             passed=not problems,
