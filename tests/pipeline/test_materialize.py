@@ -6,20 +6,22 @@ folder. Runs start in this process, where production queues them: what they exec
 
 import logging
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import dagster as dg
 import duckdb
 import pytest
 
-from ingestion.loading.ledger import PRESENT_MARK, WAREHOUSE_MARK
+from ingestion.loading.ledger import WAREHOUSE_MARK
 
 REPOSITORY = {"repositoryLocationName": "petwellness", "repositoryName": "__repository__"}
 ONE_DAY = {"dagster/partition": "2026-06-02"}
@@ -27,6 +29,7 @@ TWO_DAYS = {
     "dagster/asset_partition_range_start": "2026-06-01",
     "dagster/asset_partition_range_end": "2026-06-02",
 }
+TODAY = {"dagster/partition": f"{datetime.now(UTC):%Y-%m-%d}"}
 # Nothing landed on it.
 ARRIVAL_DAY = {"dagster/partition": "2026-01-05"}
 
@@ -186,7 +189,7 @@ class Ui:
 
 
 @contextmanager
-def opened(home: Path) -> Iterator[Ui]:
+def opened(home: Path, module_name: str) -> Iterator[Ui]:
     from dagster._core.instance.ref import InstanceRef
     from dagster._core.remote_origin import InProcessCodeLocationOrigin
     from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
@@ -207,7 +210,8 @@ def opened(home: Path) -> Iterator[Ui]:
     folder = prepare_dagster_home(load_settings())
     code = LoadableTargetOrigin(
         executable_path=sys.executable,
-        module_name="petwellness_orchestration.definitions",
+        module_name=module_name,
+        attribute="DEFINITIONS",
         working_directory=os.getcwd(),
     )
     origin = InProcessCodeLocationOrigin(code, location_name="petwellness")
@@ -229,16 +233,18 @@ def ui(demo_state: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui
             patched.setenv(name, value)
         # Of the folder that the demo ran in, which its instance names.
         patched.delenv("DAGSTER_HOME", raising=False)
-        with opened(home) as found:
+        from petwellness_orchestration.definitions import build_definitions
+
+        # Loaded once: from its own module Dagster builds the definitions anew for each run.
+        loaded = ModuleType("petwellness_loaded_once")
+        loaded.DEFINITIONS = build_definitions()  # type: ignore[attr-defined]
+        patched.setitem(sys.modules, loaded.__name__, loaded)
+        with opened(home, loaded.__name__) as found:
             yield found
 
 
 def marks(ui: Ui) -> dict[str, int]:
     return dict(ui.rows("select mark, load_seq from raw.build_marks"))
-
-
-def contents(ui: Ui, table: str) -> list[Any]:
-    return ui.rows(f"from {table} order by all")
 
 
 @pytest.mark.parametrize(
@@ -274,3 +280,117 @@ def test_one_asset_of_each_shape_can_be_materialized_alone(
         assert ended.materialized == {(asset, "2026-06-01"), (asset, "2026-06-02")}
     elif tags == ONE_DAY and asset.startswith("anl"):
         assert ended.materialized == {(asset, "2026-06-02")}
+
+
+def test_a_selection_of_tables_by_day_and_whole_ones_is_one_run(ui: Ui) -> None:
+    ended = ui.materialize("anl/pet_daily_summary", "anl/pets", tags=ONE_DAY)
+    assert ended.succeeded, ended.error
+    assert ended.materialized == {("anl/pet_daily_summary", "2026-06-02"), ("anl/pets", None)}
+
+
+@pytest.mark.parametrize(
+    ("asset", "tags", "said"),
+    [
+        ("landing/telemetry_events", None, "no embedded broker runs for .*; start one"),
+        ("landing/telemetry_compacted", None, "names none. Choose days .* or run `petwellness compact`"),
+        ("landing/telemetry_compacted", TODAY, "Wait, or `petwellness compact --day .* --even-if-open`"),
+        ("anl/daily_activity", None, "anl/daily_activity: kept by day.* or run the job `refresh`"),
+        ("cold/anl/telemetry_events", None, "names none. Choose days .* or run the job `retain`"),
+    ],
+)
+def test_what_cannot_be_made_says_what_to_do(
+    ui: Ui, asset: str, tags: Mapping[str, str] | None, said: str
+) -> None:
+    ended = ui.materialize(asset, tags=tags)
+    assert not ended.succeeded
+    assert re.search(said, ended.error), ended.error
+
+
+def test_what_is_built_alone_stays_for_the_next_build_and_in_the_present_of_the_last(ui: Ui) -> None:
+    """A load has come: tables that are built alone neither take its days as built nor its time as theirs."""
+    before = marks(ui)
+    alerts = ui.rows("from anl.wellness_alerts order by all")
+    days = "select distinct unnest(event_dates) from raw.load_history"
+    ui.execute(
+        "insert into raw.load_history select * replace ('later' as stream_id, 2 as load_seq)"
+        " from raw.load_history where feed = 'telemetry_events' limit 1;"
+        "insert into raw.owners select * replace ('later' as stream_id, arrival_ts + interval 90 day as arrival_ts)"
+        " from raw.owners limit 1"
+    )
+    try:
+        for asset, tags in (("anl/wellness_alerts", None), ("anl/daily_activity", ONE_DAY)):
+            assert ui.materialize(asset, tags=tags).succeeded
+        assert marks(ui) == before
+        assert ui.rows("from anl.wellness_alerts order by all") == alerts
+        assert ui.rows(f"{days} where load_seq > {before[WAREHOUSE_MARK]}")
+    finally:
+        ui.execute(
+            "delete from raw.load_history where stream_id = 'later'; delete from raw.owners where stream_id = 'later'"
+        )
+
+
+def test_a_backfill_of_two_days_builds_them_once_and_what_is_kept_whole_with_them(ui: Ui) -> None:
+    days = ["2026-06-01", "2026-06-02"]
+    runs = ui.backfill("anl/daily_activity", "anl/clinic_kpis", days=days)
+    assert [run.error for run in runs] == [""] * len(runs)
+    materialized = [found for run in runs for found in sorted(run.materialized, key=str)]
+    assert sorted(materialized, key=str) == sorted(
+        [("anl/clinic_kpis", None), *(("anl/daily_activity", day) for day in days)], key=str
+    )
+
+
+def test_a_check_alone_builds_nothing_and_looks_at_every_day(ui: Ui) -> None:
+    before = ui.rows("select count(*), max(started_at) from ops.builds")
+    [(judged,)] = ui.rows("select count(*) from anl.device_daily_heartbeat where heartbeat_ratio is not null")
+    for asset, check in (
+        ("anl/clinics", "star_keys_have_dimensions"),
+        ("anl/device_daily_heartbeat", "device_heartbeat"),
+        ("published/warehouse_tables", "tables_are_fresh"),
+        ("cold/anl/telemetry_events", "moved_days_are_kept"),
+    ):
+        ended = ui.materialize(checks=[(asset, check)])
+        assert ended.succeeded, ended.error
+        assert (ended.materialized, [*ended.checks]) == (set(), [check])
+    event = ui.instance.get_latest_asset_check_evaluation_record(
+        dg.AssetCheckKey(dg.AssetKey(["anl", "device_daily_heartbeat"]), "device_heartbeat")
+    )
+    assert event is not None
+    assert event.event.dagster_event.asset_check_evaluation_data.metadata["judged"].value == judged
+    assert ui.rows("select count(*), max(started_at) from ops.builds") == before
+
+
+def test_a_run_again_from_its_failure_does_what_was_left(ui: Ui) -> None:
+    selected = ("landing/catalogue", "anl/clinics", "published/warehouse_tables")
+    ui.execute("alter table cur.clinics rename to clinics_away")
+    try:
+        failed = ui.materialize(*selected)
+        assert not failed.succeeded
+        assert "anl_clinics" in failed.error
+        assert failed.materialized == {("landing/catalogue", None)}
+    finally:
+        ui.execute("alter table cur.clinics_away rename to clinics")
+    again = ui.again_from_failure(failed)
+    assert again.succeeded, again.error
+    assert again.materialized == {("anl/clinics", None), ("published/warehouse_tables", None)}
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+def test_every_asset_and_every_check_of_the_graph_alone(ui: Ui) -> None:
+    """All but the drain, which needs a broker."""
+    failures = {}
+    for node in ui.ask(ASSETS):
+        asset = "/".join(node["assetKey"]["path"])
+        if not node["isExecutable"] or asset == "landing/telemetry_events":
+            continue
+        tags = ARRIVAL_DAY if asset == "landing/telemetry_compacted" else ONE_DAY
+        ended = ui.materialize(asset, tags=tags if node["isPartitioned"] else None)
+        if not ended.succeeded or asset not in {key for key, _ in ended.materialized}:
+            failures[asset] = ended.error
+        for check in node["assetChecksOrError"].get("checks", []):
+            if check["canExecuteIndividually"] != "CAN_EXECUTE" or asset == "landing/telemetry_compacted":
+                continue
+            ended = ui.materialize(checks=[(asset, check["name"])])
+            if not ended.succeeded or not ended.checks:
+                failures[f"{asset}:{check['name']}"] = ended.error
+    assert failures == {}

@@ -86,7 +86,9 @@ def test_models_built_alone_leave_to_the_next_whole_build_what_is_its(make_wareh
     warehouse.build(
         *whole, variables={"dirty_days": dirty, "as_of_ts": as_of(END)}, without=("unit_test", "test")
     )
-    assert_same_tables(rebuilt, warehouse, warehouse.tables())
+    # Other models than these have bookkeeping, too, in the one that was built of everything.
+    built = [table for table in warehouse.tables() if table != "cur.applied_inputs"]
+    assert_same_tables(rebuilt, warehouse, built)
 
 
 def test_features_are_the_same_when_nothing_later_is_known(make_warehouse, rebuilt, world):
