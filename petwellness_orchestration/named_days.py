@@ -32,19 +32,16 @@ def partition_keys(context: Context) -> tuple[str, ...]:
 
 
 def named_day(context: Context, by_day: str, instead: str) -> date:
-    """The one day that a run names. Raises PartitionsMissingError for none, SeveralPartitionsError for a range."""
-    days = named_days(context, by_day, instead)
-    if len(days) > 1:
-        raise SeveralPartitionsError(
-            f"{by_day}: one run takes one day, and this one names {days[0]} to {days[-1]}. Launch it as a backfill,"
-            " a run for each day"
-        )
-    return days[0]
+    """The one day that a run names, which asks for `by_day`.
 
-
-def named_days(context: Context, by_day: str, instead: str) -> tuple[date, ...]:
-    """The days that a run names. Raises PartitionsMissingError where it names none: `by_day` is what it asked for."""
+    Raises PartitionsMissingError for none, SeveralPartitionsError for a range.
+    """
     keys = partition_keys(context)
     if not keys:
         raise PartitionsMissingError([by_day], instead)
-    return tuple(date.fromisoformat(key) for key in keys)
+    if len(keys) > 1:
+        raise SeveralPartitionsError(
+            f"{by_day}: one run takes one day, and this one names {keys[0]} to {keys[-1]}. Launch it as a backfill,"
+            " a run for each day"
+        )
+    return date.fromisoformat(keys[0])

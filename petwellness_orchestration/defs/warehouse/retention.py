@@ -7,7 +7,6 @@ import dagster as dg
 from petwellness_orchestration import names
 from petwellness_orchestration.defs.warehouse.manifest import read_manifest
 from petwellness_orchestration.defs.warehouse.partitions import EVENT_DAYS, is_about_dirty_days
-from petwellness_orchestration.named_days import named_days, partition_keys
 from petwellness_orchestration.resources import PlatformResource
 from petwellness_orchestration.retaining import tiered_tables
 
@@ -42,21 +41,19 @@ def cold_days(
     context: dg.AssetExecutionContext, platform: PlatformResource
 ) -> Iterator[dg.MaterializeResult]:
     """Move the days that are due: all of them in a scheduled run, those of its partitions in a backfill."""
+    from datetime import date
+
     from petwellness_orchestration import retaining
 
     settings, store = platform.settings(), platform.store()
     is_whole = is_about_dirty_days(context.run.tags)
-    only = (
-        None
-        if is_whole
-        else named_days(context, "cold days", "run the job `retain`, which moves what is due")
-    )
+    only = None if is_whole else [date.fromisoformat(key) for key in context.partition_keys]
     with platform.warehouse(store) as con:
         report = retaining.retain(con, settings, store, TABLES, only, context.log.info)
     for table in TABLES:
         key = KEYS[table.full_name]
         for day in report.days.get(table.full_name, []):
-            if day.isoformat() not in partition_keys(context):
+            if day.isoformat() not in context.partition_keys:
                 context.log_event(dg.AssetMaterialization(key, partition=day.isoformat()))
         yield dg.MaterializeResult(key, metadata=retaining.report_metadata(report, table))
 

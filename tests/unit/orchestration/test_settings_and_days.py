@@ -145,7 +145,7 @@ def test_a_run_without_partitions_builds_no_day_and_nothing_that_is_kept_by_day(
     from petwellness_orchestration.named_days import PartitionsMissingError
 
     assert days_to_build({}, [], dirty) == ()
-    with pytest.raises(PartitionsMissingError, match="anl/a, anl/b: kept by day, .* run the job `refresh`"):
+    with pytest.raises(PartitionsMissingError, match=r"anl/a, anl/b: kept by day, .* run the job `refresh`"):
         days_to_build({}, [], dirty, ["anl/b", "anl/a"])
 
 
