@@ -181,7 +181,7 @@ def compact_day(
     if not even_if_open and day >= closed_before(started, settings.grace_s):
         raise DayOpenError(
             f"arrival day {day} may still get claims: it is closed {settings.grace_s:.0f} s after its end"
-            " (PETWELLNESS_COMPACTION_GRACE_S)"
+            f" (PETWELLNESS_COMPACTION_GRACE_S). Wait, or `petwellness compact --day {day} --even-if-open`"
         )
     begun = time.monotonic()
     plan = _plan(store, day, redactions, in_force, from_landing)

@@ -36,6 +36,7 @@ from ingestion.lake.replacements import Replacements, load_replacements
 from ingestion.lake.sql import duckdb_type, register_lake
 from ingestion.lake.store import ObjectStore
 from ingestion.loading.ledger import (
+    PRESENT_MARK,
     REWRITTEN_MARK,
     SCORES_MARK,
     WAREHOUSE_MARK,
@@ -550,8 +551,8 @@ def set_build_mark(con: duckdb.DuckDBPyConnection, mark: str, load_seq: int) -> 
 def forget_model_marks(con: duckdb.DuckDBPyConnection) -> None:
     """Make the next build take every model of records whole instead of what new loads touched."""
     con.execute(
-        "delete from raw.build_marks where mark not in (?, ?, ?)",
-        [WAREHOUSE_MARK, REWRITTEN_MARK, SCORES_MARK],
+        "delete from raw.build_marks where mark not in (?, ?, ?, ?)",
+        [WAREHOUSE_MARK, REWRITTEN_MARK, SCORES_MARK, PRESENT_MARK],
     )
 
 

@@ -18,6 +18,8 @@ WAREHOUSE_MARK = "warehouse"
 REWRITTEN_MARK = "rewritten"
 # Up to which load the scores that redactions touch are gone.
 SCORES_MARK = "scores_forgotten"
+# Not a load: the present as of which the warehouse was last built whole, in microseconds since 1970 (UTC).
+PRESENT_MARK = "warehouse_present"
 
 
 class LoadMismatchError(RuntimeError):

@@ -33,6 +33,7 @@ from ingestion.lake.replacements import Replacements, load_replacements
 from ingestion.lake.store import ObjectStore
 from ingestion.loading.gaps import Gap
 from ingestion.loading.ledger import (
+    PRESENT_MARK,
     REWRITTEN_MARK,
     SCORES_MARK,
     WAREHOUSE_MARK,
@@ -723,8 +724,8 @@ def forget_model_marks(con: SnowflakeConnection) -> None:
     """Make the next build take every model of records whole instead of what new loads touched."""
     run(
         con,
-        f"delete from {RAW}.build_marks where mark not in (%s, %s, %s, %s) and not startswith(mark, %s)",
-        [WAREHOUSE_MARK, REWRITTEN_MARK, SCORES_MARK, LOCK_MARK, MARK_PREFIX],
+        f"delete from {RAW}.build_marks where mark not in (%s, %s, %s, %s, %s) and not startswith(mark, %s)",
+        [WAREHOUSE_MARK, REWRITTEN_MARK, SCORES_MARK, PRESENT_MARK, LOCK_MARK, MARK_PREFIX],
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from petwellness_orchestration import names
-from petwellness_orchestration.defs.warehouse.partitions import is_about_every_day
+from petwellness_orchestration.defs.warehouse.partitions import looks_at_every_day
 from petwellness_orchestration.resources import PlatformResource
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _days_judged(context: dg.AssetCheckExecutionContext, con: "DuckDBPyConnectio
     """SQL: the event dates of a table that a check in this run looks at."""
     from ingestion.loading.rebuilt import in_days, rebuilt_last
 
-    every_day = is_about_every_day(context.run.tags)
+    every_day = looks_at_every_day(context.run)
     return in_days("event_date", None if every_day else rebuilt_last(con, table))
 
 
@@ -279,10 +279,10 @@ def nothing_redacted_is_left(platform: PlatformResource) -> dg.AssetCheckResult:
 def no_personal_data(
     context: dg.AssetCheckExecutionContext, platform: PlatformResource
 ) -> dg.AssetCheckResult:
-    """Looks at what is new since the last time nothing was found; `check_everything` looks at everything."""
+    """Looks at what is new since the last time nothing was found; checks alone look at everything."""
     from petwellness_orchestration.privacy import find_personal_data
 
-    report = find_personal_data(platform.settings(), full=is_about_every_day(context.run.tags))
+    report = find_personal_data(platform.settings(), full=looks_at_every_day(context.run))
     return dg.AssetCheckResult(
         passed=not report.findings,
         metadata={
