@@ -247,7 +247,11 @@ def test_a_late_extract_touches_the_keys_of_both_its_neighbours(make_warehouse):
     assert presence_of(warehouse, "o1") == [(since, False, True)]
     warehouse.load(owners_listed(2, "o2", "o3"))
     build(warehouse, "stg_owners", "cur_owners")
-    assert presence_of(warehouse, "o1") == [(since, False, False), (second, True, False), (third, False, True)]
+    assert presence_of(warehouse, "o1") == [
+        (since, False, False),
+        (second, True, False),
+        (third, False, True),
+    ]
     assert presence_of(warehouse, "o3") == [(since, False, False), (third, True, True)]
 
 
