@@ -532,6 +532,11 @@ def _cut_first_claim(stage: "Stage") -> None:
     stage.broker.forget_before(partition, half, stage.ledger, keep_before=landed)
     # Else another one was faster, and nothing is shown.
     stage.hits[_CUT] += landed == 0
+    stage.wait_until(lambda: stage.plan.exhausted, 60, "the frozen worker is awake and heard of again")
+    # Those who start again finish whatever claims they find.
+    stage.workers.crash([*stage.workers.slots])
+    stage.restart_workers()
+    stage.wait_for_landing()
 
 
 def _commit_as_member(stage: "Stage", offset: int, metadata: str) -> None:

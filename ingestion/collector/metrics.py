@@ -47,7 +47,11 @@ _PLAIN = (
     ("landed_files", "files", "Durable files, also those without rows."),
     ("landed_file_bytes", "file_bytes", "Bytes of durable files."),
     ("offset_gaps", "offset_gaps", "Offsets of landed ranges without a message: gone from the log."),
-    ("gap_claims", "gap_claims", "Holes closed because the log started later than the last claim."),
+    (
+        "gap_claims",
+        "gap_claims",
+        "Holes closed because the log started later than the chain of claims ended.",
+    ),
     ("claims_lost", "claims_lost", "Ranges that another collector had claimed first."),
     ("claims_recovered", "recovered_claims", "Claims of others, or of former starts, finished by this one."),
     ("pauses", "pauses", "Times that consuming paused because the lake was slow."),

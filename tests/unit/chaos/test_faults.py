@@ -66,6 +66,13 @@ def test_keys_name_the_range_they_are_about(key: str, place: Place | None) -> No
     assert Request("w", "put claim", key).place == place
 
 
+def test_a_fault_of_first_claims_leaves_the_others_alone() -> None:
+    fault = Fault(steps=(CLAIM,), action=Action.FREEZE_BEFORE, first_of_chain=True)
+    assert fault.matches(Request("w", CLAIM, f"_claims/c.telemetry.i/00003/{0:020}.json"))
+    assert not fault.matches(Request("w", CLAIM, CLAIM_KEY))
+    assert not fault.matches(Request("w", CLAIM))
+
+
 def test_a_fault_fires_as_often_as_it_should_one_at_a_time() -> None:
     fault = Fault(steps=(CLAIM,), action=Action.CRASH_AFTER, times=2, chance=1.0)
     plan = a_plan(fault)
@@ -132,7 +139,7 @@ def test_scenarios_are_found_by_the_start_of_their_names() -> None:
     names = [scenario.name for scenario in ALL]
     assert len(set(names)) == len(names)
     assert set(SHORT) <= set(names)
-    assert len(SELF_TESTS) == 3
+    assert len(SELF_TESTS) == 4
     assert by_names([]) == [*ALL]
     assert {one.name for one in by_names(["claim-crash"])} == {"claim-crash-before", "claim-crash-after"}
     with pytest.raises(KeyError, match="nonsense"):
