@@ -31,7 +31,7 @@ def redaction_terms(store: ObjectStore) -> tuple[Sequence[LeftOut], InForce]:
     from ingestion.lake.redactions import load_redactions
     from ingestion.lake.replacements import load_replacements
 
-    left_out = [*load_redactions(store).by_entry, *load_quarantine(store).by_entry]
+    left_out: list[LeftOut] = [*load_redactions(store).by_entry, *load_quarantine(store).by_entry]
     return left_out, load_replacements(store).stored_object_of
 
 
