@@ -28,7 +28,7 @@ def test_every_dbt_unit_test_passes(warehouse):
     assert [
         (item.node.name, item.message) for item in outcome.result.results if str(item.status) != "pass"
     ] == []
-    assert len(outcome.result.results) == 6
+    assert len(outcome.result.results) == 7
 
 
 def test_days_widen_to_every_window_that_contains_them_and_meet_in_ranges(warehouse):
