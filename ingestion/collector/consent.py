@@ -93,9 +93,8 @@ def build_consent_snapshot(
     redactions = load_redactions(store)
     default_since = _default_since(store, as_of, analytics_default)
     owners = read_records(store, "owners", ["owner_id", "op", "consent_flags"], redactions, as_of)
-    said = statements(
-        ANALYTICS, (OwnerRecord(*map(row.get, OwnerRecord._fields)) for row in owners.to_pylist())
-    )
+    flagged = owners.filter(pc.is_valid(owners["consent_flags"])).select(OwnerRecord._fields)
+    said = statements(ANALYTICS, (OwnerRecord(**row) for row in flagged.to_pylist()))
     worn = [worn for entry in redactions for worn in entry.worn]
     opted_out: list[OptOut] = []
     is_silence_no = not allows(ANALYTICS, None, analytics_default)
