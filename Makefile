@@ -19,7 +19,7 @@ export DO_NOT_TRACK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test dev docs slim-state slim critical full-refresh snowflake-build snowflake-slim snowflake-drop lint format fuzz powerbi snowflake-plans parity bench chaos bench-collector bench-day bench-warehouse kafka-up kafka-down clean
+.PHONY: help install demo test test-fast test-full test-all dev docs slim-state slim critical full-refresh snowflake-build snowflake-slim snowflake-drop lint format fuzz powerbi snowflake-plans parity bench chaos bench-collector bench-day bench-warehouse kafka-up kafka-down clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -41,6 +41,18 @@ demo: install ## The whole platform once, headless (DATA=folder for real input)
 
 test: install ## The default test suite; needs nothing running
 	@$(BIN)/python -m pytest
+
+test-fast: install ## Unit tests: no process started, nothing waited for
+	@$(BIN)/python -m pytest tests/unit
+
+test-full: install ## The suite with every test in its full size
+	@$(BIN)/python -m pytest -m ""
+
+test-all: ## All there is in its full size: the suite, chaos, parity, fuzz; hours, so at night and before a release
+	@$(MAKE) test-full
+	@$(MAKE) chaos
+	@$(MAKE) parity
+	@$(MAKE) fuzz
 
 dev: install ## The Dagster UI on 127.0.0.1:3000 with a live fleet; Ctrl-C stops all of it
 	@$(BIN)/petwellness dev

@@ -34,6 +34,9 @@ def load(con: Any, fleet: Any, say: Callable[[str], None]) -> None:
     import pyarrow as pa
 
     from ingestion.collector.decode import decode_contract_json
+    from ingestion.contracts.telemetry import NOT_BEFORE, believed_receipts
+
+    believed = believed_receipts(fleet.config.end_ts, NOT_BEFORE)
 
     def insert(feed: str, table: Any, **constants: Any) -> None:
         con.register("incoming", table)
@@ -66,7 +69,7 @@ def load(con: Any, fleet: Any, say: Callable[[str], None]) -> None:
     for number in range(fleet.config.days):
         for batch in fleet.telemetry_wave(number, batch_rows=100_000):
             arrival_us = np.array(batch.arrival_ts_ms, np.int64) * 1000
-            decoded = decode_contract_json(batch.values, arrival_us)
+            decoded = decode_contract_json(batch.values, arrival_us, believed)
             arrival = pa.array(arrival_us[decoded.index], pa.timestamp("us"))
             table = decoded.table.append_column("arrival_ts", arrival)
             table = table.append_column("kafka_offset", pa.array(offset + decoded.index))

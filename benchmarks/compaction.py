@@ -34,11 +34,13 @@ def land_fleet_day(store: ObjectStore, collars: int = COLLARS, partitions: int =
     import pyarrow as pa
 
     from ingestion.collector.decode import decode_contract_json
+    from ingestion.contracts.telemetry import NOT_BEFORE, believed_receipts
     from ingestion.lake.landing import Claim, claim_range, land_range
     from ingestion.simulator import Fleet, FleetConfig
 
     fleet = Fleet(FleetConfig(collars=collars, households=collars, clinics=CLINICS, days=3, malformed=0))
     fleet.record_extracts()
+    believed = believed_receipts(CLAIMED_FROM + timedelta(hours=HOURS), NOT_BEFORE)
     buffers: list[list[tuple[bytes, int]]] = [[] for _ in range(partitions)]
     starts = [0] * partitions
     rows = 0
@@ -49,7 +51,7 @@ def land_fleet_day(store: ObjectStore, collars: int = COLLARS, partitions: int =
             if not messages:
                 continue
             arrival_us = np.array([arrival_ms * 1000 for _, arrival_ms in messages], np.int64)
-            decoded = decode_contract_json([value for value, _ in messages], arrival_us)
+            decoded = decode_contract_json([value for value, _ in messages], arrival_us, believed)
             offsets = pa.array(decoded.index + starts[partition])
             arrivals = pa.array(arrival_us[decoded.index], pa.timestamp("us"))
             table = decoded.table.append_column("kafka_offset", offsets).append_column("arrival_ts", arrivals)

@@ -255,6 +255,7 @@ BASELINE = """
 import json, sys, time
 import duckdb
 from ingestion.memory import peak_memory_bytes
+from ingestion.sql_text import literal
 lake, scratch, memory = sys.argv[1:]
 began = time.perf_counter()
 con = duckdb.connect(scratch + "/baseline.duckdb")
@@ -263,10 +264,10 @@ con.execute("set enable_progress_bar = false")
 con.execute(f"set memory_limit = '{memory}'; set threads = 2; set preserve_insertion_order = false")
 con.execute(
     "create table events as select * exclude (payload), cast(event_ts as date) as event_date"
-    f" from read_parquet('{lake}/landing/telemetry_events/*/*.parquet', hive_partitioning = false)"
+    f" from read_parquet({literal(lake + '/landing/telemetry_events/*/*.parquet')}, hive_partitioning = false)"
 )
 con.execute(
-    f"copy (select * from events order by device_id, event_ts) to '{scratch}/sorted.parquet'"
+    f"copy (select * from events order by device_id, event_ts) to {literal(scratch + '/sorted.parquet')}"
     " (format parquet, compression zstd)"
 )
 con.close()

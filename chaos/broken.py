@@ -1,11 +1,14 @@
-"""Collectors with a deliberate mistake, to see that the harness finds it: stores that break one rule each."""
+"""Collectors with a deliberate mistake, to see that the harness finds it: each breaks one rule."""
 
 import contextlib
 import copy
+from collections import deque
 from collections.abc import Iterator
 
 import msgspec
 
+from ingestion.broker.client import Stream
+from ingestion.collector import engine, recovery
 from ingestion.lake import layout
 from ingestion.lake.store import ObjectExistsError, ObjectInfo, ObjectMissingError, ObjectStore, S3Store
 
@@ -48,15 +51,28 @@ class EndInKey(S3Store):
                 yield plain
 
 
-BROKEN: dict[str, type[S3Store]] = {
+STORES: dict[str, type[S3Store]] = {
     "overwriting": Overwriting,
     "trusting": Trusting,
     "end-in-key": EndInKey,
 }
+CHAIN_AT_LOG_START = "chain-at-log-start"
+BROKEN = (*STORES, CHAIN_AT_LOG_START)
 
 
-def broken_store(name: str, store: ObjectStore) -> ObjectStore:
-    """The store with one rule broken. Raises KeyError for an unknown mistake."""
+def break_rule(name: str, store: ObjectStore) -> ObjectStore:
+    """Break one rule in this process; the store to collect with. Raises KeyError for an unknown mistake."""
+    if name == CHAIN_AT_LOG_START:
+        engine.resume = _resume_at_log_start
+        return store
     broken = copy.copy(store)
-    broken.__class__ = BROKEN[name]
+    broken.__class__ = STORES[name]
     return broken
+
+
+def _resume_at_log_start(
+    store: ObjectStore, stream: Stream, partition: int, low: int, high: int
+) -> recovery.Resumption:
+    """Begins a chain where the log does, so that workers who see different starts claim under different keys."""
+    found = recovery.resume(store, stream, partition, low, high)
+    return found if found.chain_end else recovery.Resumption(low, deque(), [])

@@ -3,13 +3,14 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from chaos.traffic import Ledger
+from ingestion.broker.embedded import CardLock
 
 if TYPE_CHECKING:
     from infrastructure.kafka.local import LocalKafka
@@ -29,6 +30,7 @@ class OpenBroker:
     stream_id: str
     partitions: int
     native: Any = None
+    card_locks: "dict[Path, CardLock]" = field(default_factory=dict)
 
     @property
     def embedded(self) -> bool:
@@ -42,6 +44,10 @@ class OpenBroker:
             return address
         card = msgspec.structs.replace(self.client.card, bootstrap_servers=address, pid=os.getpid())
         (home / "broker.json").write_bytes(msgspec.json.encode(card))
+        if home not in self.card_locks:
+            # The card is true while this process lives, which carries what goes through the proxy.
+            self.card_locks[home] = CardLock(home / "broker.json")
+            self.card_locks[home].hold()
         return ""
 
     def forget_before(self, partition: int, offset: int, ledger: Ledger, keep_before: int) -> None:

@@ -87,6 +87,7 @@ class Fault:
 
     `chance` spreads firings over the matching requests. `steps` may hold several
     steps; an entry that ends in a blank matches every step that starts with it.
+    `first_of_chain`: only requests about a range that starts at 0.
     """
 
     steps: tuple[str, ...]
@@ -96,13 +97,15 @@ class Fault:
     status: int = 0
     delay_s: float = 0.0
     worker: str | None = None
+    first_of_chain: bool = False
     hits: int = 0
     taken: int = 0
 
     @property
     def name(self) -> str:
         what = f"{self.action} {self.status}" if self.action is Action.REJECT else str(self.action)
-        return f"{' or '.join(step.strip() for step in self.steps)}: {what}"
+        where = ", first of its chain" if self.first_of_chain else ""
+        return f"{' or '.join(step.strip() for step in self.steps)}{where}: {what}"
 
     @property
     def exhausted(self) -> bool:
@@ -110,6 +113,8 @@ class Fault:
 
     def matches(self, request: Request) -> bool:
         if self.worker is not None and request.worker != self.worker:
+            return False
+        if self.first_of_chain and (request.place is None or request.place.start != 0):
             return False
         return any(
             request.step.startswith(step) if step.endswith(" ") else request.step == step
@@ -153,6 +158,8 @@ class FaultPlan:
     # Workers that came back from a freeze and asked for something again.
     zombies: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
+    # Bodies of the requests that were under way when their worker was frozen.
+    held: list[bytes] = field(default_factory=list)
     armed: bool = False
     _awake: set[str] = field(default_factory=set)
     _last_place: dict[str, Place] = field(default_factory=dict)

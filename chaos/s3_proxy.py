@@ -170,6 +170,8 @@ class S3Proxy:
             await self._forward(request, message) if fault.action is Action.FREEZE_AFTER else None
         )
         late: list[HttpMessage] = []
+        if answered_before is None:
+            plan.held.append(message.body)
 
         async def meanwhile() -> None:
             # What was under way when the worker froze reaches the server late.

@@ -1,12 +1,13 @@
 """Every scenario: faults at a step of the protocol, or a script of what happens to workers and broker."""
 
+import json
 import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from chaos.broken import BROKEN
+from chaos.broken import BROKEN, CHAIN_AT_LOG_START
 from chaos.brokers import TOPIC
 from chaos.faults import CLAIM, COMMIT, MAIN, MANIFEST, REJECTS, Action, Fault
 
@@ -25,6 +26,7 @@ class Scenario:
     """What happens. `shared_group` None: a group each on the embedded broker, one group on Kafka.
 
     `script` runs while workers collect; `expected_hits` are what it counts in `stage.hits`.
+    Faults wait for the first claim, unless it is what they are for (`armed_from_start`).
     """
 
     name: str
@@ -41,6 +43,7 @@ class Scenario:
     broken: str | None = None
     transactional: bool = False
     kafka_only: bool = False
+    armed_from_start: bool = False
 
 
 def fault(*steps: str, action: Action, **options: Any) -> Callable[[], Fault]:
@@ -232,6 +235,7 @@ def broker_weather() -> list[Scenario]:
 
 
 KILLS = 10
+_CUT = "log start moved into a first claim under way"
 _SET_BACK, _AT_START = "group offset seen going back", "group offset set to 0 while no worker runs"
 _KILLED, _ADDED, _REMOVED = "worker killed", "worker added", "worker removed by SIGTERM"
 
@@ -287,6 +291,11 @@ def workers_and_offsets() -> list[Scenario]:
             "retention removes what was produced while no worker ran",
             script=_lose_log_start,
             expected_hits={"log start moved beyond the last claim": 4},
+        ),
+        Scenario(
+            "first-claim-and-retention",
+            "in one group: frozen before a partition's first claim, which retention then cuts in two",
+            **_FIRST_CLAIM_AND_RETENTION,
         ),
     ]
 
@@ -514,6 +523,17 @@ def _lose_log_start(stage: "Stage") -> None:
     stage.wait_for_landing()
 
 
+def _cut_first_claim(stage: "Stage") -> None:
+    """Delete the first half of what a frozen worker is about to claim, before another one takes over."""
+    stage.wait_until(lambda: bool(stage.plan.held), 60, "a worker is frozen before a first claim")
+    claim = json.loads(stage.plan.held[0])
+    partition, half = claim["partition"], (claim["end"] + 1) // 2
+    landed = stage.landed_end(partition)
+    stage.broker.forget_before(partition, half, stage.ledger, keep_before=landed)
+    # Else another one was faster, and nothing is shown.
+    stage.hits[_CUT] += landed == 0
+
+
 def _commit_as_member(stage: "Stage", offset: int, metadata: str) -> None:
     """As the group's only member, commit one offset for every partition and see that it is in force."""
     with stage.group_consumer() as consumer:
@@ -527,6 +547,26 @@ def _commit_as_member(stage: "Stage", offset: int, metadata: str) -> None:
         if any((place.offset, place.metadata) != (offset, metadata) for place in now):
             raise RuntimeError(f"the group's offsets are {[(p.offset, p.metadata) for p in now]}")
 
+
+_FIRST_CLAIM_AND_RETENTION: dict[str, Any] = {
+    "faults": (fault(CLAIM, action=Action.FREEZE_BEFORE, times=1, chance=1.0, first_of_chain=True),),
+    "script": _cut_first_claim,
+    "expected_hits": {_CUT: 1},
+    "shared_group": True,
+    "armed_from_start": True,
+    # So long nobody takes over: enough for the log to lose its start.
+    "session_timeout_s": 6.0,
+}
+_CONTESTED_CLAIMS: dict[str, Any] = {
+    "faults": (
+        fault(CLAIM, action=Action.CRASH_AFTER, times=2),
+        fault(CLAIM, action=Action.OVERTAKE, times=4, chance=0.5),
+    ),
+    # Those who start again find what the others left.
+    "script": _kill_at_random,
+    "expected_hits": {_KILLED: 4},
+    "shared_group": False,
+}
 
 ALL: tuple[Scenario, ...] = (
     *at_steps(),
@@ -543,15 +583,8 @@ SELF_TESTS = tuple(
     Scenario(
         f"broken-{mistake}",
         f"a collector that breaks a rule on purpose ({mistake}); the harness has to see the damage",
-        faults=(
-            fault(CLAIM, action=Action.CRASH_AFTER, times=2),
-            fault(CLAIM, action=Action.OVERTAKE, times=4, chance=0.5),
-        ),
-        # Those who start again find what the others left.
-        script=_kill_at_random,
-        expected_hits={_KILLED: 4},
-        shared_group=False,
         broken=mistake,
+        **(_FIRST_CLAIM_AND_RETENTION if mistake == CHAIN_AT_LOG_START else _CONTESTED_CLAIMS),
     )
     for mistake in BROKEN
 )

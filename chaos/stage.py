@@ -363,9 +363,11 @@ def _play(stage: Stage) -> str | None:
     scenario, plan = stage.scenario, stage.plan
     for number in range(scenario.workers):
         stage.add_worker(f"worker-{number + 1}")
+    plan.armed = scenario.armed_from_start
     stage.traffic.start()
-    stage.wait_until(lambda: bool(plan.created), STALL_TIMEOUT_S, "a first range is claimed")
-    plan.armed = True
+    if not plan.armed:
+        stage.wait_until(lambda: bool(plan.created), STALL_TIMEOUT_S, "a first range is claimed")
+        plan.armed = True
     told: list[str] = []
     try:
         if scenario.script is not None:

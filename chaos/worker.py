@@ -74,7 +74,7 @@ def run_worker(spec: WorkerSpec) -> None:
 
 
 def _collect(spec: WorkerSpec, stop: threading.Event) -> None:
-    from chaos.broken import broken_store
+    from chaos.broken import break_rule
     from ingestion.broker.client import connect
     from ingestion.collector import service
     from ingestion.collector.engine import Collector
@@ -99,7 +99,7 @@ def _collect(spec: WorkerSpec, stop: threading.Event) -> None:
     rotation = CollectorSettings(rotate_rows=spec.rotate_rows, rotate_age_s=spec.rotate_age_s)
     store = open_store(lake, spec.home)
     if spec.broken is not None:
-        store = broken_store(spec.broken, store)
+        store = break_rule(spec.broken, store)
 
     def make() -> Collector:
         client = connect(broker, spec.home)

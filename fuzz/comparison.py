@@ -14,7 +14,14 @@ import pyarrow as pa
 
 from ingestion.collector.decode import DecodedBatch
 from ingestion.contracts.columns import TELEMETRY_FIELDS
-from ingestion.contracts.telemetry import MAX_MESSAGE_BYTES, RejectError, check_clock, check_text, parse_event
+from ingestion.contracts.telemetry import (
+    MAX_MESSAGE_BYTES,
+    ReceiptBounds,
+    RejectError,
+    check_clock,
+    check_text,
+    parse_event,
+)
 
 SCHEMA = pa.schema([*TELEMETRY_FIELDS, pa.field("payload", pa.string())])
 EPOCH = datetime(1970, 1, 1)
@@ -34,6 +41,7 @@ class Judged:
 def judge(
     payloads: Sequence[bytes],
     arrival_us: Ints,
+    believed: ReceiptBounds,
     parse: Callable[[bytes], dict[str, Any]] | None = None,
     max_bytes: int = MAX_MESSAGE_BYTES,
 ) -> Judged:
@@ -46,7 +54,8 @@ def judge(
             else:
                 check_text(payload, max_bytes)
                 event = parse(payload)
-            check_clock(event["event_ts"], EPOCH + timedelta(microseconds=int(arrival_us[position])))
+            received = EPOCH + timedelta(microseconds=int(arrival_us[position]))
+            check_clock(event["event_ts"], received, believed)
         except RejectError as error:
             judged.rejects.append((position, error.reason, error.detail))
         else:

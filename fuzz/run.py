@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from fuzz import tokens
-from fuzz.comparison import Ints, Tally, disagreements, judge, unloadable
+from fuzz.comparison import EPOCH, Ints, Tally, disagreements, judge, unloadable
 from fuzz.mutation import DocumentMutator, Mutator
 from ingestion.collector.decode import decode_contract_json, decode_vendor
 from ingestion.contracts import telemetry
@@ -83,17 +83,19 @@ def run(
     started = time.monotonic()
     for number, size in enumerate(_sizes(messages, batch)):
         payloads = mutator.messages(size)
-        arrival_us = _arrivals(decoder, size, rng)
+        arrival_us, believed = _arrivals(decoder, size, rng), _believed(decoder)
         decoded = (
-            decode_contract_json(payloads, arrival_us)
+            decode_contract_json(payloads, arrival_us, believed)
             if parse is None
-            else decode_vendor(payloads, arrival_us, parse)
+            else decode_vendor(payloads, arrival_us, believed, parse)
         )
         report.tally.add(size, decoded)
         decoded.table.validate(full=True)
         report.disagreements += [f"not JSON to the warehouse: {text!r}" for text in unloadable(decoded.table)]
         if number % compare_every == 0:
-            report.disagreements += disagreements(payloads, decoded, judge(payloads, arrival_us, parse))
+            report.disagreements += disagreements(
+                payloads, decoded, judge(payloads, arrival_us, believed, parse)
+            )
             report.compared += size
         del decoded
         report.last_mib = _resident_mib()
@@ -109,11 +111,21 @@ def _sizes(messages: int, batch: int) -> Iterable[int]:
     return [batch] * whole + ([rest] if rest else [])
 
 
+# When the messages of a vendor's decoder were received, about, in epoch microseconds.
+RECEIVED_US = {"campusiot-v1": 1_630_589_951_755_000, "movebank-v1": 1_498_266_237_000_000}
+
+
+def _believed(decoder: str) -> telemetry.ReceiptBounds:
+    """Receipts from a day before the messages' own to the age that they may have."""
+    received = EPOCH + timedelta(microseconds=RECEIVED_US.get(decoder, tokens.ARRIVAL_US))
+    return telemetry.ReceiptBounds(received - telemetry.MAX_AHEAD, received + telemetry.MAX_AGE)
+
+
 def _arrivals(decoder: str, count: int, rng: np.random.Generator) -> Ints:
-    """Times of receipt around which the messages' own are on time, at the edge or off."""
-    edges = [*[0] * 20, 1, -1, telemetry.MAX_AGE // timedelta(microseconds=1), -86_400_000_000]
-    base = {"campusiot-v1": 1_630_589_951_755_000, "movebank-v1": 1_498_266_237_000_000}
-    return base.get(decoder, tokens.ARRIVAL_US) + rng.choice(np.array(edges, np.int64), count)
+    """Times of receipt around which the messages' own are on time, at the edge or off, or not to be believed."""
+    oldest, ahead = (limit // timedelta(microseconds=1) for limit in (telemetry.MAX_AGE, telemetry.MAX_AHEAD))
+    edges = [*[0] * 20, 1, -1, oldest, oldest + 1, -ahead, -ahead - 1]
+    return RECEIVED_US.get(decoder, tokens.ARRIVAL_US) + rng.choice(np.array(edges, np.int64), count)
 
 
 def _resident_mib() -> float:

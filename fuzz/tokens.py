@@ -14,6 +14,8 @@ from ingestion.contracts.columns import TELEMETRY_FIELDS
 
 ARRIVAL = datetime(2026, 6, 1, 9)
 ARRIVAL_US = int((ARRIVAL - datetime(1970, 1, 1)) / timedelta(microseconds=1))
+# What the claim of a message received at ARRIVAL might believe.
+RECEIPTS = telemetry.ReceiptBounds(ARRIVAL - timedelta(hours=3), ARRIVAL + timedelta(hours=1))
 
 
 def decimal_text(units: int, scale: int) -> str:

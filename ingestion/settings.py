@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, NaiveDatetime, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ingestion.contracts.consent import AnalyticsDefault
+from ingestion.contracts.telemetry import NOT_BEFORE
 
 
 class StateSettings(BaseSettings):
@@ -183,6 +184,9 @@ class CollectorSettings(BaseSettings):
     )
     max_message_bytes: int = Field(default=64 * 1024, gt=0)
     consent_max_age_s: float = Field(default=24 * 3600, gt=0)
+    not_before: NaiveDatetime = Field(
+        default=NOT_BEFORE, description="Messages received before it (UTC) are rejects: their clock is wrong."
+    )
     stop_timeout_s: float = Field(
         default=20.0, gt=0, description="How long the service may land what it holds when it is stopped."
     )

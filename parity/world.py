@@ -31,6 +31,7 @@ from ingestion.erasure.scope import request_erasure
 from ingestion.extracts.model import RecordExtract
 from ingestion.lake.extract import land_extract
 from ingestion.lake.landing import Claim, claim_range, list_manifests
+from ingestion.lake.progress import PartitionSeen, ProgressMark, put_progress
 from ingestion.lake.redactions import load_redactions
 from ingestion.lake.replacements import load_replacements
 from ingestion.lake.store import ObjectStore
@@ -207,6 +208,12 @@ class World:
                 land_content(
                     store, claim, decode_messages(claim, [packed(batch, start)], consent, MAX_MESSAGE_BYTES)
                 )
+
+        seen = [
+            PartitionSeen(stream_id=STREAM, partition=partition, end=self._offsets[partition], at=step.at)
+            for partition in range(PARTITIONS)
+        ]
+        put_progress(store, ProgressMark(marked_at=step.at, marked_by="parity", partitions=seen))
 
     def _wave(self, day: int) -> list[Message]:
         return [

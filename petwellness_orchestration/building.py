@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ingestion.loading.ledger import WAREHOUSE_MARK
+from ingestion.loading.ledger import PRESENT_MARK, WAREHOUSE_MARK
 from petwellness_orchestration.account import account_session
 from petwellness_orchestration.loading import OWNING_ROLE, OWNING_WAREHOUSE, is_on_snowflake, open_raw
 from petwellness_orchestration.observing import duckdb_ops, keep_history, open_ops
@@ -29,21 +29,30 @@ if TYPE_CHECKING:
 
 ASSET = "warehouse"
 
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1), timedelta(microseconds=1)
+
 
 @dataclass(frozen=True)
 class Start:
     """What raw says before a build.
 
     `load_seq` is the newest load, `mark` the one up to which a whole build has gone (0: none has), `dirty` the event
-    dates touched in between, `as_of_ts` the data's own present (None: no data). `build_seq` tells builds apart where
-    the published copy follows them.
+    dates touched in between, `as_of_ts` the data's own present (None: no data), `built_as_of_ts` the one as of which
+    the last whole build was (None: there was none). `build_seq` tells builds apart where the published copy follows
+    them.
     """
 
     load_seq: int
     mark: int
     dirty: tuple[date, ...]
     as_of_ts: datetime | None
+    built_as_of_ts: datetime | None
     build_seq: int = 0
+
+    def present(self, is_whole: bool) -> datetime | None:
+        """As of when a build judges. One of some tables reads others as the last whole build left them: to a later
+        present, of loads that they have not taken in, what those brought would look like silence."""
+        return self.as_of_ts if is_whole else self.built_as_of_ts or self.as_of_ts
 
 
 @dataclass(frozen=True)
@@ -51,12 +60,12 @@ class Built:
     """The warehouse after dbt.
 
     `query` gives the rows of a statement; `keep` adds a build to the history of builds and says what went wrong with
-    that; `vouch` remembers that everything was built up to a load.
+    that; `vouch` remembers that everything was built, from what a build started from.
     """
 
     query: Callable[[str], Sequence[Sequence[Any]]]
     keep: Callable[[Build, Callable[[str], None]], None]
-    vouch: Callable[[int], None]
+    vouch: Callable[[Start], None]
 
 
 def begin_build(platform: PlatformResource, run: str) -> Start:
@@ -72,6 +81,7 @@ def begin_build(platform: PlatformResource, run: str) -> Start:
             mark=mark,
             dirty=tuple(raw.dirty_days(con, mark)),
             as_of_ts=raw.data_time(con),
+            built_as_of_ts=_moment(raw.build_mark(con, PRESENT_MARK)),
             build_seq=0 if is_on_snowflake(platform) else next_build_seq(con),
         )
 
@@ -102,7 +112,7 @@ def _on_duckdb(con: duckdb.DuckDBPyConnection) -> Built:
     return Built(
         query=query,
         keep=partial(keep_history, duckdb_ops(con), query),
-        vouch=partial(set_build_mark, con, WAREHOUSE_MARK),
+        vouch=partial(_vouch, partial(set_build_mark, con)),
     )
 
 
@@ -115,9 +125,20 @@ def _on_snowflake(
     query = partial(run, con)
     # A build in a schema of one's own vouches for nothing that others read, and is no part of their history.
     if dbt is not None and dbt.is_own:
-        return Built(query, keep=lambda _build, _complain: None, vouch=lambda _load_seq: None)
+        return Built(query, keep=lambda _build, _complain: None, vouch=lambda _start: None)
     return Built(
         query,
         keep=partial(keep_history, ops, query),
-        vouch=partial(set_build_mark, con, WAREHOUSE_MARK),
+        vouch=partial(_vouch, partial(set_build_mark, con)),
     )
+
+
+def _vouch(set_mark: Callable[[str, int], None], start: Start) -> None:
+    # The present first: without the other mark the next whole build takes the same again.
+    if start.as_of_ts is not None:
+        set_mark(PRESENT_MARK, (start.as_of_ts - _EPOCH) // _MICROSECOND)
+    set_mark(WAREHOUSE_MARK, start.load_seq)
+
+
+def _moment(epoch_us: int) -> datetime | None:
+    return _EPOCH + epoch_us * _MICROSECOND if epoch_us else None

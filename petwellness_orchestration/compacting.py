@@ -14,7 +14,7 @@ from petwellness_orchestration.settings import PlatformSettings
 
 if TYPE_CHECKING:
     from ingestion.lake.compaction import CompactionReport
-    from ingestion.lake.proof import RedactedArrivals
+    from ingestion.lake.proof import LeftOut
     from ingestion.lake.snapshots import InForce
     from ingestion.lake.store import ObjectStore
     from ingestion.lake.upkeep import DayProof, Removable, WaitingDay
@@ -25,12 +25,14 @@ OPEN_TAG = "petwellness/even-if-open"
 Say = Callable[[str], None]
 
 
-def redaction_terms(store: ObjectStore) -> tuple[Sequence[RedactedArrivals], InForce]:
+def redaction_terms(store: ObjectStore) -> tuple[Sequence[LeftOut], InForce]:
     """What is to be left out, and which objects hold ranges' rows now."""
+    from ingestion.lake.quarantine import load_quarantine
     from ingestion.lake.redactions import load_redactions
     from ingestion.lake.replacements import load_replacements
 
-    return load_redactions(store).by_entry, load_replacements(store).stored_object_of
+    left_out = [*load_redactions(store).by_entry, *load_quarantine(store).by_entry]
+    return left_out, load_replacements(store).stored_object_of
 
 
 def waiting(settings: PlatformSettings, now: datetime, since: date | None = None) -> list[WaitingDay]:

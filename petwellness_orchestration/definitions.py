@@ -8,6 +8,7 @@ from petwellness_orchestration.defs.operations.loggers import progress
 from petwellness_orchestration.embedded_only import for_environment
 from petwellness_orchestration.freshness import apply_freshness
 from petwellness_orchestration.resources import PlatformResource, RecordSourceResource
+from petwellness_orchestration.run_launcher import in_process_executor
 from petwellness_orchestration.settings import load_settings
 
 RESOURCES = {"platform": PlatformResource(), "record_source": RecordSourceResource()}
@@ -20,7 +21,7 @@ def build_definitions(resource_overrides: dict[str, object] | None = None) -> dg
         found,
         dg.Definitions(
             resources={**RESOURCES, **(resource_overrides or {})},
-            executor=dg.in_process_executor,
+            executor=in_process_executor,
             loggers={"progress": progress},
         ),
     )

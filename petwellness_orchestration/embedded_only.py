@@ -19,6 +19,7 @@ ON_BOTH = frozenset(
         "landing__redactions",
         "raw_loads",
         "raw__load_history_lake_and_raw_reconcile",
+        "raw__load_history_nothing_quarantined_is_used",
         "raw__load_history_pipes_run",
         "operations__reconciliation",
         "warehouse",

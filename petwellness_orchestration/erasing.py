@@ -8,7 +8,7 @@ published copy.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,9 @@ from petwellness_orchestration.settings import PlatformSettings
 if TYPE_CHECKING:
     import duckdb
 
+    from ingestion.erasure.disputes import OpenSpan
     from ingestion.erasure.leftovers import Leftover
+    from ingestion.lake.disputes import Decision, Disputed
     from ingestion.lake.redactions import Redaction, Redactions
     from ingestion.lake.store import ObjectStore
     from ingestion.loading.publish import PublishedTable
@@ -32,11 +34,34 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class LeftoverReport:
-    """Entries in the ledger, those past their deadline, and where something of these is left."""
+    """Entries in the ledger, those past their deadline, where something of these is left, and disputed spans
+    that wait for a person's decision, those past their deadline among them."""
 
     redactions: int
     past_deadline: int
     overdue: list[Leftover]
+    waiting: int = 0
+    overdue_spans: list[WaitingSpan] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class WaitingSpan:
+    """A disputed span that nobody has decided of, and how many landed rows it holds."""
+
+    span: OpenSpan
+    rows: int
+
+    def __str__(self) -> str:
+        """Names no person, pet or device."""
+        return f"{self.span.listing.listing_id} {self.span.number}: {self.rows} rows wait for a decision"
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What a decision is about, how many landed rows, and the entry; None when it was only looked at."""
+
+    waiting: WaitingSpan
+    decision: Decision | None
 
 
 def take_consent_snapshot(settings: PlatformSettings, store: ObjectStore, say: Say) -> dict[str, Any]:
@@ -50,6 +75,11 @@ def take_consent_snapshot(settings: PlatformSettings, store: ObjectStore, say: S
     late = enter_late_refusals(store, snapshot, list_manifests(store), now, settings.retention.erasure_days)
     for entry in late.entered:
         say(f"redaction {entry.redaction_id}: {entry.kind}, to be gone by {entry.deadline:%Y-%m-%d %H:%M}")
+    if late.listed is not None:
+        say(
+            f"{late.listed.listing_id}: {len(late.listed.spans)} spans that several pets claim wait for a person, "
+            f"to be decided by {late.listed.deadline:%Y-%m-%d %H:%M} (`petwellness erasures`)"
+        )
     return {
         "snapshot_id": snapshot.snapshot_id,
         "analytics_default": snapshot.analytics_default.value,
@@ -59,6 +89,7 @@ def take_consent_snapshot(settings: PlatformSettings, store: ObjectStore, say: S
             for reason in REASONS
         },
         "redactions_entered": len(late.entered),
+        "disputed_spans": len(snapshot.disputed),
         "ranges_examined": late.ranges_examined,
     }
 
@@ -144,7 +175,7 @@ def scores_to_republish(con: duckdb.DuckDBPyConnection, folder: Path) -> list[Pu
 
 
 def find_leftovers(settings: PlatformSettings, store: ObjectStore) -> LeftoverReport:
-    """Everything that is left of entries past their deadline."""
+    """Everything that is left of entries past their deadline, and disputed spans that nobody has decided of."""
     from ingestion.erasure.leftovers import due
     from ingestion.lake.landing import utc_now
     from ingestion.lake.redactions import load_redactions
@@ -152,7 +183,65 @@ def find_leftovers(settings: PlatformSettings, store: ObjectStore) -> LeftoverRe
     redactions, now = load_redactions(store), utc_now()
     late = due(redactions, now)
     found = places(settings, store, late, now) if late else []
-    return LeftoverReport(len(redactions.entries), len(late.entries), found)
+    waiting = waiting_spans(store, redactions)
+    overdue = [one for one in waiting if one.rows and one.span.listing.deadline <= now]
+    return LeftoverReport(len(redactions.entries), len(late.entries), found, len(waiting), overdue)
+
+
+def waiting_spans(store: ObjectStore, redactions: Redactions) -> list[WaitingSpan]:
+    """Disputed spans that wait for a person's decision."""
+    from ingestion.erasure.disputes import count_rows, open_spans
+    from ingestion.lake.landing import list_manifests
+    from ingestion.lake.replacements import load_replacements
+
+    spans = open_spans(store, redactions)
+    if not spans:
+        return []
+    counts = count_rows(store, spans, list_manifests(store), redactions, load_replacements(store))
+    return [WaitingSpan(span, rows) for span, rows in zip(spans, counts, strict=True)]
+
+
+def disputed_of(store: ObjectStore, owner_id: str) -> list[Disputed]:
+    """What an erasure of the household would list for a person to decide. Raises UnknownHouseholdError."""
+    from ingestion.erasure.scope import find_household, household_stretches
+    from ingestion.lake.redactions import load_redactions
+
+    redactions = load_redactions(store)
+    _, disputed = household_stretches(store, find_household(store, owner_id, redactions), redactions)
+    return disputed
+
+
+def decide(
+    settings: PlatformSettings,
+    store: ObjectStore,
+    listing_id: str,
+    number: int,
+    verdict: str,
+    decided_by: str,
+    reason: str,
+    say: Say,
+    dry_run: bool,
+) -> Decided:
+    """Decide of a disputed span. That it goes is honoured as an erasure or a refusal is: what has landed enters
+    the redaction ledger, what is still to come is dropped. A run that dies in between is finished by the next
+    consent snapshot. Raises UnknownSpanError."""
+    from ingestion.collector.consent import ERASED
+    from ingestion.erasure.disputes import decide, find_open
+    from ingestion.lake.disputes import ERASE
+    from ingestion.lake.landing import utc_now
+    from ingestion.lake.redactions import load_redactions
+
+    waiting = waiting_spans(store, load_redactions(store))
+    found = find_open([one.span for one in waiting], listing_id, number)
+    [chosen] = [one for one in waiting if one.span is found]
+    if dry_run:
+        return Decided(chosen, None)
+    decision = decide(store, found, verdict, decided_by, reason, utc_now())
+    if verdict == ERASE:
+        for owner_id in sorted({part.owner_id for part in found.parts if part.reason == ERASED}):
+            request_erasure(settings, store, owner_id, reason, dry_run=False)
+        take_consent_snapshot(settings, store, say)
+    return Decided(chosen, decision)
 
 
 def places(

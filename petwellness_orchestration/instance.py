@@ -9,11 +9,14 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
+from ingestion.environments import EnvironmentSettingError
 from petwellness_orchestration.settings import PlatformSettings
 
 # DuckDB takes one writing process: runs that open its file queue up behind one
-# another. Dagster ignores a pool without a limit.
+# another. Dagster ignores a pool without a limit. A run that is killed says nothing:
+# the launcher sees that its process is gone, and the limits end what nobody can see.
 DAGSTER_YAML = """\
 telemetry:
   enabled: false
@@ -23,6 +26,14 @@ concurrency:
     granularity: run
   runs:
     max_concurrent_runs: 4
+run_launcher:
+  module: petwellness_orchestration.run_launcher
+  class: WatchedRunLauncher
+run_monitoring:
+  enabled: true
+  poll_interval_seconds: 10
+  start_timeout_seconds: 600
+  max_runtime_seconds: {max_run_s}
 nux:
   enabled: false
 """
@@ -47,12 +58,22 @@ storage:
 
 
 def prepare_dagster_home(settings: PlatformSettings) -> Path:
-    """Write the instance's configuration under the state folder and make it this process's DAGSTER_HOME."""
+    """Write the instance's configuration under the state folder and make it this process's DAGSTER_HOME.
+
+    Raises EnvironmentSettingError for a folder that SQLite's address cannot name.
+    """
     folder = settings.state.home / "dagster"
-    folder.mkdir(parents=True, exist_ok=True)
     has_postgres = settings.operations.dagster_postgres_url is not None
+    # Dagster puts the folder into the address as it is, and SQLAlchemy decodes it.
+    if not has_postgres and (unquote(str(folder)) != str(folder) or "?" in str(folder)):
+        raise EnvironmentSettingError(
+            f"PETWELLNESS_HOME='{settings.state.home}' holds '?' or a percent sign before two hexadecimal digits,"
+            " which the address of Dagster's SQLite files cannot: choose another folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
     storage = POSTGRES_YAML if has_postgres else SQLITE_YAML.format(folder=json.dumps(str(_events(settings))))
-    _write_if_changed(folder / "dagster.yaml", DAGSTER_YAML + storage)
+    limits = DAGSTER_YAML.format(max_run_s=round(settings.operations.max_run_hours * 3600))
+    _write_if_changed(folder / "dagster.yaml", limits + storage)
     os.environ["DAGSTER_HOME"] = str(folder)
     return folder
 

@@ -156,6 +156,7 @@ def reconcile_raw(platform: PlatformResource, run: str) -> Reconciled:
 
 def _reconcile_duckdb(platform: PlatformResource) -> Reconciled:
     from ingestion.lake.landing import list_claims, list_manifests
+    from ingestion.lake.quarantine import load_quarantine
     from ingestion.loading.duckdb_raw import last_load_started_at, loaded_keys, vouched_seq
     from ingestion.loading.reconcile import LANDING_GRACE, read_raw_ranges, reconcile
 
@@ -169,12 +170,21 @@ def _reconcile_duckdb(platform: PlatformResource) -> Reconciled:
         load_started_at = last_load_started_at(con)
     beside = platform.settings().collector.as_service
     settled_before = load_started_at - LANDING_GRACE if beside and load_started_at else None
-    result = reconcile(list_claims(store), manifests, raw_ranges, orphan_rows, settled_before, vouched)
+    result = reconcile(
+        list_claims(store),
+        manifests,
+        raw_ranges,
+        orphan_rows,
+        settled_before,
+        vouched,
+        load_quarantine(store),
+    )
     return Reconciled(result, len(vouched))
 
 
 def _reconcile_snowflake(platform: PlatformResource, run: str) -> Reconciled:
     from ingestion.lake.landing import list_claims, list_manifests, utc_now
+    from ingestion.lake.quarantine import load_quarantine
     from ingestion.loading.reconcile import LANDING_GRACE, reconcile
     from ingestion.loading.snowflake_raw import last_load_started_at, loaded_keys, vouched_seq
     from ingestion.loading.snowflake_reconcile import read_orphans, read_raw_ranges
@@ -191,7 +201,15 @@ def _reconcile_snowflake(platform: PlatformResource, run: str) -> Reconciled:
         settled_before = (last_load_started_at(con) or utc_now()) - grace
         raw_ranges = read_raw_ranges(con, since_seq, claimed_from)
         orphan_rows = sum(found.rows for found in read_orphans(con, claimed_from, settled_before))
-    result = reconcile(list_claims(store), manifests, raw_ranges, orphan_rows, settled_before, vouched)
+    result = reconcile(
+        list_claims(store),
+        manifests,
+        raw_ranges,
+        orphan_rows,
+        settled_before,
+        vouched,
+        load_quarantine(store),
+    )
     return Reconciled(result, len(vouched))
 
 

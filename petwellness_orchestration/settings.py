@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -38,6 +39,7 @@ from ingestion.settings import (
 )
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+_WEBHOOK_FORM = "give https://host/path, or http://, without user, blanks and other than ASCII characters"
 DBT_PROJECT_DIR = PROJECT_ROOT / "dbt_project"
 
 
@@ -82,15 +84,44 @@ class OperationsSettings(BaseSettings):
     timezone: str = Field(default="Europe/Zurich", description="Local time of schedules.")
     first_event_date: date = Field(default=date(2017, 1, 1), description="First daily partition (UTC).")
     first_arrival_date: date = Field(default=date(2026, 1, 1), description="First day anything landed (UTC).")
-    alert_webhook_url: str | None = Field(default=None, description="Failures are posted here as JSON.")
+    alert_webhook_url: SecretStr | None = Field(
+        default=None, description="Failures are posted here as JSON. Its path is a secret."
+    )
     dagster_postgres_url: SecretStr | None = Field(
         default=None,
         description="Where Dagster keeps its runs, postgresql+psycopg2://...; without it SQLite.",
+    )
+    max_run_hours: float = Field(
+        default=6.0,
+        gt=0,
+        description="A run that schedules, sensors or people at the UI started is ended after so long.",
     )
     heartbeat_min_ratio: float = Field(default=0.8, gt=0, le=1)
     document_review_days: int = Field(
         default=3, ge=0, description="How long a document that OCR is not sure of may wait for a person."
     )
+
+    @field_validator("alert_webhook_url")
+    @classmethod
+    def _can_be_posted_to(cls, value: SecretStr | None) -> SecretStr | None:
+        url = value.get_secret_value() if value else ""
+        if not url:
+            return None
+        try:
+            parts = urlsplit(url)
+            parts.port  # noqa: B018 - raises for one that is no number
+        except ValueError:
+            # Its text holds the address.
+            raise ValueError(_WEBHOOK_FORM) from None
+        printable = url.isascii() and url.isprintable() and " " not in url
+        if (
+            parts.scheme not in ("http", "https")
+            or not parts.hostname
+            or "@" in parts.netloc
+            or not printable
+        ):
+            raise ValueError(_WEBHOOK_FORM)
+        return value
 
     @field_validator("dagster_postgres_url")
     @classmethod

@@ -1,25 +1,46 @@
-"""What all tiers share: no setting of the person who runs the tests reaches them, and where real data is."""
+"""What all tiers share: no setting of the person who runs the tests reaches them, how many workers run them in which
+order, and where real data is."""
 
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import settings
 
-# How long an example takes is the machine's business.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+# How long an example takes is the machine's business. A property whose examples are dear says how many of them it wants
+# as a part of `settings.default.max_examples`, so that the full size has five times as many of every kind.
+settings.register_profile("patient", deadline=None, max_examples=100)
+settings.register_profile("full", deadline=None, max_examples=500)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Workers wait for brokers, servers and child processes most of their time.
+WORKERS_PER_CORE = 2.5
+# What a worker and the programs that it starts hold at a time.
+WORKER_BYTES = 900 * 2**20
+
+# Files go to workers in this order: what builds a whole platform first, so that no long file is left over at the end,
+# and unit tests last, which fill whatever time is left.
+ORDER = (
+    "pipeline",
+    "integration/snowflake",
+    "integration/chaos",
+    "integration/collector",
+    "integration/warehouse",
+    "integration",
+    "unit",
+)
 
 # Settings that tests themselves are told by, not the platform.
 OF_THE_TESTS = frozenset({"PETWELLNESS_REAL_DATA", "PETWELLNESS_KAFKA_JARS"})
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Forget the caller's settings, in every worker, before anything is imported."""
+    settings.load_profile("patient" if "not full" in config.option.markexpr else "full")
     for name in list(os.environ):
         if name.startswith("PETWELLNESS_") and name not in OF_THE_TESTS:
             del os.environ[name]
@@ -27,6 +48,23 @@ def pytest_configure() -> None:
     os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """As many workers as keep the cores busy and fit into the memory that is free; at least two."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = round(cores * WORKERS_PER_CORE)
+    return max(2, min(wanted, psutil.virtual_memory().available // WORKER_BYTES))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests into the order of ORDER; within a folder they stay as they were."""
+    items.sort(key=lambda item: place(item.path.relative_to(REPOSITORY / "tests").as_posix()))
+
+
+def place(path: str) -> int:
+    """Where a file of tests comes in ORDER; last if no entry names it."""
+    return next((at for at, folder in enumerate(ORDER) if path.startswith(f"{folder}/")), len(ORDER))
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@
 {# Days before a judged one on which its windows may reach. #}
 {% macro window_lookback_days() -%}{{ return(10) }}{%- endmacro %}
 
-{# The data's own present; without var as_of_ts the newest arrival in stg. #}
+{# The data's own present, the watermark, is var as_of_ts; a build by hand without it takes the newest arrival in stg. #}
 {% macro data_present() -%}
     {%- if var('as_of_ts') is none -%}
         (select max(arrivals.arrival_ts) from {{ ref('stg_telemetry_events') }} as arrivals)

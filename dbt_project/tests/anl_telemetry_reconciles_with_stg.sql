@@ -1,7 +1,7 @@
 {{ config(meta={'dagster': {'ref': {'name': 'anl_telemetry_events'}}}) }}
 -- anl has exactly the events of stg: the join to assignments neither adds nor
 -- drops one. Days in cold storage count as they were moved. Returns the days that differ.
-{% set days = var('dirty_days') %}
+{% set days = tested_days() %}
 with counts as (
     select
         event_date,

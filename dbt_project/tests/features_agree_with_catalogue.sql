@@ -7,7 +7,7 @@ with present as (
         feature_name,
         feature_version
     from {{ ref('ml_computed_features') }}
-    where {{ date_in_days('event_date', var('dirty_days')) }}
+    where {{ date_in_days('event_date', tested_days()) }}
 )
 
 select

@@ -1,7 +1,7 @@
 {{ config(meta={'dagster': {'ref': {'name': 'anl_clinics'}}}) }}
 -- Every key that a fact names is in its dimension; a fact without one joins to
 -- 'unknown'. Facts kept by day are looked at on the run's days. Returns what is missing.
-{% set days = var('dirty_days') %}
+{% set days = tested_days() %}
 {% set keys = [
     ['anl_pet_daily_summary', 'pet_id', 'anl_pets', 'pet_id', 'event_date'],
     ['anl_pet_daily_summary', 'owner_id', 'anl_owners', 'owner_id', 'event_date'],

@@ -1,7 +1,7 @@
 {{ config(meta={'dagster': {'ref': {'name': 'stg_telemetry_events'}}}) }}
 -- Every raw telemetry record is in stg or set aside as a duplicate, day by day
 -- and to the row. Returns the days that do not add up.
-{% set days = var('dirty_days') %}
+{% set days = tested_days() %}
 with counts as (
     select
         cast(event_ts as date) as event_date,

@@ -161,35 +161,39 @@ class LocalKafka:
         java, jars = find_java(), fetch_jars()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._detached = detached
-        with self._one_at_a_time():
-            running = self.running()
-            if running is not None:
-                raise LocalKafkaError(
-                    f"a broker already runs in {self.folder}: process {running.pid} on {HOST}:{running.port}; "
-                    "use it or stop it first"
-                )
-            if self._port is None:
-                self._port = free_port()
-            check_port(self._port)
-            self._write_properties(self._port)
-            self._format(java, jars)
-            with self.log_path.open("ab") as log:
-                self._process = subprocess.Popen(
-                    self._command(java, jars, "kafka.Kafka", str(self._properties_path)),
-                    cwd=self.folder,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    # A Ctrl-C in the terminal is not meant for it.
-                    start_new_session=True,
-                )
-            self._write_card(Card(self._process.pid, self._port))
+        process = None
         try:
+            with self._one_at_a_time():
+                running = self.running()
+                if running is not None:
+                    raise LocalKafkaError(
+                        f"a broker already runs in {self.folder}: process {running.pid} on {HOST}:{running.port}; "
+                        "use it or stop it first"
+                    )
+                if self._port is None:
+                    self._port = free_port()
+                check_port(self._port)
+                self._write_properties(self._port)
+                self._format(java, jars)
+                with self.log_path.open("ab") as log:
+                    process = self._process = subprocess.Popen(
+                        self._command(java, jars, "kafka.Kafka", str(self._properties_path)),
+                        cwd=self.folder,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        # A Ctrl-C in the terminal is not meant for it.
+                        start_new_session=True,
+                    )
+                self._write_card(Card(process.pid, self._port))
             if not detached:
-                self._watcher = _ends_with_us(self._process.pid)
-            self._wait_until_it_answers(self._process)
+                self._watcher = _ends_with_us(process.pid)
+            self._wait_until_it_answers(process)
         except BaseException:
-            self.kill()
+            if process is not None:
+                # By itself, since it may not be on the card yet.
+                process.kill()
+                self.kill()
             raise
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> bool:

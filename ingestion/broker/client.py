@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ingestion.broker.embedded import BrokerCard, process_runs, read_card
+from ingestion.broker.embedded import BrokerCard, read_card
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, Producer
@@ -249,8 +249,6 @@ def connect(settings: "BrokerSettings", home: Path) -> BrokerClient:
     """
     card_path = home / CARD_NAME
     card = None if settings.bootstrap_servers else read_card(card_path)
-    if card is not None and not process_runs(card.pid):
-        card = None  # Killed before it could take its card away.
     if not settings.bootstrap_servers and card is None:
         raise BrokerUnreachableError(
             f"no embedded broker runs for {home}; start one (`petwellness simulate`), or set {SERVERS_SETTING} to a real broker"

@@ -8,9 +8,11 @@ at 0. Client configuration is in `client`.
 """
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import socket
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +23,9 @@ import msgspec
 
 # Messages kept per partition are 5 MiB; this leaves room for what a batch adds.
 MAX_UNLANDED_BYTES = 4_000_000
+# For a lock that somebody who only asks may have for a moment.
+LOCK_PATIENCE_S = 1.0
+LOCK_POLL_S = 0.02
 _RD_KAFKA_PRODUCER = 0
 _BROKER_ID = 1
 
@@ -37,12 +42,62 @@ class BrokerCard(msgspec.Struct, frozen=True):
     streams: dict[str, str]
 
 
-def read_card(path: Path) -> BrokerCard | None:
-    """The card of the embedded broker that last started there; None if there is none."""
+class CardLock:
+    """Held as long as a card is true: a lock beside it, which the kernel lets go when its process ends, however.
+
+    The process id on a card may be another process's by now; who holds the lock serves.
+    """
+
+    def __init__(self, card_path: Path) -> None:
+        self._path = card_path.with_suffix(".lock")
+        # A bare descriptor: a broker that nobody refers to goes on serving, and its lock has to stay.
+        self._held: int | None = None
+
+    def hold(self) -> bool:
+        """Take the lock; False when somebody else has it."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        deadline = time.monotonic() + LOCK_PATIENCE_S
+        while not _lock(file, fcntl.LOCK_EX):
+            # Also who only asks has it for a moment.
+            if time.monotonic() > deadline:
+                os.close(file)
+                return False
+            time.sleep(LOCK_POLL_S)
+        self._held = file
+        return True
+
+    def release(self) -> None:
+        """Let it go. Safe to call twice."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
+    def is_held(self) -> bool:
+        """Whether anybody has it, this process included."""
+        try:
+            with self._path.open("rb") as file:
+                return not _lock(file.fileno(), fcntl.LOCK_SH)
+        except FileNotFoundError:
+            return False
+
+
+def _lock(file: int, kind: int) -> bool:
+    """Lock a file if that is possible at once; whether it was."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=BrokerCard)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def read_card(path: Path) -> BrokerCard | None:
+    """The card of the embedded broker that serves there now; None if there is none, or it was killed."""
+    try:
+        card = msgspec.json.decode(path.read_bytes(), type=BrokerCard)
     except FileNotFoundError:
         return None
+    return card if CardLock(path).is_held() else None
 
 
 class EmbeddedBroker:
@@ -55,6 +110,7 @@ class EmbeddedBroker:
     def __init__(self, topics: Mapping[str, int], card_path: Path) -> None:
         self._topics = dict(topics)
         self._card_path = card_path
+        self._lock = CardLock(card_path)
         self._library: Any = None
         self._handle: int | None = None
         self._cluster: int | None = None
@@ -71,12 +127,19 @@ class EmbeddedBroker:
 
     def start(self) -> BrokerCard:
         """Listen on a free port of 127.0.0.1 and write the card. Raises EmbeddedBrokerError."""
-        running = read_card(self._card_path)
-        if running is not None and running.pid != os.getpid() and process_runs(running.pid):
+        if not self._lock.hold():
+            running = read_card(self._card_path)
+            whose = f" of process {running.pid}" if running is not None else ""
             raise EmbeddedBrokerError(
-                f"an embedded broker of process {running.pid} already serves {self._card_path.parent}; "
-                "stop it first"
+                f"an embedded broker{whose} already serves {self._card_path.parent}; stop it first"
             )
+        try:
+            return self._listen()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _listen(self) -> BrokerCard:
         self._library = _load_library()
         reason = ctypes.create_string_buffer(512)
         configuration = self._library.rd_kafka_conf_new()
@@ -118,6 +181,7 @@ class EmbeddedBroker:
         if self._handle:
             self._library.rd_kafka_destroy(self._handle)
             self._handle = None
+        self._lock.release()
 
     def delete_records(self, topic: str, partition: int, before: int) -> None:
         """Forget a partition's messages before an offset, as retention does."""

@@ -13,7 +13,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ import msgspec
 
 from ingestion.broker.client import BrokerClient, Stream, unreachable
 from ingestion.broker.embedded import MAX_UNLANDED_BYTES
+from ingestion.contracts.telemetry import MAX_RECEIPT_AHEAD
 from ingestion.lake import layout
 from ingestion.lake.landing import landed_end, utc_now
 from ingestion.lake.store import ObjectExistsError, ObjectMissingError, ObjectStore
@@ -39,6 +40,10 @@ class PublishError(Exception):
 
 class RetentionTooShortError(PublishError):
     """The topic would delete messages of that age as soon as they are written."""
+
+
+class ReceiptInFutureError(PublishError):
+    """Messages say that they were received at a time that is still to come, so that they would be rejected."""
 
 
 class LandingStalledError(Exception):
@@ -331,6 +336,7 @@ class LivePublisher:
         self, topic: str, keys: Sequence[bytes], values: Sequence[bytes], arrival_ts_ms: Sequence[int]
     ) -> None:
         lanes = self._lanes_of(topic)
+        _refuse_future(topic, arrival_ts_ms, utc_now())
         self._refuse_expired(topic, arrival_ts_ms)
         count, crc, produce = len(lanes), zlib.crc32, self._producer.produce
         limited = self._client.embedded
@@ -425,6 +431,16 @@ class LivePublisher:
             raise PublishError(
                 f"{len(self._failures)} messages were not delivered, the first to {self._failures[0]}"
             )
+
+
+def _refuse_future(topic: str, arrival_ts_ms: Sequence[int], now: datetime) -> None:
+    latest = datetime(1970, 1, 1) + timedelta(milliseconds=max(arrival_ts_ms, default=0))
+    if latest > now + MAX_RECEIPT_AHEAD:
+        raise ReceiptInFutureError(
+            f"messages for topic {topic} say that they are received at {latest:%Y-%m-%d %H:%M} UTC, which is still to"
+            " come: the collector would reject them (clock). Set PETWELLNESS_FLEET_START so that the fleet's days"
+            " are over (PETWELLNESS_FLEET_DAYS), or the clock of this machine"
+        )
 
 
 def _columns(batch: Batch) -> Iterator[tuple[str, Sequence[bytes], Sequence[bytes], Sequence[int]]]:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ingestion.collector.attribution import Assignment, Demand, Stretch, divided, earliest
 from ingestion.contracts.consent import (
     ANALYTICS,
     AnalyticsDefault,
@@ -28,6 +29,7 @@ from ingestion.contracts.consent import (
     statements,
 )
 from ingestion.lake import layout
+from ingestion.lake.disputes import Decision, Disputed, decided_to_go, load_decisions, undecided
 from ingestion.lake.records import read_records
 from ingestion.lake.redactions import Redactions, Worn, epoch_us, load_redactions, rows_received_in
 from ingestion.lake.store import ObjectExistsError, ObjectStore
@@ -40,6 +42,9 @@ REASONS = (ERASED, ANALYTICS_OPT_OUT)
 
 # How far the clocks of two machines may be apart.
 CLOCK_TOLERANCE = timedelta(minutes=5)
+
+# A record dated later than this after its receipt is of a wrong clock (dbt_project/macros/histories/change_log.sql).
+CLOCK_AHEAD = timedelta(days=1)
 
 
 class ConsentSnapshotStaleError(Exception):
@@ -55,11 +60,20 @@ class OptOut(NamedTuple):
     reason: str = ANALYTICS_OPT_OUT
 
 
+class Silence(NamedTuple):
+    """What holds for `analytics` of households that have not said it, from `default_since` (naive UTC) on."""
+
+    analytics_default: AnalyticsDefault
+    default_since: datetime
+
+
 class ConsentSnapshot(msgspec.Struct, frozen=True):
     """Devices whose household does not allow analytics or is erased, as known at `built_at` (naive UTC).
 
     `analytics_default` says what was taken to hold for households that have not said it, from
     `default_since` on: what was received before then was taken in under another default.
+    `disputed`: what such a household wants gone and another pet claims, too, and nobody has decided of.
+    It is not dropped.
     """
 
     snapshot_id: str
@@ -67,6 +81,12 @@ class ConsentSnapshot(msgspec.Struct, frozen=True):
     opted_out: list[OptOut]
     analytics_default: AnalyticsDefault = AnalyticsDefault.ALLOW
     default_since: datetime = datetime.min
+    disputed: list[Disputed] = []
+
+    @property
+    def silence(self) -> Silence:
+        """What this snapshot takes silence to say."""
+        return Silence(self.analytics_default, self.default_since)
 
     def intervals(self, reason: str | None = None) -> dict[str, list[tuple[int, int]]]:
         """Opted-out stretches by device, in epoch microseconds; of one reason only where it is given."""
@@ -89,52 +109,78 @@ class Held(NamedTuple):
 def build_consent_snapshot(
     store: ObjectStore, as_of: datetime, analytics_default: AnalyticsDefault
 ) -> ConsentSnapshot:
-    """Derive the snapshot from records received up to `as_of` (naive UTC) and the ledger, and store it."""
+    """Derive the snapshot from records received up to `as_of` (naive UTC) and the ledgers, and store it."""
     redactions = load_redactions(store)
-    default_since = _default_since(store, as_of, analytics_default)
-    owners = read_records(store, "owners", ["owner_id", "op", "consent_flags"], redactions, as_of)
-    flagged = owners.filter(pc.is_valid(owners["consent_flags"])).select(OwnerRecord._fields)
-    said = statements(ANALYTICS, (OwnerRecord(**row) for row in flagged.to_pylist()))
-    worn = [worn for entry in redactions for worn in entry.worn]
-    opted_out: list[OptOut] = []
-    is_silence_no = not allows(ANALYTICS, None, analytics_default)
-    if worn or is_silence_no or not all(statement.is_allowed for statement in said):
-        pets = read_records(store, "pets", ["pet_id", "owner_id"], redactions, as_of)
-        silent = unsaid({*_distinct(owners), *_distinct(pets)}, said, default_since) if is_silence_no else []
-        refusing = {statement.owner_id for statement in [*silent, *said] if not statement.is_allowed}
-        theirs = pc.unique(
-            pets.filter(pc.is_in(pets["owner_id"], pa.array([*refusing], pa.string())))["pet_id"]
-        )
-        pets = pets.filter(pc.is_in(pets["pet_id"], theirs))
-        assignments = read_assignments(store, redactions, as_of)
-        opted_out = merged_opt_outs(
-            [
-                *erased_stretches(worn, assignments),
-                *opt_outs(
-                    (statement for statement in [*silent, *said] if statement.owner_id in refusing),
-                    ((row["pet_id"], row["owner_id"], row["changed_at"]) for row in pets.to_pylist()),
-                    assignments,
-                ),
-            ]
-        )
+    silence = _silence_from(store, as_of, analytics_default)
+    demands, assignments = read_demands(store, redactions, silence, as_of)
+    opted_out, disputed = covered_by(demands, assignments, load_decisions(store))
     digest = hashlib.sha256(msgspec.json.encode(opted_out)).hexdigest()[:12]
-    snapshot = ConsentSnapshot(
-        f"{as_of:%Y%m%dT%H%M%S%f}-{digest}", as_of, opted_out, analytics_default, default_since
-    )
+    snapshot = ConsentSnapshot(f"{as_of:%Y%m%dT%H%M%S%f}-{digest}", as_of, opted_out, *silence, disputed)
     with contextlib.suppress(ObjectExistsError):  # The same moment and content: the same snapshot.
         store.put_new(layout.consent_key(snapshot.snapshot_id), msgspec.json.encode(snapshot))
     return snapshot
 
 
-def _default_since(store: ObjectStore, as_of: datetime, analytics_default: AnalyticsDefault) -> datetime:
+def read_demands(
+    store: ObjectStore, redactions: Redactions, silence: Silence, as_of: datetime | None = None
+) -> tuple[list[Demand], list[Assignment]]:
+    """What households want kept out, by records received up to `as_of` (naive UTC; none: all) and the redaction
+    ledger, and the assignments that say what it covers; both empty where nobody wants anything."""
+    owners = read_records(store, "owners", ["owner_id", "op", "consent_flags"], redactions, as_of)
+    flagged = owners.filter(pc.is_valid(owners["consent_flags"])).select(OwnerRecord._fields)
+    said = statements(ANALYTICS, (OwnerRecord(**row) for row in flagged.to_pylist()))
+    demands = erasures(redactions)
+    is_silence_no = not allows(ANALYTICS, None, silence.analytics_default)
+    if is_silence_no or not all(statement.is_allowed for statement in said):
+        pets = read_records(store, "pets", ["pet_id", "owner_id"], redactions, as_of)
+        silent = (
+            unsaid({*_distinct(owners), *_distinct(pets)}, said, silence.default_since)
+            if is_silence_no
+            else []
+        )
+        refusing = {statement.owner_id for statement in [*silent, *said] if not statement.is_allowed}
+        theirs = pc.unique(
+            pets.filter(pc.is_in(pets["owner_id"], pa.array([*refusing], pa.string())))["pet_id"]
+        )
+        pets = pets.filter(pc.is_in(pets["pet_id"], theirs))
+        demands += refusals(
+            (statement for statement in [*silent, *said] if statement.owner_id in refusing),
+            ((row["pet_id"], row["owner_id"], row["changed_at"]) for row in pets.to_pylist()),
+        )
+    return demands, read_assignments(store, redactions, as_of) if demands else []
+
+
+def covered_by(
+    demands: Iterable[Demand], assignments: Iterable[Assignment], decisions: Sequence[Decision]
+) -> tuple[list[OptOut], list[Disputed]]:
+    """What is dropped, with what a person decided to be theirs, and what is disputed and undecided."""
+    stretches, disputed = divided(demands, assignments)
+    going = decided_to_go(disputed, decisions)
+    dropped = [*map(_opt_out, stretches), *map(_opt_out, going)]
+    return merged_opt_outs(dropped), undecided(disputed, decisions)
+
+
+def _opt_out(stretch: Stretch | Disputed) -> OptOut:
+    return OptOut(stretch.device_id, stretch.from_ts, stretch.to_ts, stretch.reason)
+
+
+def _silence_from(store: ObjectStore, as_of: datetime, analytics_default: AnalyticsDefault) -> Silence:
     """From when on this default holds. Without an earlier snapshot it always has; one that changes holds from
     then on, or a setting would delete what silent households were right to send before."""
     key = layout.consent_key(f"{as_of:%Y%m%dT%H%M%S%f}")
-    last = max((info.key for info in store.list(layout.CONSENT) if info.key < key), default=None)
-    if last is None:
-        return datetime.min
-    before: ConsentSnapshot = msgspec.json.decode(store.get(last), type=ConsentSnapshot)
-    return before.default_since if before.analytics_default == analytics_default else as_of
+    before = _newest_snapshot(store, key)
+    if before is None:
+        return Silence(analytics_default, datetime.min)
+    return (
+        before.silence if before.analytics_default == analytics_default else Silence(analytics_default, as_of)
+    )
+
+
+def _newest_snapshot(store: ObjectStore, before: str | None = None) -> ConsentSnapshot | None:
+    """The snapshot with the last key, of keys before one where it is given."""
+    keys = (info.key for info in store.list(layout.CONSENT) if before is None or info.key < before)
+    last = max(keys, default=None)
+    return None if last is None else msgspec.json.decode(store.get(last), type=ConsentSnapshot)
 
 
 def unsaid(owner_ids: Iterable[str], said: Iterable[Statement], since: datetime) -> list[Statement]:
@@ -161,24 +207,48 @@ def opt_outs(
 ) -> list[OptOut]:
     """Stretches in which a device was on a pet whose owner refused analytics, merged and sorted.
 
+    `flags` and `owners_of_pets` as of `refusals`. What another pet claims, too, is left out.
+    """
+    stretches, _ = divided(refusals(flags, owners_of_pets), (Assignment(*one) for one in assignments))
+    return merged_opt_outs(map(_opt_out, stretches))
+
+
+def refusals(
+    flags: Iterable[tuple[str, bool | None, datetime]],
+    owners_of_pets: Iterable[tuple[str, str | None, datetime]],
+) -> list[Demand]:
+    """Pets whose owner refused analytics, with the time of it.
+
     `flags` (owner, allowed, since) and `owners_of_pets` (pet, owner, since) are in
     order of change. A pet's first known owner is taken as its owner before that,
     too: in doubt the refusal counts.
     """
-    refusals: dict[str, list[Held]] = defaultdict(list)
+    refused: dict[str, list[Held]] = defaultdict(list)
     for flag in _held(flags):
         if flag.value is False:
-            refusals[flag.subject].append(flag)
-    owned = ownerships(owners_of_pets)
-    found = []
-    for device_id, pet_id, assigned_from, assigned_to in assignments:
-        for ownership in owned.get(pet_id, ()):
-            for refusal in refusals[ownership.value]:
-                from_ts = max(assigned_from, ownership.from_ts, refusal.from_ts)
-                to_ts = _earliest(assigned_to, ownership.to_ts, refusal.to_ts)
-                if to_ts is None or from_ts < to_ts:
-                    found.append(OptOut(device_id, from_ts, to_ts))
-    return merged_opt_outs(found)
+            refused[flag.subject].append(flag)
+    return [
+        Demand(
+            ownership.value,
+            pet_id,
+            max(ownership.from_ts, refusal.from_ts),
+            earliest(ownership.to_ts, refusal.to_ts),
+            ANALYTICS_OPT_OUT,
+        )
+        for pet_id, owned in ownerships(owners_of_pets).items()
+        for ownership in owned
+        for refusal in refused[ownership.value]
+    ]
+
+
+def erasures(redactions: Redactions) -> list[Demand]:
+    """What erased pets wore, as the redaction ledger has it."""
+    return [
+        Demand(owner_id, worn.pet_id, worn.from_ts, worn.to_ts, ERASED, worn.device_id)
+        for entry in redactions
+        for owner_id in entry.owner_ids
+        for worn in entry.worn
+    ]
 
 
 def ownerships(owners_of_pets: Iterable[tuple[str, str | None, datetime]]) -> dict[str, list[Held]]:
@@ -190,24 +260,6 @@ def ownerships(owners_of_pets: Iterable[tuple[str, str | None, datetime]]) -> di
     return dict(owned)
 
 
-def erased_stretches(
-    worn: Iterable[Worn], assignments: Iterable[tuple[str, str, datetime, datetime | None]]
-) -> list[OptOut]:
-    """What erased pets wore, up to where another pet was given the device: `assignments` are without theirs."""
-    starts: dict[str, list[datetime]] = defaultdict(list)
-    for device_id, _, assigned_from, _ in assignments:
-        starts[device_id].append(assigned_from)
-    return [
-        OptOut(
-            device_id,
-            from_ts,
-            to_ts or _earliest(*(start for start in starts[device_id] if start > from_ts)),
-            ERASED,
-        )
-        for device_id, from_ts, to_ts in worn
-    ]
-
-
 def load_snapshot(store: ObjectStore, snapshot_id: str) -> ConsentSnapshot:
     """A stored snapshot. Raises ObjectMissingError."""
     return msgspec.json.decode(store.get(layout.consent_key(snapshot_id)), type=ConsentSnapshot)
@@ -215,14 +267,19 @@ def load_snapshot(store: ObjectStore, snapshot_id: str) -> ConsentSnapshot:
 
 def load_latest_snapshot(store: ObjectStore, now: datetime, max_age_s: float) -> ConsentSnapshot:
     """The latest snapshot. Raises ConsentSnapshotStaleError when there is none or it is too old."""
-    last = max((info.key for info in store.list(layout.CONSENT)), default=None)
-    if last is None:
+    snapshot = newest_snapshot(store)
+    check_age(snapshot, now, max_age_s)
+    return snapshot
+
+
+def newest_snapshot(store: ObjectStore) -> ConsentSnapshot:
+    """The latest snapshot, however old. Raises ConsentSnapshotStaleError when there is none."""
+    snapshot = _newest_snapshot(store)
+    if snapshot is None:
         raise ConsentSnapshotStaleError(
             "there is no consent snapshot, so nothing may be ingested; build one from the landed "
             "records (`petwellness extract`)"
         )
-    snapshot: ConsentSnapshot = msgspec.json.decode(store.get(last), type=ConsentSnapshot)
-    check_age(snapshot, now, max_age_s)
     return snapshot
 
 
@@ -280,19 +337,30 @@ def mentions_opted_out(
 
 def read_assignments(
     store: ObjectStore, redactions: Redactions, as_of: datetime | None = None
-) -> list[tuple[str, str, datetime, datetime | None]]:
-    """(device, pet, from, to) of every landed assignment, as last stated up to `as_of`."""
+) -> list[Assignment]:
+    """Every landed assignment as last stated up to `as_of`, and those of erased pets, whose records are hidden
+    and whose claims go on: the redaction ledger knows them."""
     columns = ["assignment_id", "op", "device_id", "pet_id", "assigned_from", "assigned_to"]
-    return _assignments(read_records(store, "device_assignments", columns, redactions, as_of).to_pylist())
-
-
-def _assignments(rows: Iterable[dict[str, Any]]) -> list[tuple[str, str, datetime, datetime | None]]:
-    """The last statement about each assignment, deleted ones left out."""
-    last = {row["assignment_id"]: row for row in rows}
+    rows = read_records(store, "device_assignments", columns, redactions, as_of).to_pylist()
     return [
-        (row["device_id"], row["pet_id"], row["assigned_from"], row["assigned_to"])
+        *_assignments(rows),
+        *(claim_of(worn) for entry in redactions for worn in entry.worn),
+    ]
+
+
+def claim_of(worn: Worn) -> Assignment:
+    """What an erased pet wore as the assignment that it was."""
+    return Assignment(worn.device_id, worn.pet_id, worn.from_ts, worn.to_ts)
+
+
+def _assignments(rows: Iterable[dict[str, Any]]) -> list[Assignment]:
+    """The last statement about each assignment, as the histories of the warehouse take it: deleted ones, those
+    of no device and statements of a clock that is ahead are left out."""
+    last = {row["assignment_id"]: row for row in rows if row["changed_at"] <= row["arrival_ts"] + CLOCK_AHEAD}
+    return [
+        Assignment(row["device_id"], row["pet_id"] or None, row["assigned_from"], row["assigned_to"])
         for row in last.values()
-        if row["op"] != "delete"
+        if row["op"] != "delete" and row["device_id"]
     ]
 
 
@@ -305,10 +373,6 @@ def _held(changes: Iterable[tuple[str, Any, datetime]]) -> list[Held]:
         for subject, values in by_subject.items()
         for (value, since), until in zip(values, [*(since for _, since in values[1:]), None], strict=True)
     ]
-
-
-def _earliest(*ends: datetime | None) -> datetime | None:
-    return min((end for end in ends if end is not None), default=None)
 
 
 def merged_opt_outs(opted_out: Iterable[OptOut]) -> list[OptOut]:

@@ -23,7 +23,7 @@ import pyarrow as pa
 from ingestion.collector.messages import Ints, Texts, pack
 from ingestion.contracts import telemetry
 from ingestion.contracts.columns import TELEMETRY_FIELDS
-from ingestion.contracts.telemetry import RejectError
+from ingestion.contracts.telemetry import ReceiptBounds, RejectError
 
 Bools = npt.NDArray[np.bool_]
 
@@ -60,11 +60,17 @@ Decode = Callable[[bytes], dict[str, Any]]
 
 
 def decode_contract_json(
-    payloads: Texts | Sequence[bytes], arrival_us: Ints, max_bytes: int = telemetry.MAX_MESSAGE_BYTES
+    payloads: Texts | Sequence[bytes],
+    arrival_us: Ints,
+    believed: ReceiptBounds,
+    max_bytes: int = telemetry.MAX_MESSAGE_BYTES,
 ) -> DecodedBatch:
-    """Decode messages in the contract's JSON form; `arrival_us` is their receipt in epoch microseconds."""
+    """Decode messages in the contract's JSON form; `arrival_us` is their receipt in epoch microseconds.
+
+    A message whose receipt is not `believed` is a reject.
+    """
     messages = payloads if isinstance(payloads, Texts) else pack(payloads)
-    table, good = _scanned(messages, arrival_us, max_bytes)
+    table, good = _scanned(messages, arrival_us, believed, max_bytes)
     index = np.flatnonzero(good)
     scanned = DecodedBatch(table, index, [])
     if len(index) == len(messages):
@@ -72,6 +78,7 @@ def decode_contract_json(
     judged = _decode_each(
         messages,
         arrival_us,
+        believed,
         np.flatnonzero(~good),
         lambda payload: telemetry.parse_event(payload, max_bytes),
     )
@@ -81,6 +88,7 @@ def decode_contract_json(
 def decode_vendor(
     payloads: Texts | Sequence[bytes],
     arrival_us: Ints,
+    believed: ReceiptBounds,
     decode: Decode,
     max_bytes: int = telemetry.MAX_MESSAGE_BYTES,
 ) -> DecodedBatch:
@@ -91,7 +99,7 @@ def decode_vendor(
         telemetry.check_text(payload, max_bytes)
         return telemetry.validate_event(decode(payload))
 
-    return _decode_each(messages, arrival_us, np.arange(len(messages)), parse)
+    return _decode_each(messages, arrival_us, believed, np.arange(len(messages)), parse)
 
 
 def concatenate(parts: Sequence[DecodedBatch]) -> DecodedBatch:
@@ -123,6 +131,7 @@ def _merged(scanned: DecodedBatch, judged: DecodedBatch) -> DecodedBatch:
 def _decode_each(
     messages: Texts,
     arrival_us: Ints,
+    believed: ReceiptBounds,
     positions: Ints,
     parse: Callable[[bytes], dict[str, Any]],
 ) -> DecodedBatch:
@@ -132,7 +141,7 @@ def _decode_each(
         try:
             event = parse(payload)
             telemetry.check_clock(
-                event["event_ts"], _EPOCH + timedelta(microseconds=int(arrival_us[position]))
+                event["event_ts"], _EPOCH + timedelta(microseconds=int(arrival_us[position])), believed
             )
         except RejectError as error:
             rejects.append(Rejected(position, error.reason, error.detail))
@@ -192,7 +201,9 @@ def _kind(kind: pa.DataType) -> int:
     return scan.DECIMAL if pa.types.is_decimal(kind) else scan.INTEGER
 
 
-def _scanned(messages: Texts, arrival_us: Ints, max_bytes: int) -> tuple[pa.Table, Bools]:
+def _scanned(
+    messages: Texts, arrival_us: Ints, believed: ReceiptBounds, max_bytes: int
+) -> tuple[pa.Table, Bools]:
     """Events of the messages that the scanner accepts, and which messages those are."""
     from ingestion.collector import scan
 
@@ -219,7 +230,7 @@ def _scanned(messages: Texts, arrival_us: Ints, max_bytes: int) -> tuple[pa.Tabl
         moments,
         present,
     )
-    good &= _on_time(moments, arrival_us)
+    good &= _on_time(moments, arrival_us, believed)
     good &= _known_version(integers, present, plan)
     rows = None if good.all() else np.flatnonzero(good)
     columns = []
@@ -237,11 +248,14 @@ def _scanned(messages: Texts, arrival_us: Ints, max_bytes: int) -> tuple[pa.Tabl
     return pa.Table.from_arrays(columns, schema=_OUTPUT), good
 
 
-def _on_time(moments: Ints, arrival_us: Ints) -> Bools:
-    """Events not older than is allowed at their receipt, nor further ahead."""
+def _on_time(moments: Ints, arrival_us: Ints, believed: ReceiptBounds) -> Bools:
+    """Receipts that are believed, of events not older then than is allowed, nor further ahead."""
     one = timedelta(microseconds=1)
-    return (moments >= arrival_us - telemetry.MAX_AGE // one) & (
-        moments <= arrival_us + telemetry.MAX_AHEAD // one
+    return (
+        (arrival_us >= (believed.first - _EPOCH) // one)
+        & (arrival_us <= (believed.last - _EPOCH) // one)
+        & (moments >= arrival_us - telemetry.MAX_AGE // one)
+        & (moments <= arrival_us + telemetry.MAX_AHEAD // one)
     )
 
 

@@ -42,6 +42,7 @@ from ingestion.collector.report import DrainReport, Landed
 from ingestion.contracts.decoders import DECODERS, Decoder
 from ingestion.contracts.feeds import TELEMETRY_FEED
 from ingestion.lake.landing import Claim, Manifest, claim_range, recover_range, utc_now
+from ingestion.lake.progress import PartitionSeen, ProgressMark, put_progress
 from ingestion.lake.store import ObjectStore
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ LINGER_S = 0.3
 # away what the client has prefetched.
 PATIENCE_S = 2.0
 PROGRESS_EVERY_S = 0.5
+# How often a progress mark is left, and how long its collector may wait for the broker's word on all ends.
+MARK_EVERY_S = 60.0
+MARK_PATIENCE_S = 2.0
 # How often a new consent snapshot is looked for.
 CONSENT_REFRESH_S = 60.0
 
@@ -185,6 +189,8 @@ class Collector:
         self._stopping = False
         self.report = DrainReport()
         self._progressed_at = 0.0
+        self._marked_at = time.monotonic()
+        self._marking: Future[None] | None = None
 
     def drain(
         self,
@@ -258,12 +264,15 @@ class Collector:
                 self._rotate(rotation, moment)
                 self._settle_landings(consumer)
                 self._hold_back(consumer)
+                self._mark(consumer)
                 self._tell(consumer, started, progress)
                 quiet_s = time.monotonic() - last_message
                 if done(quiet_s):
                     break
                 self._check_life(quiet_s, idle_timeout_s)
             self._finish(consumer)
+            if linger_s is not None:
+                put_progress(self._store, self._seen(consumer, self._client.settings.connect_timeout_s))
         finally:
             gc.set_threshold(*thresholds)
             self._shut_down(consumer)
@@ -490,6 +499,53 @@ class Collector:
         if self._on_landed is not None:
             self._on_landed(landed)
 
+    # Progress marks
+
+    def _mark(self, consumer: Any) -> None:
+        """Leave a progress mark when one is due. Raises what leaving the one before raised."""
+        if time.monotonic() - self._marked_at < MARK_EVERY_S:
+            return
+        if self._marking is not None:
+            if not self._marking.done():
+                return
+            self._marking.result()
+        self._marked_at = time.monotonic()
+        mark = self._seen(consumer, MARK_PATIENCE_S)
+        self._marking = self._claimers.submit(put_progress, self._store, mark)
+
+    def _seen(self, consumer: Any, patience_s: float) -> ProgressMark:
+        """How far each partition has landed, and whether its log ends there: the broker is asked, for a while."""
+        deadline = time.monotonic() + patience_s
+        landing = {id(one.partition) for one in self._landings}
+        seen = []
+        for partition in self._partitions.values():
+            is_landed = partition.is_idle and partition.at_end and id(partition) not in landing
+            at = self._seen_end(consumer, partition, deadline) if is_landed else None
+            seen.append(
+                PartitionSeen(
+                    stream_id=partition.stream.stream_id,
+                    partition=partition.number,
+                    end=partition.start,
+                    at=at,
+                )
+            )
+        return ProgressMark(marked_at=self._now(), marked_by=self._me, partitions=seen)
+
+    def _seen_end(self, consumer: Any, partition: _Partition, deadline: float) -> datetime | None:
+        """A moment at which a log ended where the partition was read up to; None if it goes on or nobody says so."""
+        from confluent_kafka import KafkaException, TopicPartition
+
+        moment, left_s = self._now(), deadline - time.monotonic()
+        if left_s <= 0:
+            return None
+        place = TopicPartition(partition.stream.topic, partition.number)
+        try:
+            _, high = consumer.get_watermark_offsets(place, timeout=left_s)
+        except KafkaException as error:
+            _log.warning("the end of %s was not told: %s", partition.name, error.args[0].str())
+            return None
+        return moment if high <= max(partition.position, partition.log_end) else None
+
     # Memory
 
     def _held_bytes(self) -> int:
@@ -605,6 +661,7 @@ class Collector:
             claimed_at=self._now(),
             claimed_by=self._me,
             consent_snapshot_id=self._latest_consent().snapshot_id,
+            not_before=self._settings.not_before,
             gap_reason=gap_reason,
         )
 

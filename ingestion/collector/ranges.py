@@ -25,8 +25,9 @@ from ingestion.collector.decode import DecodedBatch, concatenate, decode_contrac
 from ingestion.collector.messages import Packed
 from ingestion.contracts.columns import REJECT_SCHEMA, TIMESTAMP
 from ingestion.contracts.decoders import DECODERS, Decoder
-from ingestion.contracts.telemetry import COLLAR_DECODER
+from ingestion.contracts.telemetry import COLLAR_DECODER, ReceiptBounds, believed_receipts
 from ingestion.lake.landing import Claim, LandingError, Manifest, land_range
+from ingestion.lake.redactions import epoch_us
 from ingestion.lake.store import ObjectStore
 
 # The end of the year 9998, which leaves room for a day ahead.
@@ -73,11 +74,13 @@ def decode_messages(
 ) -> RangeContent:
     """Decode the messages of a claimed range; offsets without a message are gaps.
 
-    `consent` is the snapshot the claim names. Raises DecoderVersionError.
+    `consent` is the snapshot the claim names. A receipt that the claim does not believe makes a message a reject.
+    Raises DecoderVersionError.
     """
     decoder = decoder_of(claim)
     intervals = consent.intervals()
-    decoded = [_decode(decoder, part, max_message_bytes) for part in parts]
+    believed = believed_receipts(claim.claimed_at, claim.not_before)
+    decoded = [_decode(decoder, part, believed, max_message_bytes) for part in parts]
     whole = concatenate(decoded)
     offsets = _whole([part.offsets for part in parts])
     arrival_us = _micros(_whole([part.arrival_ms for part in parts]))
@@ -94,7 +97,7 @@ def decode_messages(
     rejects = [
         row
         for part, batch in zip(parts, decoded, strict=True)
-        for row in _reject_rows(part, batch, intervals)
+        for row in _reject_rows(part, batch, intervals, claim)
     ]
     return RangeContent(
         table,
@@ -130,11 +133,11 @@ def land_content(store: ObjectStore, claim: Claim, content: RangeContent) -> Man
     )
 
 
-def _decode(decoder: Decoder, part: Packed, max_bytes: int) -> DecodedBatch:
+def _decode(decoder: Decoder, part: Packed, believed: ReceiptBounds, max_bytes: int) -> DecodedBatch:
     arrival_us = _micros(part.arrival_ms)
     if decoder.name == COLLAR_DECODER:
-        return decode_contract_json(part.payloads, arrival_us, max_bytes)
-    return decode_vendor(part.payloads, arrival_us, decoder.decode, max_bytes)
+        return decode_contract_json(part.payloads, arrival_us, believed, max_bytes)
+    return decode_vendor(part.payloads, arrival_us, believed, decoder.decode, max_bytes)
 
 
 _RejectRow = tuple[int, int, str, str, bytes | None]
@@ -142,12 +145,16 @@ _RejectRow = tuple[int, int, str, str, bytes | None]
 
 
 def _reject_rows(
-    part: Packed, batch: DecodedBatch, intervals: dict[str, list[tuple[int, int]]]
+    part: Packed, batch: DecodedBatch, intervals: dict[str, list[tuple[int, int]]], claim: Claim
 ) -> Iterator[_RejectRow]:
+    believed = believed_receipts(claim.claimed_at, claim.not_before)
+    first_us, last_us, claimed_us = map(epoch_us, (believed.first, believed.last, claim.claimed_at))
     for reject in batch.rejects:
         payload, key = part.payloads[reject.index], part.keys[reject.index]
         arrival_us = int(_micros(part.arrival_ms[reject.index]))
-        kept = not mentions_opted_out(intervals, (key, payload), arrival_us)
+        # What cannot have been received then is judged by when it was claimed.
+        received_us = arrival_us if first_us <= arrival_us <= last_us else claimed_us
+        kept = not mentions_opted_out(intervals, (key, payload), received_us)
         yield (
             int(part.offsets[reject.index]),
             arrival_us,

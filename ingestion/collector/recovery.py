@@ -60,12 +60,11 @@ class Resumption:
 def resume(store: ObjectStore, stream: Stream, partition: int, low: int, high: int) -> Resumption:
     """Find out where to go on; `low` and `high` are the bounds of the partition's log now.
 
-    A partition without claims starts at the beginning of its log. Raises
-    LogTruncatedError if offsets were landed that the log has never had.
+    The chain of claims tells, not the log: a partition without claims goes on at 0,
+    whatever of it the log has lost. Raises LogTruncatedError if offsets were landed
+    that the log has never had.
     """
     end = chain_end(store, stream.stream_id, partition)
-    if end is None:
-        return Resumption(low, deque(), [])
     if end > high:
         raise LogTruncatedError(
             f"{stream.topic}[{partition}] ends at {high}, but offsets up to {end} were landed "

@@ -51,6 +51,8 @@ LEDGERS: dict[str, pa.Schema] = {
             pa.field("feed", pa.string(), nullable=False),
             pa.field("redacted_count", pa.int64(), nullable=False),
             pa.field("max_arrival_ts", TIMESTAMP),
+            # Null in entries of before there was a quarantine.
+            pa.field("quarantined_count", pa.int64()),
         ]
     ),
     "redactions": pa.schema(
@@ -61,6 +63,18 @@ LEDGERS: dict[str, pa.Schema] = {
             pa.field("applied_at", TIMESTAMP, nullable=False),
         ]
     ),
+    "partition_progress": pa.schema(
+        [
+            pa.field("stream_id", pa.string(), nullable=False),
+            pa.field("kafka_partition", pa.int32(), nullable=False),
+            pa.field("end_offset", pa.int64(), nullable=False),
+            pa.field("newest_arrival_ts", TIMESTAMP),
+            pa.field("at_end_ts", TIMESTAMP),
+            pa.field("first_seen_at", TIMESTAMP, nullable=False),
+        ]
+    ),
+    # At most one row (`ingestion.loading.watermark`).
+    "watermark": pa.schema([pa.field("watermark_ts", TIMESTAMP, nullable=False)]),
     # Retention (`ingestion.tiers`).
     "cold_days": pa.schema(
         [

@@ -2,7 +2,7 @@
 
 `parse_event` reads the contract's own JSON form (decoder `collar-v1`), in the
 version that the message states (`FORMS`); `validate_event` checks what any vendor
-decoder returns, `check_clock` compares with the time of receipt. Columns and their
+decoder returns, `check_clock` compares with the time of receipt, and that with the claim. Columns and their
 types are in `columns`; decoding in bulk is in `ingestion.collector.decode`;
 duplicates are the warehouse's business. How to add a field or a version:
 docs/schema-evolution.md.
@@ -46,6 +46,10 @@ MAX_BRACKETS = 64
 MAX_TEXT_CHARS = 256
 MAX_AGE = timedelta(days=400)
 MAX_AHEAD = timedelta(hours=24)
+# So much later than its claim a message may say that it was received: clocks of two machines differ.
+MAX_RECEIPT_AHEAD = timedelta(hours=1)
+# Receipts before it are not believed where nothing else is said: no collar is so old, and a reset clock says 1970.
+NOT_BEFORE = datetime(2000, 1, 1)
 
 # Physical bounds, inclusive; a measure without an entry is bounded by its column's precision.
 BOUNDS: dict[str, tuple[int, int | None]] = {
@@ -328,8 +332,33 @@ def check_escapes(document: str) -> None:
             raise RejectError("encoding", "an escape is half a surrogate pair") from None
 
 
-def check_clock(event_ts: datetime, arrival_ts: datetime) -> None:
-    """Raise RejectError if an event (naive UTC) is older than 400 days or more than 24 h ahead at receipt."""
+@dataclass(frozen=True, slots=True)
+class ReceiptBounds:
+    """The first and the last time of receipt (naive UTC) that is believed."""
+
+    first: datetime
+    last: datetime
+
+
+def believed_receipts(claimed_at: datetime, not_before: datetime) -> ReceiptBounds:
+    """What a claim lets its messages say of their receipt: Kafka's timestamp is only the producer's clock.
+
+    A function of the claim alone, so that every replay of it decides the same.
+    """
+    return ReceiptBounds(not_before, claimed_at + MAX_RECEIPT_AHEAD)
+
+
+def check_clock(event_ts: datetime, arrival_ts: datetime, believed: ReceiptBounds) -> None:
+    """Raise RejectError if a receipt is not believed, or an event is older than 400 days or more than 24 h ahead then.
+
+    All times are naive UTC.
+    """
+    if arrival_ts < believed.first:
+        raise RejectError("clock", f"the receipt is before {believed.first:%Y-%m-%d %H:%M:%S}")
+    if arrival_ts > believed.last:
+        raise RejectError(
+            "clock", f"the receipt is more than {MAX_RECEIPT_AHEAD // timedelta(hours=1)} h after the claim"
+        )
     if event_ts < arrival_ts - MAX_AGE:
         raise RejectError("clock", f"event_ts is more than {MAX_AGE.days} days before the receipt")
     if event_ts > arrival_ts + MAX_AHEAD:

@@ -3,6 +3,7 @@
 A range landed under the snapshot its claim names. Where a newer one drops more,
 what the range holds of it enters the redaction ledger. So do events that an
 erased household's collars send late, and records of pets that show up later.
+Spans that another pet claims, too, are listed and wait for a person.
 """
 
 from collections import defaultdict
@@ -14,8 +15,10 @@ import pyarrow as pa
 
 from ingestion.collector.consent import ConsentSnapshot, load_snapshot
 from ingestion.contracts.feeds import TELEMETRY_FEED
+from ingestion.erasure.disputes import list_disputed
 from ingestion.erasure.landed import landed_stretches, received_within, telemetry_columns
 from ingestion.erasure.scope import request_erasure
+from ingestion.lake.disputes import Listing
 from ingestion.lake.landing import Manifest
 from ingestion.lake.records import read_records
 from ingestion.lake.redactions import (
@@ -45,10 +48,12 @@ Stretches = dict[str, list[tuple[int, int]]]
 
 @dataclass(frozen=True)
 class LateFindings:
-    """Entries that were written, and how many landed ranges had to be looked into."""
+    """Entries that were written, how many landed ranges had to be looked into, and what was listed of spans
+    that several pets claim and that wait for a person."""
 
     entered: tuple[Redaction, ...]
     ranges_examined: int
+    listed: Listing | None = None
 
 
 def enter_late_refusals(
@@ -75,7 +80,8 @@ def enter_late_refusals(
         put_redaction(store, redaction)
         entered.append(redaction)
     entered += _follow_up(store, manifests, redactions, replacements, now, deadline_days)
-    return LateFindings(tuple(entered), examined)
+    listed = list_disputed(store, snapshot.disputed, now, deadline_days)
+    return LateFindings(tuple(entered), examined, listed)
 
 
 def late_arrivals(

@@ -18,6 +18,7 @@ from ingestion.erasure.landed import received_within, scan
 from ingestion.lake import layout
 from ingestion.lake.redactions import Redactions, from_epoch_us
 from ingestion.lake.replacements import Replacements
+from ingestion.sql_text import literal
 
 if TYPE_CHECKING:
     import duckdb
@@ -225,7 +226,7 @@ def published_leftovers(folder: Path, redactions: Redactions) -> list[Leftover]:
             for path in sorted(table.rglob("*.parquet")):
                 place = str(path.relative_to(folder))
                 if path in stale:
-                    rows = _count(con, f"select count(*) from read_parquet({_quoted(path)})")
+                    rows = _count(con, f"select count(*) from read_parquet({literal(path)})")
                     found.append(Leftover("published", place, rows, "rows of a version out of force"))
                     continue
                 rows = _covered_in_file(con, str(path), table.name.split(".")[-1], redactions)
@@ -254,7 +255,7 @@ def cold_leftovers(store: ObjectStore, redactions: Redactions) -> list[Leftover]
 
 
 def _covered_in_file(con: duckdb.DuckDBPyConnection, path: str, table: str, redactions: Redactions) -> int:
-    relation = f"read_parquet({_quoted(path)}, hive_partitioning = false)"
+    relation = f"read_parquet({literal(path)}, hive_partitioning = false)"
     columns = [row[0] for row in con.execute(f"describe select * from {relation}").fetchall()]
     return covered_rows(con, relation, table, columns, redactions)
 
@@ -330,7 +331,3 @@ def register_covered(con: duckdb.DuckDBPyConnection, redactions: Redactions) -> 
 def _count(con: duckdb.DuckDBPyConnection, sql: str) -> int:
     row = con.execute(sql).fetchone()
     return int(row[0]) if row else 0
-
-
-def _quoted(path: Path | str) -> str:
-    return "'" + str(path).replace("'", "''") + "'"

@@ -13,10 +13,13 @@ from datetime import datetime, timedelta
 
 import pyarrow as pa
 
-from ingestion.collector.consent import Held, ownerships, read_assignments
+from ingestion.collector.attribution import Assignment, earliest, ended
+from ingestion.collector.consent import Held, claim_of, covered_by, erasures, ownerships, read_assignments
 from ingestion.contracts.columns import RECORD_FEEDS
 from ingestion.contracts.feeds import RECORD_FEED_NAMES
+from ingestion.erasure.disputes import list_disputed
 from ingestion.erasure.landed import landed_stretches, measured_within, received_within, telemetry_columns
+from ingestion.lake.disputes import Disputed, load_decisions
 from ingestion.lake.landing import Manifest
 from ingestion.lake.records import read_records
 from ingestion.lake.redactions import (
@@ -51,8 +54,8 @@ class UnknownHouseholdError(ValueError):
 
 @dataclass(frozen=True)
 class Household:
-    """What belongs to an owner: pets erased as a whole, pets that have moved on with the stretch they
-    were theirs, keys of every record to erase by feed, and what was worn."""
+    """What belongs to an owner: pets erased as a whole, pets that have moved on with the stretch they were
+    theirs, keys of every record to erase by feed, and what was worn as far as the ledger does not say it yet."""
 
     owner_id: str
     pet_ids: list[str] = field(default_factory=list)
@@ -86,7 +89,7 @@ def find_household(store: ObjectStore, owner_id: str, redactions: Redactions) ->
         held for pet in sorted(owned.keys() - set(whole)) for held in owned[pet] if held.value == owner_id
     ]
     known = {worn for entry in redactions for worn in entry.worn}
-    worn = _worn(read_assignments(store, redactions), whole, moved_on)
+    worn = worn_by(read_assignments(store, redactions), whole, moved_on)
     return Household(
         owner_id,
         whole,
@@ -134,15 +137,36 @@ def request_erasure(
     Raises UnknownHouseholdError.
     """
     household = find_household(store, owner_id, redactions)
-    worn_before = [worn for entry in redactions if owner_id in entry.owner_ids for worn in entry.worn]
-    arrivals = erased_arrivals(store, [*household.worn, *worn_before], manifests, redactions, replacements)
+    theirs, disputed = household_stretches(store, household, redactions)
+    arrivals = erased_arrivals(store, theirs, manifests, redactions, replacements)
     new = household.pet_ids or household.business_keys or household.worn or arrivals
     if owner_id in redactions.owner_ids and not new:
         return None
     redaction = erasure_of(household, arrivals, reason, requested_at, deadline_days)
     if not dry_run:
         put_redaction(store, redaction)
+        list_disputed(store, disputed, requested_at, deadline_days)
     return redaction
+
+
+def household_stretches(
+    store: ObjectStore, household: Household, redactions: Redactions
+) -> tuple[list[Worn], list[Disputed]]:
+    """When its pets wore a device and no other pet claims it (or a person decided so), with what the ledger
+    says of it already; and the spans that another pet claims, too, of which nobody has decided."""
+    asked = Redaction(
+        redaction_id="",
+        kind=ERASURE,
+        reason="",
+        requested_at=datetime.min,
+        deadline=datetime.min,
+        owner_ids=[household.owner_id],
+        worn=household.worn,
+    )
+    theirs = Redactions((*(entry for entry in redactions if household.owner_id in entry.owner_ids), asked))
+    assignments = [*read_assignments(store, redactions), *map(claim_of, household.worn)]
+    dropped, disputed = covered_by(erasures(theirs), assignments, load_decisions(store))
+    return [Worn(one.device_id, one.from_ts, one.to_ts) for one in dropped], disputed
 
 
 def erased_arrivals(
@@ -155,7 +179,7 @@ def erased_arrivals(
     """Times of receipt of all landed telemetry that was measured or received while the devices were worn
     and that the ledger does not cover yet. What was received while it was not worn is named to the message."""
     stretches: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for device_id, from_ts, to_ts in worn:
+    for device_id, from_ts, to_ts, _ in worn:
         stretches[device_id].append((epoch_us(from_ts), epoch_us(to_ts) if to_ts else 2**63 - 1))
     limits = [(device, low, high) for device, found in stretches.items() for low, high in merged(found)]
     covered: dict[str, list[tuple[int, int]]] = defaultdict(list)
@@ -215,20 +239,23 @@ def _was_theirs(pet_id: str, moment: datetime, moved_on: list[Held]) -> bool:
     )
 
 
-def _worn(
-    assignments: Iterable[tuple[str, str, datetime, datetime | None]], whole: list[str], moved_on: list[Held]
-) -> list[Worn]:
-    """What the pets wore: always, or while they were theirs."""
-    theirs: dict[str, list[tuple[datetime, datetime | None]]] = defaultdict(list)
-    for pet_id in whole:
-        theirs[pet_id].append((datetime.min, None))
+def worn_by(assignments: Iterable[Assignment], whole: list[str], moved_on: list[Held]) -> list[Worn]:
+    """What the pets were given: every assignment of a whole one as it was stated, and of one that moved on the
+    part of it that was theirs."""
+    given, whole_pets = [*assignments], {*whole}
+    theirs: dict[str | None, list[Held]] = defaultdict(list)
     for held in moved_on:
-        theirs[held.subject].append((held.from_ts, held.to_ts))
-    found = []
-    for device_id, pet_id, assigned_from, assigned_to in assignments:
-        for from_ts, to_ts in theirs[pet_id]:
-            low = max(assigned_from, from_ts)
-            high = min((end for end in (assigned_to, to_ts) if end is not None), default=None)
+        theirs[held.subject].append(held)
+    found = {
+        Worn(device_id, from_ts, to_ts, pet_id)
+        for device_id, pet_id, from_ts, to_ts in given
+        if pet_id is not None and pet_id in whole_pets
+    }
+    for device_id, pet_id, from_ts, to_ts in ended(given):
+        for held in theirs.get(pet_id, ()):
+            low, high = max(from_ts, held.from_ts), earliest(to_ts, held.to_ts)
             if high is None or low < high:
-                found.append(Worn(device_id, low, high))
-    return sorted(found, key=lambda worn: (worn.device_id, worn.from_ts))
+                found.add(Worn(device_id, low, high, held.subject))
+    return sorted(
+        found, key=lambda worn: (worn.device_id, worn.from_ts, worn.pet_id, worn.to_ts or datetime.max)
+    )

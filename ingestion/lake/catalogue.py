@@ -18,11 +18,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from ingestion.lake import layout
+from ingestion.lake.chains import CHAIN_START
 from ingestion.lake.layout import RangeKey
 from ingestion.lake.store import READ_THREADS, ObjectExistsError, ObjectMissingError, ObjectStore
 
@@ -99,15 +101,24 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
                     found[place] = span
         return found
 
-    def frontier(self, stream_id: str, partition: int) -> int | None:
-        """Up to where a partition is rolled up; None if nothing of it is."""
+    def begins(self) -> dict[tuple[str, int], int]:
+        """Where what is rolled up of each partition begins: above 0 only for chains of a release that allowed it."""
+        found: dict[tuple[str, int], int] = {}
+        for segment in self.segments:
+            for span in segment.spans:
+                place = (span.stream_id, span.partition)
+                found[place] = min(span.first_start, found.get(place, span.first_start))
+        return found
+
+    def frontier(self, stream_id: str, partition: int) -> int:
+        """Up to where a partition is rolled up."""
         ends = (
             span.end
             for segment in self.segments
             for span in segment.spans
             if span.stream_id == stream_id and span.partition == partition
         )
-        return max(ends, default=None)
+        return max(ends, default=CHAIN_START)
 
 
 class _RangeFacts(msgspec.Struct, frozen=True):
@@ -155,6 +166,12 @@ def read_generation(store: ObjectStore, key: str) -> Generation:
     return msgspec.json.decode(store.get(key), type=Generation)
 
 
+def forget_generations(store: ObjectStore) -> None:
+    """Let the next roll-up begin anew, as claims came to lie before a frontier. Until then readers list everything."""
+    for info in [*store.list(layout.GENERATIONS)]:
+        store.delete(info.key)
+
+
 def rolled_ranges(
     store: ObjectStore,
     generation: Generation | None,
@@ -187,20 +204,22 @@ def rolled_ranges(
 def tail_keys(
     store: ObjectStore, root: str, generation: Generation | None, stream_prefix: str = ""
 ) -> list[str]:
-    """Keys of claims or manifests (`root`) beyond the catalogue's frontiers, in order.
+    """Keys of claims or manifests (`root`) that are not rolled up, in order.
 
-    One listing per partition of each stream that can still grow, and one of the
-    streams' names; `stream_prefix` restricts the streams.
+    They lie beyond the catalogue's frontiers, or before a chain that was rolled up
+    although it began above 0. One listing per partition of each stream that can still
+    grow, and one of the streams' names; `stream_prefix` restricts the streams.
     """
     frontiers: dict[str, dict[int, Span]] = defaultdict(dict)
     for (stream_id, partition), span in (generation.frontiers() if generation else {}).items():
         frontiers[stream_id][partition] = span
+    begins = generation.begins() if generation else {}
 
-    def of_stream(stream_id: str) -> list[tuple[str, str]]:
-        """Prefixes to list, each with the key to start after."""
+    def of_stream(stream_id: str) -> list[tuple[str, str, str]]:
+        """Prefixes to list, each with the key to start after and the one to end before ("": none)."""
         spans = frontiers.get(stream_id)
         if spans is None:
-            return [(f"{root}{stream_id}/", "")]
+            return [(f"{root}{stream_id}/", "", "")]
         if any(span.is_whole for span in spans.values()):
             return []
         listed = []
@@ -208,14 +227,22 @@ def tail_keys(
             prefix = f"{root}{stream_id}/{folder}/"
             span = spans.get(int(folder))
             # Ranges that start at the frontier's end or later.
-            listed.append((prefix, f"{prefix}{span.end - 1:020}.json" if span and span.end else ""))
+            listed.append((prefix, f"{prefix}{span.end - 1:020}.json" if span and span.end else "", ""))
+            begin = begins.get((stream_id, int(folder)), CHAIN_START)
+            if begin > CHAIN_START:
+                listed.append((prefix, "", f"{prefix}{begin:020}.json"))
         return listed
 
     streams = [name for name in store.folders(root) if name.startswith(stream_prefix)]
     with ThreadPoolExecutor(READ_THREADS) as pool:
         places = [place for found in pool.map(of_stream, streams) for place in found]
-        keys = pool.map(lambda place: [info.key for info in store.list(*place)], places)
+        keys = pool.map(lambda place: _keys_between(store, *place), places)
         return sorted(key for found in keys for key in found)
+
+
+def _keys_between(store: ObjectStore, prefix: str, start_after: str, end_before: str) -> list[str]:
+    keys = (info.key for info in store.list(prefix, start_after))
+    return [*takewhile(lambda key: not end_before or key < end_before, keys)]
 
 
 def fingerprint(keys: Iterable[RangeKey]) -> int:
@@ -292,22 +319,21 @@ def _finished_ranges(
         room = RANGES_PER_GENERATION - len(found)
         if room <= 0:
             break
-        leading = []
-        for range_key in range_keys[:room]:
-            if range_key not in finished:
-                break
-            leading.append(range_key)
-        frontier = frontiers.get(place)
-        found += _closed(store, leading, frontier.end if frontier else None, cut_off)
+        expected = frontiers[place].end if place in frontiers else CHAIN_START
+        # What came before a chain that is rolled up already stays outside: a span has no hole.
+        beyond = [range_key for range_key in range_keys if range_key[2] >= expected]
+        leading = [*takewhile(finished.__contains__, beyond[:room])]
+        found += _closed(store, leading, expected, cut_off)
     return found
 
 
 def _closed(
-    store: ObjectStore, range_keys: list[RangeKey], expected: int | None, cut_off: datetime
+    store: ObjectStore, range_keys: list[RangeKey], expected: int, cut_off: datetime
 ) -> list[tuple[_RangeFacts, datetime, bytes, bytes]]:
     """Of a partition's finished ranges those that follow one another, up to the last one claimed in a closed hour.
 
-    A later claim closes the ones before it, whatever their clocks said.
+    A later claim closes the ones before it, whatever their clocks said. Of a chain that
+    does not begin at 0 (`chains`) nothing is taken until it does.
     """
     claims = store.get_many([layout.claim_key(*range_key) for range_key in range_keys])
     facts = []
@@ -315,9 +341,10 @@ def _closed(
     decoder = msgspec.json.Decoder(_RangeFacts)
     for data in claims:
         claim = decoder.decode(data)
-        if expected is not None and claim.start != expected:
+        if claim.start > expected:
             break
-        expected = claim.end
+        # One that overlaps is taken, too: beyond the frontier nobody would find it.
+        expected = max(expected, claim.end)
         facts.append(claim)
         if claim.claimed_at is not None and claim.claimed_at < cut_off:
             closed = len(facts)

@@ -30,7 +30,8 @@ from ingestion.contracts.columns import TELEMETRY_SCHEMA
 from ingestion.contracts.feeds import TELEMETRY_FEED
 from ingestion.lake import layout
 from ingestion.lake.landing import COMPRESSION, Manifest, day_manifests, dictionary_columns, utc_now
-from ingestion.lake.proof import Proof, RedactedArrivals, RowsDifferError, prove_same_rows, redaction_sql
+from ingestion.lake.proof import LeftOut, Proof, RowsDifferError, prove_same_rows, redaction_sql
+from ingestion.lake.quarantine import QuarantinedOffsets
 from ingestion.lake.reading import check_schema_version
 from ingestion.lake.scratch import scratch_folder
 from ingestion.lake.snapshots import (
@@ -45,6 +46,7 @@ from ingestion.lake.snapshots import (
 )
 from ingestion.lake.sql import connect, telemetry_sql
 from ingestion.lake.store import LocalStore, ObjectExistsError, ObjectMissingError, ObjectStore
+from ingestion.sql_text import literal
 
 if TYPE_CHECKING:
     import duckdb
@@ -129,7 +131,7 @@ class _Plan:
     kept: list[CompactedFile]
     rewritten: list[CompactedFile]
     fresh: list[tuple[Manifest, StoredRows]]
-    redactions: list[RedactedArrivals]
+    redactions: list[LeftOut]
 
     @property
     def rows(self) -> int:
@@ -155,7 +157,7 @@ def compact_day(
     settings: CompactionSettings,
     scratch: Path,
     *,
-    redactions: Sequence[RedactedArrivals] = (),
+    redactions: Sequence[LeftOut] = (),
     in_force: InForce = as_landed,
     now: datetime | None = None,
     even_if_open: bool = False,
@@ -166,9 +168,9 @@ def compact_day(
 
     It covers every finished range of the day and leaves out what `redactions` name.
     Files of the snapshot in force that no new redaction touches are kept; with
-    `from_landing` all rows are read from landing files again, from those that
-    `in_force` names for their ranges. `now` is naive UTC. `scratch` is a folder for
-    what does not fit in memory.
+    `from_landing`, or once rows that it left out are released from quarantine, all rows
+    are read from landing files again, from those that `in_force` names for their ranges.
+    `now` is naive UTC. `scratch` is a folder for what does not fit in memory.
 
     Raises DayOpenError for a day that can still get claims (unless `even_if_open`),
     DamagedObjectError naming the object, CompactionResourceError naming the setting,
@@ -179,7 +181,7 @@ def compact_day(
     if not even_if_open and day >= closed_before(started, settings.grace_s):
         raise DayOpenError(
             f"arrival day {day} may still get claims: it is closed {settings.grace_s:.0f} s after its end"
-            " (PETWELLNESS_COMPACTION_GRACE_S)"
+            f" (PETWELLNESS_COMPACTION_GRACE_S). Wait, or `petwellness compact --day {day} --even-if-open`"
         )
     begun = time.monotonic()
     plan = _plan(store, day, redactions, in_force, from_landing)
@@ -193,7 +195,7 @@ def compact_day(
 def _plan(
     store: ObjectStore,
     day: date,
-    redactions: Sequence[RedactedArrivals],
+    redactions: Sequence[LeftOut],
     in_force: InForce,
     from_landing: bool,
 ) -> _Plan | None:
@@ -201,7 +203,7 @@ def _plan(
     newest = latest_snapshot(store, day)
     manifests = day_manifests(store, TELEMETRY_FEED, day)
     concerning = _concerning(redactions, manifests, newest)
-    base = None if from_landing else newest
+    base = None if from_landing or (newest and lacks_released_rows(newest, redactions)) else newest
     covered = {source.range_key for source in base.ranges} if base else set()
     fresh = [(m, in_force(m)) for m in manifests if m.range_key not in covered]
     check_schema_version(m for m, _ in fresh)
@@ -220,21 +222,40 @@ def _plan(
 
 
 def _concerning(
-    redactions: Sequence[RedactedArrivals], manifests: Sequence[Manifest], newest: Snapshot | None
-) -> list[RedactedArrivals]:
+    redactions: Sequence[LeftOut], manifests: Sequence[Manifest], newest: Snapshot | None
+) -> list[LeftOut]:
     """Redactions whose interval meets the day's times of receipt, and those that were applied before."""
     applied = set(newest.redactions) if newest else set()
     low = min((m.min_arrival_ts for m in manifests if m.min_arrival_ts), default=None)
     high = max((m.max_arrival_ts for m in manifests if m.max_arrival_ts), default=None)
-    return [
-        r
-        for r in redactions
-        if r.redaction_id in applied
-        or (low is not None and high is not None and r.from_us <= micros(high) and r.to_us > micros(low))
-    ]
+
+    def concerns(left_out: LeftOut) -> bool:
+        if isinstance(left_out, QuarantinedOffsets):
+            ranges = ((m.stream_id, m.partition, m.start, m.end) for m in manifests)
+            return not left_out.is_released and any(left_out.span.meets(*bounds) for bounds in ranges)
+        return left_out.redaction_id in applied or (
+            low is not None
+            and high is not None
+            and left_out.from_us <= micros(high)
+            and left_out.to_us > micros(low)
+        )
+
+    return [*filter(concerns, redactions)]
 
 
-def _may_touch(redaction: RedactedArrivals, file: CompactedFile) -> bool:
+def lacks_released_rows(snapshot: Snapshot, redactions: Sequence[LeftOut]) -> bool:
+    """Whether a snapshot left out rows of an entry of the quarantine that was released since."""
+    applied = {*snapshot.redactions}
+    return any(
+        isinstance(one, QuarantinedOffsets) and one.is_released and one.redaction_id in applied
+        for one in redactions
+    )
+
+
+def _may_touch(redaction: LeftOut, file: CompactedFile) -> bool:
+    if isinstance(redaction, QuarantinedOffsets):
+        # Which offsets a file holds is not known.
+        return True
     return (
         file.min_device_id <= redaction.device_id <= file.max_device_id
         and redaction.from_us <= micros(file.max_arrival_ts)
@@ -540,18 +561,14 @@ def _part_conditions(con: duckdb.DuckDBPyConnection, rows: str, parts: int) -> l
 
 def _is_before(clinic_id: str | None, device_id: str) -> str:
     """Condition of rows whose clinic and device come before the given ones in the order of files."""
-    device = f"device_id < {_literal(device_id)}"
+    device = f"device_id < {literal(device_id)}"
     if clinic_id is None:
         return f"(capture_clinic_id is null and {device})"
-    clinic = _literal(clinic_id)
+    clinic = literal(clinic_id)
     return (
         f"(capture_clinic_id is null or capture_clinic_id < {clinic}"
         f" or (capture_clinic_id = {clinic} and {device}))"
     )
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 class _FileWriter:

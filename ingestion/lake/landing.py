@@ -25,7 +25,9 @@ from ingestion.contracts.columns import (
     record_schema,
 )
 from ingestion.contracts.feeds import TELEMETRY_FEED
+from ingestion.contracts.telemetry import NOT_BEFORE
 from ingestion.lake import catalogue, layout
+from ingestion.lake.chains import CHAIN_START, chain_faults
 from ingestion.lake.store import ObjectExistsError, ObjectMissingError, ObjectStore
 
 FOOTER_KEY = b"petwellness"
@@ -49,7 +51,7 @@ class LandingLawError(LandingError):
 
 
 class ClaimChainError(LandingError):
-    """The claims of a partition do not follow one another."""
+    """The claims of a partition do not begin at 0, or do not follow one another."""
 
 
 class LandingSchemaError(LandingError):
@@ -60,7 +62,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     """The frozen bounds of a range `[start, end)` and everything needed to land it the same way again.
 
     `decoder` is `name@version`; `gap_reason` marks a hole that the log itself has
-    (nothing to replay); the three extract fields are null for streams. `replayed`
+    (nothing to replay); the three extract fields are null for streams. `not_before` is
+    the first time of receipt that is believed of a message. `replayed`
     is for a stream of replayed rejects: the original offsets, as ascending runs
     `[first, end)`, that the range's own offsets stand for in that order.
     """
@@ -75,6 +78,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     claimed_at: datetime
     claimed_by: str
     consent_snapshot_id: str | None = None
+    not_before: datetime = NOT_BEFORE
     gap_reason: str | None = None
     extract_id: str | None = None
     complete: bool | None = None
@@ -268,8 +272,8 @@ def list_claims(store: ObjectStore) -> list[Claim]:
     return sorted([*rolled, *map(decoder.decode, tail)], key=lambda claim: claim.range_key)
 
 
-def chain_end(store: ObjectStore, stream_id: str, partition: int) -> int | None:
-    """Where a partition's claim chain ends, i.e. where the next claim starts; None without any claim.
+def chain_end(store: ObjectStore, stream_id: str, partition: int) -> int:
+    """Where a partition's claim chain ends, i.e. where the next claim starts; 0 without any claim.
 
     A claim is only ever placed at the end of the one before, so the last one tells;
     `verify_chain` is the full check. Nothing before the catalogue's frontier is listed.
@@ -286,7 +290,7 @@ def landed_end(store: ObjectStore, stream_id: str, partition: int) -> int:
     """
     position = _position(store, stream_id, partition)
     last = max(_starts(store, layout.manifest_key, stream_id, partition, position), default=None)
-    return position or 0 if last is None else read_manifest(store, (stream_id, partition, last)).end
+    return position if last is None else read_manifest(store, (stream_id, partition, last)).end
 
 
 def open_claims(store: ObjectStore, stream_id: str, partition: int) -> list[Claim]:
@@ -325,10 +329,10 @@ def _manifests(
     return sorted(found, key=lambda manifest: manifest.range_key)
 
 
-def _position(store: ObjectStore, stream_id: str, partition: int) -> int | None:
-    """A position before which everything of a partition is landed; None if none is known."""
+def _position(store: ObjectStore, stream_id: str, partition: int) -> int:
+    """A position before which everything of a partition is landed."""
     generation = catalogue.newest_generation(store)
-    return None if generation is None else generation.frontier(stream_id, partition)
+    return CHAIN_START if generation is None else generation.frontier(stream_id, partition)
 
 
 def _starts(
@@ -336,7 +340,7 @@ def _starts(
     key_of: Callable[[str, int, int], str],
     stream_id: str,
     partition: int,
-    position: int | None,
+    position: int,
 ) -> list[int]:
     """Starts of a partition's claims or manifests from a position on, in order."""
     prefix = key_of(stream_id, partition, 0).rpartition("/")[0] + "/"
@@ -345,17 +349,10 @@ def _starts(
 
 
 def verify_chain(claims: Iterable[Claim]) -> None:
-    """Raise ClaimChainError unless each partition's claims follow one another without hole or overlap."""
-    previous: dict[tuple[str, int], Claim] = {}
-    for claim in sorted(claims, key=lambda claim: claim.range_key):
-        partition = (claim.stream_id, claim.partition)
-        before = previous.get(partition)
-        if before is not None and before.end != claim.start:
-            raise ClaimChainError(
-                f"{claim.stream_id} partition {claim.partition}: a claim ends at {before.end}, "
-                f"the next starts at {claim.start}"
-            )
-        previous[partition] = claim
+    """Raise ClaimChainError unless each partition's claims begin at 0 and follow one another."""
+    for fault in chain_faults({claim.range_key: claim.end for claim in claims}):
+        stream_id, partition, _ = fault.range_key
+        raise ClaimChainError(f"{stream_id} partition {partition}: {fault.rule}: {fault.detail}")
 
 
 def verify_law(manifest: Manifest) -> None:

@@ -20,10 +20,15 @@ GENERATIONS = "_catalogue/generations/"
 SEGMENTS = "_catalogue/segments/"
 REDACTIONS = "_redactions/"
 REDACTION_AUDIT = "_redactions/audit/"
+DISPUTES_LISTED = "_disputes/listed/"
+DISPUTES_DECIDED = "_disputes/decided/"
+QUARANTINE = "_quarantine/"
 REPLACEMENTS = "_replacements/"
 REDACTED = "redacted/"
 COLD = "cold/"
 COLD_DAYS = "_cold/"
+PROGRESS = "_progress/"
+DEAD_STREAMS = "_dead_streams/"
 
 # Replays of a stream's rejects are a stream of their own, named after it.
 REPLAYS = "rejects."
@@ -38,9 +43,12 @@ _GENERATION = re.compile(r"_catalogue/generations/(\d{8})\.json")
 _SEGMENT = re.compile(r"_catalogue/segments/(\d{8}T\d{6})-[0-9a-f]+\.parquet")
 _LAST_GENERATION = 10**8 - 1
 _WRITTEN = "%Y%m%dT%H%M%S"
+_MARKED = "%Y%m%dT%H%M%S%f"
 _COMPACTED = re.compile(r"compacted/[^/]+/date=(\d{4}-\d{2}-\d{2})/(\d{8}T\d{6})-[0-9a-f]+-\d{5}\.parquet")
 _REJECT_OBJECT = re.compile(r"_rejects/[^/]+/([^/+]+)\+(\d+)\+(\d+)\+[0-9a-f]{16}\.parquet")
 _REPLACEMENT = re.compile(r"_replacements/([^/]+)/(\d{5,})/(\d{20})/(\d{6})\.json")
+_PROGRESS = re.compile(r"_progress/(\d{8}T\d{12})-[0-9a-zA-Z_-]*\.json")
+_DEAD_STREAM = re.compile(r"_dead_streams/([^/]+)\.json")
 _COLD_DAY = re.compile(r"_cold/([^/]+)/(\d{4}-\d{2}-\d{2})/(\d{6})\.json")
 _COLD_OBJECT = re.compile(r"cold/([^/]+)/date=(\d{4}-\d{2}-\d{2})/\d{6}\+\d{5}\+[0-9a-f]{16}\.parquet")
 _REDACTED_OBJECT = re.compile(r"redacted/[^/]+/([^/+]+)\+(\d+)\+(\d+)\+\d+\+(\d{6})\+[0-9a-f]{16}\.parquet")
@@ -127,6 +135,21 @@ def range_of_reject(key: str) -> RangeKey:
 def redaction_key(redaction_id: str) -> str:
     """Key of an entry of the redaction ledger."""
     return f"{REDACTIONS}{_name('redaction_id', redaction_id)}.json"
+
+
+def dispute_key(listing_id: str) -> str:
+    """Key of an entry that lists disputed spans."""
+    return f"{DISPUTES_LISTED}{_name('listing_id', listing_id)}.json"
+
+
+def decision_key(decision_id: str) -> str:
+    """Key of a person's decision of disputed spans."""
+    return f"{DISPUTES_DECIDED}{_name('decision_id', decision_id)}.json"
+
+
+def quarantine_key(quarantine_id: str) -> str:
+    """Key of an entry of the quarantine ledger."""
+    return f"{QUARANTINE}{_name('quarantine_id', quarantine_id)}.json"
 
 
 def replacement_key(stream_id: str, partition: int, start: int, number: int) -> str:
@@ -233,6 +256,32 @@ def compacted_of(key: str) -> tuple[date, datetime]:
     if not match:
         raise LayoutError(f"'{key}' names no compacted file")
     return date.fromisoformat(match[1]), datetime.strptime(match[2], _WRITTEN)
+
+
+def progress_key(marked_at: datetime, writer: str) -> str:
+    """Key of a progress mark: when it was made (UTC), so that a listing is in order of time, and by whom."""
+    return f"{PROGRESS}{marked_at.strftime(_MARKED)}-{writer}.json"
+
+
+def progress_marked_at(key: str) -> datetime:
+    """When a progress mark was made. Raises LayoutError for any other key."""
+    match = _PROGRESS.fullmatch(key)
+    if not match:
+        raise LayoutError(f"'{key}' names no progress mark")
+    return datetime.strptime(match[1], _MARKED)
+
+
+def dead_stream_key(stream_id: str) -> str:
+    """Key of the statement that nothing more comes of a stream."""
+    return f"{DEAD_STREAMS}{_name('stream_id', stream_id)}.json"
+
+
+def dead_stream_of(key: str) -> str:
+    """The stream that is declared dead. Raises LayoutError for any other key."""
+    match = _DEAD_STREAM.fullmatch(key)
+    if not match:
+        raise LayoutError(f"'{key}' declares no stream dead")
+    return match[1]
 
 
 def generation_key(n: int) -> str:

@@ -2,7 +2,7 @@
 
 By content: per landed range (`source_file`) the number of rows and the sum of two
 64-bit hashes over every column. By key: no (stream, partition, offset) on one
-side only, none twice. What is left out on purpose is said by redactions.
+side only, none twice. What is left out on purpose is said by redactions and the quarantine.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from ingestion.contracts.columns import TELEMETRY_SCHEMA
+from ingestion.lake.quarantine import QuarantinedOffsets
 
 if TYPE_CHECKING:
     import duckdb
@@ -35,6 +36,10 @@ class RedactedArrivals(Protocol):
     def from_us(self) -> int: ...
     @property
     def to_us(self) -> int: ...
+
+
+LeftOut = RedactedArrivals | QuarantinedOffsets
+"""What one entry of either ledger says is to be left out."""
 
 
 class RowsDifferError(Exception):
@@ -63,7 +68,7 @@ class Proof:
 
 
 def prove_same_rows(
-    con: duckdb.DuckDBPyConnection, before: str, after: str, redactions: Sequence[RedactedArrivals] = ()
+    con: duckdb.DuckDBPyConnection, before: str, after: str, redactions: Sequence[LeftOut] = ()
 ) -> Proof:
     """Compare two queries over the contract's columns; `before` still holds what `redactions` leave out."""
     kept, redacted = redaction_sql(con, before, redactions)
@@ -82,31 +87,46 @@ def prove_same_rows(
 
 
 def redaction_sql(
-    con: duckdb.DuckDBPyConnection, rows: str, redactions: Sequence[RedactedArrivals]
+    con: duckdb.DuckDBPyConnection, rows: str, redactions: Sequence[LeftOut]
 ) -> tuple[str, str]:
-    """A query's rows that stay and those that redactions leave out, as two queries."""
+    """A query's rows that stay and those that redactions and the quarantine leave out, as two queries."""
     if not redactions:
         return rows, f"from ({rows}) where false"
     import pyarrow as pa
 
-    table = pa.table(
-        {
-            "device_id": pa.array([r.device_id for r in redactions], pa.string()),
-            "from_us": pa.array([r.from_us for r in redactions], pa.int64()),
-            "to_us": pa.array([r.to_us for r in redactions], pa.int64()),
-        }
-    )
-    con.register("given_redactions", table)
-    con.execute("create or replace temp table redactions as from given_redactions")
-    con.unregister("given_redactions")
+    arrivals = [one for one in redactions if not isinstance(one, QuarantinedOffsets)]
+    spans = [one.span for one in redactions if isinstance(one, QuarantinedOffsets)]
+    tables = {
+        "redactions": pa.table(
+            {
+                "device_id": pa.array([r.device_id for r in arrivals], pa.string()),
+                "from_us": pa.array([r.from_us for r in arrivals], pa.int64()),
+                "to_us": pa.array([r.to_us for r in arrivals], pa.int64()),
+            }
+        ),
+        "quarantined": pa.table(
+            {
+                "stream_id": pa.array([span.stream_id for span in spans], pa.string()),
+                "kafka_partition": pa.array([span.partition for span in spans], pa.int32()),
+                "start_offset": pa.array([span.start for span in spans], pa.int64()),
+                "end_offset": pa.array([span.end for span in spans], pa.int64()),
+                "source_file": pa.array([span.source_file for span in spans], pa.string()),
+            }
+        ),
+    }
+    for name, table in tables.items():
+        con.register(f"given_{name}", table)
+        con.execute(f"create or replace temp table {name} as from given_{name}")
+        con.unregister(f"given_{name}")
     matched = (
-        "select 1 from redactions as gone where gone.device_id = found.device_id"
-        " and epoch_us(found.arrival_ts) >= gone.from_us and epoch_us(found.arrival_ts) < gone.to_us"
+        "exists (select 1 from redactions as gone where gone.device_id = found.device_id"
+        " and epoch_us(found.arrival_ts) >= gone.from_us and epoch_us(found.arrival_ts) < gone.to_us)"
+        " or exists (select 1 from quarantined as span where span.stream_id = found.stream_id"
+        " and span.kafka_partition = found.kafka_partition"
+        " and found.kafka_offset >= span.start_offset and found.kafka_offset < span.end_offset"
+        " and coalesce(span.source_file = found.source_file, true))"
     )
-    return (
-        f"from ({rows}) as found where not exists ({matched})",
-        f"from ({rows}) as found where exists ({matched})",
-    )
+    return f"from ({rows}) as found where not ({matched})", f"from ({rows}) as found where {matched}"
 
 
 def _digests(con: duckdb.DuckDBPyConnection, rows: str) -> dict[str, tuple[int, int, int]]:

@@ -36,11 +36,14 @@ _EPOCH = datetime(1970, 1, 1)
 
 
 class Worn(NamedTuple):
-    """An erased pet wore the device in `[from_ts, to_ts)`; no end means still when that was written."""
+    """An erased pet was given the device in `[from_ts, to_ts)`; no end means the assignment was open. It is a
+    claim like that of any assignment: what it covers depends on the others (`ingestion.collector.attribution`).
+    `pet_id` is empty in entries that did not say it."""
 
     device_id: str
     from_ts: datetime
     to_ts: datetime | None
+    pet_id: str = ""
 
 
 class Arrivals(NamedTuple):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingestion.lake.store import LocalStore, ObjectStore
+from ingestion.sql_text import literals
 
 if TYPE_CHECKING:
     import duckdb
@@ -66,8 +67,7 @@ def telemetry_sql(con: duckdb.DuckDBPyConnection, uris: Sequence[str]) -> str:
     """
     from ingestion.contracts.columns import TELEMETRY_SCHEMA
 
-    names = ", ".join(_quoted(uri) for uri in uris)
-    files = f"read_parquet([{names}], hive_partitioning = false, union_by_name = true)"
+    files = f"read_parquet([{literals(uris)}], hive_partitioning = false, union_by_name = true)"
     present = {row[0] for row in con.execute(f"describe select * from {files}").fetchall()}
     unknown = sorted(present - set(TELEMETRY_SCHEMA.names))
     if unknown:
@@ -113,7 +113,3 @@ def duckdb_type(field: pa.Field) -> str:
         pa.timestamp("us"): "timestamp",
     }
     return names[kind]
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

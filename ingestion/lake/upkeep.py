@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 
 from ingestion.contracts.feeds import TELEMETRY_FEED
 from ingestion.lake import catalogue, layout
-from ingestion.lake.compaction import closed_before, fetch, micros, sort_memory_bytes
+from ingestion.lake.compaction import closed_before, fetch, lacks_released_rows, micros, sort_memory_bytes
 from ingestion.lake.landing import day_manifests
-from ingestion.lake.proof import Proof, RedactedArrivals, prove_same_rows
+from ingestion.lake.progress import superseded_marks
+from ingestion.lake.proof import LeftOut, Proof, RedactedArrivals, prove_same_rows
+from ingestion.lake.quarantine import QuarantinedOffsets
 from ingestion.lake.scratch import scratch_folder
 from ingestion.lake.snapshots import InForce, Snapshot, as_landed, latest_snapshot
 from ingestion.lake.sql import connect, telemetry_sql
@@ -83,7 +85,7 @@ def waiting_days(
     store: ObjectStore,
     settings: CompactionSettings,
     now: datetime,
-    redactions: Sequence[RedactedArrivals] = (),
+    redactions: Sequence[LeftOut] = (),
     since: date | None = None,
 ) -> list[WaitingDay]:
     """Closed arrival days with ranges or redactions that their snapshot lacks, oldest first.
@@ -111,7 +113,26 @@ def _missing_ranges(snapshot: Snapshot | None, ranges: int) -> str:
     return "ranges landed late" if ranges > len(snapshot.ranges) else ""
 
 
-def _missing_redactions(snapshot: Snapshot, redactions: Sequence[RedactedArrivals]) -> str:
+def _missing_redactions(snapshot: Snapshot, redactions: Sequence[LeftOut]) -> str:
+    return _missing_quarantine(
+        snapshot, [one for one in redactions if isinstance(one, QuarantinedOffsets)]
+    ) or _missing_arrivals(snapshot, [one for one in redactions if not isinstance(one, QuarantinedOffsets)])
+
+
+def _missing_quarantine(snapshot: Snapshot, quarantined: Sequence[QuarantinedOffsets]) -> str:
+    if lacks_released_rows(snapshot, quarantined):
+        return "rows were released from quarantine"
+    applied = set(snapshot.redactions)
+    pending = any(
+        one.redaction_id not in applied
+        and not one.is_released
+        and any(one.span.meets(s.stream_id, s.partition, s.start, s.end) for s in snapshot.ranges)
+        for one in quarantined
+    )
+    return "rows were quarantined" if pending else ""
+
+
+def _missing_arrivals(snapshot: Snapshot, redactions: Sequence[RedactedArrivals]) -> str:
     low = min((file.min_arrival_ts for file in snapshot.files), default=None)
     high = max((file.max_arrival_ts for file in snapshot.files), default=None)
     if low is None or high is None:
@@ -129,7 +150,7 @@ def prove_day(
     day: date,
     settings: CompactionSettings,
     scratch: Path,
-    redactions: Sequence[RedactedArrivals] = (),
+    redactions: Sequence[LeftOut] = (),
     in_force: InForce = as_landed,
     say: Callable[[str], None] = lambda _: None,
 ) -> DayProof:
@@ -195,19 +216,29 @@ def clean(
     dry_run: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[Removable]:
-    """Remove compacted and catalogue files that nothing has named for the allowed age; what they were.
+    """Remove compacted and catalogue files that nothing has named, and marks that newer ones supersede, for the allowed
+    age; what they were.
 
     Those of a compaction that died or lost, and those of snapshots and generations
     that were superseded: a reader that opened them has had that long. With `dry_run`
     nothing is removed.
     """
     before = now - timedelta(seconds=settings.clean_after_s)
-    found = [*_unnamed_compacted(store, before), *_unnamed_catalogue(store, before)]
+    found = [
+        *_unnamed_compacted(store, before),
+        *_unnamed_catalogue(store, before),
+        *_old_marks(store, before),
+    ]
     for item in found:
         say(f"{'would remove' if dry_run else 'removes'} {item.key} ({item.bytes:,} bytes): {item.reason}")
         if not dry_run:
             store.delete(item.key)
     return found
+
+
+def _old_marks(store: ObjectStore, before: datetime) -> Iterable[Removable]:
+    for key, size in superseded_marks(store, before):
+        yield Removable(key, size, "newer progress marks say as much")
 
 
 def _unnamed_compacted(store: ObjectStore, before: datetime) -> Iterable[Removable]:

@@ -55,10 +55,10 @@ def layer_steps(con: duckdb.DuckDBPyConnection) -> list[LayerStep]:
     raw = _count(con, "raw.telemetry_events")
     stg = _count(con, "stg.telemetry_events")
     repeats = _count(con, "stg.telemetry_duplicates")
-    (redacted,) = con.execute(
-        "select coalesce(sum(redacted_count), 0)::bigint from raw.redacted_ranges"
-        " where feed = 'telemetry_events'"
-    ).fetchone() or (0,)
+    redacted, quarantined = con.execute(
+        "select coalesce(sum(redacted_count), 0)::bigint, coalesce(sum(quarantined_count), 0)::bigint"
+        " from raw.redacted_ranges where feed = 'telemetry_events'"
+    ).fetchone() or (0, 0)
     anl = _count(con, "anl.telemetry_events")
     (cold,) = con.execute(
         "select coalesce(sum(row_count), 0)::bigint from raw.cold_days"
@@ -71,7 +71,7 @@ def layer_steps(con: duckdb.DuckDBPyConnection) -> list[LayerStep]:
             rows,
             {"rejected": rejected, "dropped by consent": dropped, "offset gaps": gaps},
         ),
-        LayerStep("lake to raw", rows, raw, {"redacted": redacted}),
+        LayerStep("lake to raw", rows, raw, {"redacted": redacted, "quarantined": quarantined}),
         LayerStep("raw to stg", raw, stg, {"duplicates": repeats}),
         LayerStep("stg to anl", stg, anl, {"in cold storage": cold}),
     ]

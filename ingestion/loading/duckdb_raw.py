@@ -2,11 +2,13 @@
 
 The ledger `raw.load_history` decides what is loaded, by (stream, partition,
 start, end) and never by path. Rows and ledger entries of one load are one
-transaction. Rows that the redaction ledger covers are neither loaded nor kept:
-`raw.redacted_ranges` counts them by range, `raw.redactions` says which entries
-have been applied. `raw.build_marks` remembers up to which load the warehouse was
-built, so that days left dirty by a run that died are taken up by the next one;
-models of records keep marks of their own there, under `schema.table`.
+transaction. Rows that the redaction ledger or the quarantine covers are neither
+loaded nor kept: `raw.redacted_ranges` counts them by range, `raw.redactions` says
+which entries of both have been applied. A range that is, or was, quarantined in part
+is loaded again whenever an entry is new, so that it is as if loaded now.
+`raw.build_marks` remembers up to which load the warehouse was built, so that days
+left dirty by a run that died are taken up by the next one; models of records keep
+marks of their own there, under `schema.table`.
 `raw.cold_days` and `raw.kept_days` are the retention tiers' own (`ingestion.tiers`),
 `raw.rebuilt_days` is in `rebuilt`. Transformations do not live here.
 """
@@ -14,8 +16,9 @@ models of records keep marks of their own there, under `schema.table`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,14 +26,17 @@ from typing import TYPE_CHECKING, Any
 from ingestion.contracts.columns import JSON_COLUMNS
 from ingestion.contracts.feeds import FEEDS
 from ingestion.contracts.ledgers import LEDGERS
-from ingestion.lake.landing import Manifest, feed_schema, read_manifest, utc_now
+from ingestion.lake.landing import Manifest, feed_schema, list_manifests, read_manifest, utc_now
 from ingestion.lake.layout import RangeKey
+from ingestion.lake.progress import dead_streams, read_progress
+from ingestion.lake.quarantine import Quarantine, Span, load_quarantine
 from ingestion.lake.reading import check_schema_version
 from ingestion.lake.redactions import Redactions, load_redactions
 from ingestion.lake.replacements import Replacements, load_replacements
 from ingestion.lake.sql import duckdb_type, register_lake
 from ingestion.lake.store import ObjectStore
 from ingestion.loading.ledger import (
+    PRESENT_MARK,
     REWRITTEN_MARK,
     SCORES_MARK,
     WAREHOUSE_MARK,
@@ -40,9 +46,26 @@ from ingestion.loading.ledger import (
     history_values,
     manifest_event_dates,
     pending_ranges,
+    spans_to_load_again,
 )
-from ingestion.loading.redacting import Removed, delete_redacted, redacted, register_redactions
+from ingestion.loading.redacting import (
+    Removed,
+    delete_redacted,
+    quarantined,
+    redacted,
+    register_redactions,
+    register_spans,
+)
+from ingestion.loading.watermark import (
+    PartitionProgress,
+    Place,
+    advanced,
+    newest_end,
+    with_loaded,
+    with_marks,
+)
 from ingestion.privacy.salt import is_new_salt
+from ingestion.sql_text import literal
 
 if TYPE_CHECKING:
     import duckdb
@@ -117,10 +140,10 @@ def _add_new_columns(con: duckdb.DuckDBPyConnection) -> None:
         "select table_name, column_name from information_schema.columns where table_schema = 'raw'"
     ).fetchall()
     present = set(rows)
-    for feed in FEEDS:
-        for column in feed_schema(feed):
-            if (feed, column.name) not in present:
-                con.execute(f"alter table raw.{feed} add column {column.name} {sql_type(column)}")
+    for table, schema in {**{feed: feed_schema(feed) for feed in FEEDS}, **LEDGERS}.items():
+        for column in schema:
+            if (table, column.name) not in present:
+                con.execute(f"alter table raw.{table} add column {column.name} {sql_type(column)}")
 
 
 def loaded_keys(con: duckdb.DuckDBPyConnection, until_seq: int | None = None) -> set[RangeKey]:
@@ -142,45 +165,68 @@ def load_pending(
     """Load every manifest's range that the ledger does not hold yet, in one transaction.
 
     A range that several manifests bring is loaded from the first of them, from the
-    object that stands for it now. Rows that the redaction ledger covers stay out,
-    and those loaded before an entry was written are deleted.
+    object that stands for it now. Rows that the redaction ledger or the quarantine
+    covers stay out, and those loaded before an entry was written are deleted; what was
+    released from quarantine comes back.
 
     Raises LoadMismatchError when a file cannot be read or its rows differ from
     its manifest, NewerSchemaError when a newer release landed it; then nothing of
     this load stays.
     """
-    pending = pending_ranges(manifests, loaded_keys(con))
-    redactions = load_redactions(store)
-    unapplied = redactions.only(set(redactions.ids) - applied_redactions(con))
+    loaded = loaded_keys(con)
+    redactions, quarantine = load_redactions(store), load_quarantine(store)
+    unapplied = {*redactions.ids, *quarantine.ids} - applied_redactions(con)
+    again = [
+        read_manifest(store, range_key)
+        for range_key in _loaded_in(con, spans_to_load_again(quarantine, unapplied))
+    ]
+    pending = pending_ranges([*manifests, *again], loaded - {m.range_key for m in again})
     load_seq = latest_load_seq(con) + 1
     started_at = utc_now()
-    if not pending and not unapplied:
-        return LoadReport(load_seq=load_seq - 1)
     check_schema_version(pending)
     con.execute("begin transaction")
     try:
-        removed = _apply_redactions(con, store, unapplied, load_seq, started_at)
+        _forget(con, again)
+        removed = _apply_redactions(con, store, redactions.only(unapplied), load_seq, started_at)
+        again_dates = sorted({day for m in again for day in manifest_event_dates(m)})
+        _record_applied(con, sorted(unapplied & {*quarantine.ids}), again_dates, load_seq, started_at)
         register_redactions(con, redactions)
-        rows_by_feed = _insert_rows(con, store, pending, redactions, progress)
+        register_spans(con, quarantine.spans)
+        rows_by_feed = _insert_rows(con, store, pending, redactions, quarantine, progress)
         if pending:
             _record_loads(con, pending, load_seq, started_at)
+        _follow_partitions(con, store, loaded, pending)
         con.execute("commit")
     except BaseException:
         con.execute("rollback")
         raise
     days = {day for m in pending for day in manifest_event_dates(m)}
     return LoadReport(
-        load_seq,
+        load_seq if pending or unapplied else load_seq - 1,
         len(pending),
         rows_by_feed,
         tuple(sorted(days.union(removed.event_dates))),
-        len(unapplied.entries),
+        len(unapplied),
         sum(removed.rows_by_range.values()),
     )
 
 
+def _loaded_in(con: duckdb.DuckDBPyConnection, spans: Iterable[Span]) -> list[RangeKey]:
+    """Ranges of the ledger that any of the spans meets."""
+    found: set[RangeKey] = set()
+    for span in spans:
+        found.update(
+            con.execute(
+                "select stream_id, kafka_partition, start_offset from raw.load_history"
+                " where stream_id = ? and kafka_partition = ? and start_offset < ? and end_offset > ?",
+                [span.stream_id, span.partition, span.end, span.start],
+            ).fetchall()
+        )
+    return sorted(found)
+
+
 def applied_redactions(con: duckdb.DuckDBPyConnection) -> set[str]:
-    """Ids of the ledger's entries that raw honours."""
+    """Ids of the entries of the redaction and quarantine ledgers that raw honours."""
     return {row[0] for row in con.execute("select redaction_id from raw.redactions").fetchall()}
 
 
@@ -199,23 +245,43 @@ def _apply_redactions(
     for range_key, rows in removed.rows_by_range.items():
         _count_redacted(con, read_manifest(store, range_key), rows)
     # Which entry touched which day does not matter: the days of all are dirty since this load.
-    con.executemany(
-        "insert into raw.redactions values (?, ?, ?, ?)",
-        [[redaction_id, [*removed.event_dates], load_seq, applied_at] for redaction_id in unapplied.ids],
-    )
+    _record_applied(con, unapplied.ids, removed.event_dates, load_seq, applied_at)
     return removed
 
 
-def _count_redacted(con: duckdb.DuckDBPyConnection, manifest: Manifest, rows: int) -> None:
-    """Add to the redacted rows of a range. Its newest arrival stays, since the data's present goes by it."""
+def _record_applied(
+    con: duckdb.DuckDBPyConnection,
+    entry_ids: Sequence[str],
+    event_dates: Sequence[date],
+    load_seq: int,
+    applied_at: datetime,
+) -> None:
+    if entry_ids:
+        con.executemany(
+            "insert into raw.redactions values (?, ?, ?, ?)",
+            [[entry_id, [*event_dates], load_seq, applied_at] for entry_id in entry_ids],
+        )
+
+
+def _count_redacted(
+    con: duckdb.DuckDBPyConnection, manifest: Manifest, rows: int, quarantined_rows: int = 0
+) -> None:
+    """Add to the redacted rows of a range. Its newest arrival stays on record, unless some of its rows are
+    quarantined: theirs may be what it was quarantined for."""
     before = con.execute(
         "delete from raw.redacted_ranges where stream_id = ? and kafka_partition = ? and start_offset = ?"
         " returning redacted_count",
         [*manifest.range_key],
     ).fetchone()
     con.execute(
-        "insert into raw.redacted_ranges values (?, ?, ?, ?, ?, ?)",
-        [*manifest.range_key, manifest.feed, rows + (before[0] if before else 0), manifest.max_arrival_ts],
+        "insert into raw.redacted_ranges values (?, ?, ?, ?, ?, ?, ?)",
+        [
+            *manifest.range_key,
+            manifest.feed,
+            rows + (before[0] if before else 0),
+            None if quarantined_rows else manifest.max_arrival_ts,
+            quarantined_rows,
+        ],
     )
 
 
@@ -224,6 +290,7 @@ def _insert_rows(
     store: ObjectStore,
     pending: list[Manifest],
     redactions: Redactions,
+    quarantine: Quarantine,
     progress: Callable[[str], None],
 ) -> dict[str, int]:
     import duckdb
@@ -232,13 +299,15 @@ def _insert_rows(
     rows_by_feed: dict[str, int] = {}
     for feed in sorted({m.feed for m in pending}):
         of_feed = [m for m in pending if m.feed == feed]
-        covered = redacted(feed, redactions, "landed")
+        is_redacted = redacted(feed, redactions, "landed")
         for first in range(0, len(of_feed), FILES_PER_INSERT):
             batch = of_feed[first : first + FILES_PER_INSERT]
             uris = [store.uri(replacements.main_object_of(m)) for m in batch]
+            is_met = any(quarantine.meets(m.stream_id, m.partition, m.start, m.end) for m in batch)
+            is_quarantined = quarantined("landed") if is_met else "false"
             try:
-                left_out = _left_out(con, uris, batch, covered) if covered != "false" else {}
-                inserted = _insert_files(con, feed, uris, batch, covered)
+                left_out = _left_out(con, uris, batch, is_redacted, is_quarantined)
+                inserted = _insert_files(con, feed, uris, batch, f"({is_redacted} or {is_quarantined})")
             except (
                 duckdb.IOException,
                 duckdb.InvalidInputException,
@@ -251,7 +320,7 @@ def _insert_rows(
                     f" lake's backup. ({str(error).splitlines()[0]})"
                 ) from error
             found, expected = (
-                inserted + sum(left_out.values()),
+                inserted + sum(sum(rows) for rows in left_out.values()),
                 sum(replacements.stored_object_of(m).rows for m in batch),
             )
             if found != expected:
@@ -267,39 +336,38 @@ def _insert_rows(
 
 
 def _left_out(
-    con: duckdb.DuckDBPyConnection, uris: list[str], batch: list[Manifest], covered: str
-) -> dict[RangeKey, int]:
-    """Rows of the files that the redactions cover, by range."""
-    import pyarrow as pa
-
-    bounds = pa.Table.from_pylist(
-        [{"stream": m.stream_id, "part": m.partition, "low": m.start, "high": m.end} for m in batch]
-    )
-    con.register("_bounds", bounds)
+    con: duckdb.DuckDBPyConnection,
+    uris: list[str],
+    batch: list[Manifest],
+    is_redacted: str,
+    is_quarantined: str,
+) -> dict[RangeKey, tuple[int, int]]:
+    """Rows of the files that are redacted, and those that are only quarantined, by range."""
+    if is_redacted == is_quarantined == "false":
+        return {}
     counted = con.execute(
-        "select bounds.stream, bounds.part, bounds.low, count(*)"
-        " from read_parquet(?, hive_partitioning = false) as landed inner join _bounds as bounds"
-        " on bounds.stream = landed.stream_id and bounds.part = landed.kafka_partition"
-        " and landed.kafka_offset >= bounds.low and landed.kafka_offset < bounds.high"
-        f" where {covered} group by all",
+        f"select landed.filename, count(*) filter ({is_redacted}),"
+        f" count(*) filter ({is_quarantined} and not {is_redacted})"
+        " from read_parquet(?, hive_partitioning = false, filename = true) as landed"
+        f" where {is_redacted} or {is_quarantined} group by all",
         [uris],
     ).fetchall()
-    con.unregister("_bounds")
-    return {(stream_id, partition, start): rows for stream_id, partition, start, rows in counted}
+    # By file: two ranges of one partition may hold the same offsets.
+    by_file = {uri: m.range_key for uri, m in zip(uris, batch, strict=True)}
+    return {by_file[uri]: (redacted_rows, others) for uri, redacted_rows, others in counted}
 
 
 def _count_left_out(
     con: duckdb.DuckDBPyConnection,
     batch: list[Manifest],
     replacements: Replacements,
-    left_out: dict[RangeKey, int],
+    left_out: dict[RangeKey, tuple[int, int]],
 ) -> None:
     for manifest in batch:
-        missing = (
-            manifest.rows - replacements.stored_object_of(manifest).rows + left_out.get(manifest.range_key, 0)
-        )
-        if missing:
-            _count_redacted(con, manifest, missing)
+        redacted_rows, quarantined_rows = left_out.get(manifest.range_key, (0, 0))
+        missing = manifest.rows - replacements.stored_object_of(manifest).rows + redacted_rows
+        if missing or quarantined_rows:
+            _count_redacted(con, manifest, missing, quarantined_rows)
 
 
 def _insert_files(
@@ -329,37 +397,52 @@ def _record_loads(
         con.executemany("insert into raw.extracts values (?, ?, ?, ?, ?, ?, ?, ?, ?)", extracts)
 
 
+def count_rows_in(con: duckdb.DuckDBPyConnection, spans: Sequence[Span]) -> int:
+    """Rows of raw, of all feeds, that lie in the spans."""
+    register_spans(con, spans)
+    counted = " + ".join(
+        f"(select count(*) from raw.{feed} as landed where {quarantined('landed')})" for feed in FEEDS
+    )
+    [(rows,)] = con.execute(f"select {counted}").fetchall()
+    return int(rows)
+
+
 def forget_ranges(con: duckdb.DuckDBPyConnection, manifests: Iterable[Manifest]) -> int:
     """Take ranges out of raw and ledger, in one transaction, so that the next load brings them again.
 
     Returns the rows that were deleted. Everything is in the lake: nothing is lost. Models of records are
     built whole next time: rows that should not have been there leave no other trace.
     """
-    deleted = 0
     con.execute("begin transaction")
     try:
-        for m in manifests:
-            row = con.execute(
-                f"delete from raw.{m.feed} where stream_id = ? and kafka_partition = ?"
-                " and kafka_offset >= ? and kafka_offset < ?",
-                [m.stream_id, m.partition, m.start, m.end],
-            ).fetchone()
-            deleted += int(row[0]) if row else 0
-            con.execute(
-                "delete from raw.load_history where stream_id = ? and kafka_partition = ? and start_offset = ?",
-                [m.stream_id, m.partition, m.start],
-            )
-            con.execute(
-                "delete from raw.redacted_ranges"
-                " where stream_id = ? and kafka_partition = ? and start_offset = ?",
-                [m.stream_id, m.partition, m.start],
-            )
-            con.execute("delete from raw.extracts where stream_id = ?", [m.stream_id])
+        deleted = _forget(con, manifests)
         forget_model_marks(con)
         con.execute("commit")
     except BaseException:
         con.execute("rollback")
         raise
+    return deleted
+
+
+def _forget(con: duckdb.DuckDBPyConnection, manifests: Iterable[Manifest]) -> int:
+    """Part of the caller's transaction; returns the rows that were deleted."""
+    deleted = 0
+    for m in manifests:
+        row = con.execute(
+            f"delete from raw.{m.feed} where stream_id = ? and kafka_partition = ?"
+            " and kafka_offset >= ? and kafka_offset < ?",
+            [m.stream_id, m.partition, m.start, m.end],
+        ).fetchone()
+        deleted += int(row[0]) if row else 0
+        con.execute(
+            "delete from raw.load_history where stream_id = ? and kafka_partition = ? and start_offset = ?",
+            [m.stream_id, m.partition, m.start],
+        )
+        con.execute(
+            "delete from raw.redacted_ranges where stream_id = ? and kafka_partition = ? and start_offset = ?",
+            [m.stream_id, m.partition, m.start],
+        )
+        con.execute("delete from raw.extracts where stream_id = ?", [m.stream_id])
     return deleted
 
 
@@ -399,19 +482,40 @@ def last_load_started_at(con: duckdb.DuckDBPyConnection) -> datetime | None:
 
 
 def data_time(con: duckdb.DuckDBPyConnection) -> datetime | None:
-    """The data's own present (naive UTC): the newest arrival in raw; None when raw is empty.
+    """The data's own present (naive UTC), the watermark; None while no telemetry is loaded.
 
-    Stands where a rebuild could not repeat the wall clock. What was redacted has
-    been present: time does not go back because a row was erased.
+    Stands where a rebuild could not repeat the wall clock. It never falls, also where rows are erased.
     """
-    newest = " union all ".join(
-        [
-            *(f"select max(arrival_ts) as arrival_ts from raw.{feed}" for feed in FEEDS),
-            "select max(max_arrival_ts) from raw.redacted_ranges",
-        ]
-    )
-    row = con.execute(f"select max(arrival_ts) from ({newest})").fetchone()
+    row = con.execute("select max(watermark_ts) from raw.watermark").fetchone()
     return row[0] if row else None
+
+
+def partition_progress(con: duckdb.DuckDBPyConnection) -> dict[Place, PartitionProgress]:
+    """Up to where each partition is loaded and known."""
+    rows = con.execute(f"select {', '.join(LEDGERS['partition_progress'].names)} from raw.partition_progress")
+    return {one[:2]: PartitionProgress(*one) for one in rows.fetchall()}
+
+
+def _follow_partitions(
+    con: duckdb.DuckDBPyConnection, store: ObjectStore, loaded: set[RangeKey], brought: list[Manifest]
+) -> None:
+    """Keep up with what was loaded and what marks say of the ends of logs, and move the watermark."""
+    before = partition_progress(con)
+    if loaded and not before:
+        # Nobody has followed them yet; the lake says the same as if somebody had.
+        brought = [*(m for m in list_manifests(store) if m.range_key in loaded), *brought]
+    after = with_marks(with_loaded(before, brought), read_progress(store, newest_end(before)))
+    for place, one in after.items():
+        if one != before.get(place):
+            con.execute(
+                "delete from raw.partition_progress where stream_id = ? and kafka_partition = ?", [*place]
+            )
+            con.execute("insert into raw.partition_progress values (?, ?, ?, ?, ?, ?)", [*astuple(one)])
+    present = data_time(con)
+    reached = advanced(present, after, dead_streams(store))
+    if reached != present:
+        con.execute("delete from raw.watermark")
+        con.execute("insert into raw.watermark values (?)", [reached])
 
 
 def table_row_counts(con: duckdb.DuckDBPyConnection, schema: str) -> dict[str, int]:
@@ -447,8 +551,8 @@ def set_build_mark(con: duckdb.DuckDBPyConnection, mark: str, load_seq: int) -> 
 def forget_model_marks(con: duckdb.DuckDBPyConnection) -> None:
     """Make the next build take every model of records whole instead of what new loads touched."""
     con.execute(
-        "delete from raw.build_marks where mark not in (?, ?, ?)",
-        [WAREHOUSE_MARK, REWRITTEN_MARK, SCORES_MARK],
+        "delete from raw.build_marks where mark not in (?, ?, ?, ?)",
+        [WAREHOUSE_MARK, REWRITTEN_MARK, SCORES_MARK, PRESENT_MARK],
     )
 
 
@@ -518,8 +622,8 @@ def rewrite_warehouse(path: Path) -> None:
     try:
         con.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
         con.execute("set preserve_insertion_order = false")
-        con.execute(f"attach '{path}' as stale (read_only)")
-        con.execute(f"attach '{fresh}' as fresh")
+        con.execute(f"attach {literal(path)} as stale (read_only)")
+        con.execute(f"attach {literal(fresh)} as fresh")
         con.execute("copy from database stale to fresh")
         con.execute("detach fresh")
     finally:

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from ingestion.collector.recovery import EMBEDDED_STOPPED
 from ingestion.contracts.feeds import FEEDS
 from ingestion.lake import layout
+from ingestion.lake.chains import BEGINS_LATE, CHAIN_START, OVERLAP, SUPERSEDE
 from ingestion.lake.landing import Claim, Manifest
 from ingestion.lake.layout import RangeKey
+from ingestion.lake.quarantine import NOTHING_QUARANTINED, Quarantine
 from ingestion.loading.reconcile import Finding, RawRange, reconcile
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ DEAD = Kind(
 BROKEN = Kind(
     "broken", "the lake contradicts itself", "restore the lake's objects from its backup, then look again"
 )
+FORKED = Kind("forked", "claims that overlap, or do not begin at 0", SUPERSEDE)
 UNLOADED = Kind("unloaded", "landed, not loaded", "`petwellness load`")
 DIFFERENT = Kind(
     "different", "raw differs from the lake", "`petwellness reload --yes`, then `petwellness build`"
@@ -74,6 +77,8 @@ SILENT = Kind(
 )
 
 _KIND_OF_RULE = {
+    BEGINS_LATE: FORKED,
+    OVERLAP: FORKED,
     "claim without manifest": UNFINISHED,
     "manifest not loaded": UNLOADED,
     "rows": DIFFERENT,
@@ -121,6 +126,7 @@ def lake_gaps(
     orphans: Iterable[Orphans],
     is_dead: Callable[[str], bool],
     settled_before: datetime | None = None,
+    quarantine: Quarantine = NOTHING_QUARANTINED,
 ) -> LakeGaps:
     """Compare claims, manifests, ledger and raw rows; `is_dead` tells stream ids of deleted topics.
 
@@ -128,7 +134,7 @@ def lake_gaps(
     may be on their way and are only counted, as `pending`.
     """
     claims, manifests = list(claims), list(manifests)
-    result = reconcile(claims, manifests, dict(raw_ranges), 0, settled_before)
+    result = reconcile(claims, manifests, dict(raw_ranges), 0, settled_before, quarantine=quarantine)
     by_key = {m.range_key: m for m in manifests}
     ends = {c.range_key: c.end for c in claims} | {key: m.end for key, m in by_key.items()}
     unlanded = [claim for claim in claims if claim.range_key not in by_key]
@@ -226,7 +232,7 @@ def log_gaps(
             ends[claim.partition] = max(ends.get(claim.partition, 0), claim.end)
     gaps = []
     for partition, (low, high) in sorted(bounds.items()):
-        end = ends.get(partition, low)
+        end = ends.get(partition, CHAIN_START)
         if end < low:
             gaps.append(
                 Gap(EXPIRED, f"{topic}[{partition}] [{end}, {low})", low - end, f"the log starts at {low}")

@@ -12,11 +12,14 @@ from typing import Any
 
 from ingestion.lake.landing import Manifest
 from ingestion.lake.layout import RangeKey
+from ingestion.lake.quarantine import Quarantine, Span
 
 WAREHOUSE_MARK = "warehouse"
 REWRITTEN_MARK = "rewritten"
 # Up to which load the scores that redactions touch are gone.
 SCORES_MARK = "scores_forgotten"
+# Not a load: the present as of which the warehouse was last built whole, in microseconds since 1970 (UTC).
+PRESENT_MARK = "warehouse_present"
 
 
 class LoadMismatchError(RuntimeError):
@@ -27,8 +30,8 @@ class LoadMismatchError(RuntimeError):
 class LoadReport:
     """What one load brought: ranges and rows by feed, and the event dates it touched.
 
-    `redactions` are the ledger's entries applied for the first time, `removed_rows`
-    what they took out of raw.
+    `redactions` are entries of the redaction and quarantine ledgers applied for the first
+    time, `removed_rows` what redactions took out of raw.
     """
 
     load_seq: int
@@ -46,6 +49,16 @@ def pending_ranges(manifests: Iterable[Manifest], known: Collection[RangeKey]) -
         if manifest.range_key not in known:
             first_by_range.setdefault(manifest.range_key, manifest)
     return sorted(first_by_range.values(), key=lambda m: (m.feed, m.range_key))
+
+
+def spans_to_load_again(quarantine: Quarantine, unapplied: Collection[str]) -> list[Span]:
+    """Spans whose loaded ranges have to be loaded again, now that these entries of either ledger are new.
+
+    Also where a redaction is new: of a row that is quarantined raw could not say whether it covers it.
+    """
+    if not unapplied:
+        return []
+    return [*dict.fromkeys([*quarantine.spans, *quarantine.changed_by(unapplied)])]
 
 
 def manifest_event_dates(manifest: Manifest) -> list[date]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, TypedDict
 from ingestion.loading import publish_layout
 from ingestion.loading.publish_layout import WHOLE, Group, layout, name_of, to_write
 from ingestion.loading.rebuilt import RebuiltDays, in_days
+from ingestion.sql_text import literal, literals
 
 if TYPE_CHECKING:
     import duckdb
@@ -286,7 +287,7 @@ def _export_in_order(
     for file, slice_of in zip(names, slices, strict=True):
         con.execute(
             f"copy ({table.select} where {where} and {slice_of}{ordered})"
-            f" to '{target / file}' ({PARQUET}, row_group_size {ROW_GROUP_ROWS})"
+            f" to {literal(target / file)} ({PARQUET}, row_group_size {ROW_GROUP_ROWS})"
         )
     return names
 
@@ -305,7 +306,7 @@ def _slices(
         if not found:
             continue
         # As text, which gives any type back.
-        bounds = [_text(str(bound)) for bound in sorted(set(found))]
+        bounds = [literal(str(bound)) for bound in sorted(set(found))]
         between = [f"{column} >= {first} and {column} < {last}" for first, last in pairwise(bounds)]
         slices = [
             f"({column} < {bounds[0]} or {column} is null)",
@@ -322,10 +323,6 @@ def _quoted(column: str) -> str:
     return f'"{column}"'
 
 
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
-
-
 def _switch(folder: Path, catalogue: Catalogue, version: int) -> None:
     """Build the database of views beside the one in force and rename it over; then the catalogue."""
     import duckdb
@@ -340,11 +337,10 @@ def _switch(folder: Path, catalogue: Catalogue, version: int) -> None:
             con.execute(f'create schema if not exists "{schema}"')
         for name, parts in catalogue.items():
             schema, table = name.split(".")
-            paths = [str(folder / file) for file in _files_in(parts)]
-            listed = ", ".join(map(_text, paths))
+            paths = literals(folder / file for file in _files_in(parts))
             con.execute(
                 f'create view "{schema}"."{table}" as'
-                f" select * from read_parquet([{listed}], hive_partitioning = false)"
+                f" select * from read_parquet([{paths}], hive_partitioning = false)"
             )
     finally:
         con.close()

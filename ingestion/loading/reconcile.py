@@ -1,9 +1,9 @@
 """Claims, manifests, ledger and raw tables held against each other, range by range.
 
 The law of the landing protocol: in every range rows + rejected + dropped by
-consent + offset gaps = end - start; claims follow each other without a hole;
+consent + offset gaps = end - start; claims begin at 0 and follow each other;
 every claim has its manifest, every manifest its ledger entry, every ledger
-entry its rows but for the redacted ones, each offset once. Nothing is repaired here.
+entry its rows but for the redacted and quarantined ones, each offset once. Nothing is repaired here.
 Ranges that an earlier reconciliation vouched for can be left out, so that a night
 costs its own ranges.
 """
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from ingestion.lake.landing import Claim, Manifest
 
 from ingestion.contracts.feeds import FEEDS
+from ingestion.lake.chains import chain_faults
 from ingestion.lake.layout import RangeKey
+from ingestion.lake.quarantine import NOTHING_QUARANTINED, Quarantine
 
 # How long a claimed range may take to show its manifest while collectors run beside a load.
 LANDING_GRACE = timedelta(seconds=60)
@@ -39,7 +41,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class RawRange:
-    """Ledger entry of a range, what its raw table holds of it, and how many of its rows are redacted."""
+    """Ledger entry of a range, what its raw table holds of it, how many of its rows are redacted or quarantined."""
 
     end: int
     ledger_rows: int
@@ -72,6 +74,7 @@ def reconcile(
     orphan_rows: int,
     settled_before: datetime | None = None,
     vouched: AbstractSet[RangeKey] = frozenset(),
+    quarantine: Quarantine = NOTHING_QUARANTINED,
 ) -> Reconciliation:
     """Compare the four records of the same ranges.
 
@@ -79,14 +82,19 @@ def reconcile(
     rows of no ledger entry. Of ranges in `vouched` only the claims are looked at,
     as links of their chain; `manifests` and `raw_ranges` are without them. Where collectors land beside the load, ranges
     claimed at or after `settled_before` (naive UTC) may still be on their way
-    and count as `pending`; None means that everything has to be there.
+    and count as `pending`; None means that everything has to be there. What `quarantine`
+    supersedes of a claim is no link of the chain.
     """
     claims, manifests = list(claims), list(manifests)
     pending = _pending(claims, raw_ranges, settled_before)
     ends = {c.range_key: c.end for c in claims if c.range_key not in pending}
     by_key = {m.range_key: m for m in manifests if m.range_key not in pending}
     findings = [
-        *chain_findings(ends),
+        *(
+            finding
+            for finding in chain_findings(quarantine.standing(claims))
+            if finding.range_key not in pending
+        ),
         *(finding for m in by_key.values() for finding in law_findings(m)),
         *(
             Finding(key, "claim without manifest", "the range was claimed and is not finished")
@@ -128,16 +136,12 @@ def _pending(
     return {c.range_key for c in claims if c.claimed_at >= settled_before and c.range_key not in raw_ranges}
 
 
-def chain_findings(ends: dict[RangeKey, int]) -> list[Finding]:
-    """Claims of a partition that leave a hole or overlap."""
-    findings = []
-    previous: tuple[str, int, int] | None = None
-    for key in sorted(ends):
-        stream_id, partition, start = key
-        if previous is not None and previous[:2] == (stream_id, partition) and previous[2] != start:
-            findings.append(Finding(key, "claims not contiguous", f"previous claim ends at {previous[2]}"))
-        previous = (stream_id, partition, ends[key])
-    return findings
+def chain_findings(claims: Iterable[Claim]) -> list[Finding]:
+    """Claims that are not where the chain of their partition ends, ranges on their way included as its links."""
+    return [
+        Finding(fault.range_key, fault.rule, fault.detail)
+        for fault in chain_faults({claim.range_key: claim.end for claim in claims})
+    ]
 
 
 def law_findings(manifest: Manifest) -> list[Finding]:
@@ -235,20 +239,25 @@ def read_raw_ranges(
         _count_files(con, feed, since_seq, claimed_from)
     rows = con.execute(
         """
+        with files as (
+            select *, source_file in (select source_file from raw.load_history) as is_known
+            from temp.table_files
+        )
         select
             l.stream_id, l.kafka_partition, l.start_offset, l.end_offset, l.row_count as ledger_rows,
             coalesce(sum(f.row_count), 0)::bigint as table_rows,
             coalesce(max(f.offset_count), 0)::bigint as offset_count,
-            coalesce(max(r.redacted_count), 0)::bigint as redacted_rows,
+            coalesce(max(r.redacted_count + coalesce(r.quarantined_count, 0)), 0)::bigint as redacted_rows,
             max(l.load_seq) as load_seq
         from raw.load_history as l
         left join raw.redacted_ranges as r
             on r.stream_id = l.stream_id and r.kafka_partition = l.kafka_partition
             and r.start_offset = l.start_offset
-        full outer join temp.table_files as f
+        full outer join files as f
             on f.feed = l.feed and f.stream_id = l.stream_id
             and f.kafka_partition = l.kafka_partition
             and f.min_offset >= l.start_offset and f.max_offset < l.end_offset
+            and (f.source_file = l.source_file or not f.is_known)
         group by all
         """
     ).fetchall()
@@ -266,7 +275,7 @@ def _rows_beyond_the_ledger(con: duckdb.DuckDBPyConnection) -> int:
     held = " + ".join(f"(select count(*) from raw.{feed})" for feed in FEEDS)
     [(surplus,)] = con.execute(
         f"select {held}"
-        " + (select coalesce(sum(redacted_count), 0) from raw.redacted_ranges)"
+        " + (select coalesce(sum(redacted_count + coalesce(quarantined_count, 0)), 0) from raw.redacted_ranges)"
         " - (select coalesce(sum(row_count), 0) from raw.load_history)"
     ).fetchall()
     return int(surplus)

@@ -1,11 +1,12 @@
-"""The redaction ledger inside the embedded warehouse: which rows of `raw` it covers, and their removal.
+"""The redaction and quarantine ledgers inside the embedded warehouse: which rows of `raw` they cover, and their removal.
 
-Statements here say in SQL what `Redactions.rows` says of Arrow tables. When they
-run, and in whose transaction, is decided in `duckdb_raw`.
+Statements here say in SQL what `Redactions.rows` and `Quarantine.rows` say of Arrow
+tables. When they run, and in whose transaction, is decided in `duckdb_raw`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING
 from ingestion.contracts.feeds import FEEDS, RECORD_FEED_NAMES, TELEMETRY_FEED
 from ingestion.lake.landing import feed_schema
 from ingestion.lake.layout import RangeKey
+from ingestion.lake.quarantine import Span
 from ingestion.lake.redactions import Redactions, from_epoch_us
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,38 @@ def register_redactions(con: duckdb.DuckDBPyConnection, redactions: Redactions) 
         ],
         schema=pa.schema([(name, pa.string()) for name in ("feed", "column_name", "value")]),
     )
-    for name, table in (("redacted_arrivals", arrivals), ("redacted_values", values)):
-        con.register(f"_{name}", table)
-        con.execute(f"create or replace temp table {name} as from _{name}")
-        con.unregister(f"_{name}")
+    _create_temporary(con, "redacted_arrivals", arrivals)
+    _create_temporary(con, "redacted_values", values)
+
+
+def register_spans(con: duckdb.DuckDBPyConnection, spans: Sequence[Span]) -> None:
+    """Put what is quarantined where `quarantined` looks: a temporary table of this connection."""
+    import pyarrow as pa
+
+    columns = {
+        "stream_id": pa.array([span.stream_id for span in spans], pa.string()),
+        "kafka_partition": pa.array([span.partition for span in spans], pa.int32()),
+        "start_offset": pa.array([span.start for span in spans], pa.int64()),
+        "end_offset": pa.array([span.end for span in spans], pa.int64()),
+        "source_file": pa.array([span.source_file for span in spans], pa.string()),
+    }
+    _create_temporary(con, "quarantined_spans", pa.table(columns))
+
+
+def quarantined(alias: str) -> str:
+    """SQL that is true for the rows of `alias` that the registered spans name, false for all others."""
+    return (
+        "exists (select 1 from temp.quarantined_spans as span"
+        f" where span.stream_id = {alias}.stream_id and span.kafka_partition = {alias}.kafka_partition"
+        f" and {alias}.kafka_offset >= span.start_offset and {alias}.kafka_offset < span.end_offset"
+        f" and coalesce(span.source_file = {alias}.source_file, true))"
+    )
+
+
+def _create_temporary(con: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
+    con.register(f"_{name}", table)
+    con.execute(f"create or replace temp table {name} as from _{name}")
+    con.unregister(f"_{name}")
 
 
 def redacted(feed: str, redactions: Redactions, alias: str) -> str:

@@ -17,20 +17,23 @@ import contextlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ingestion.contracts.feeds import FEEDS
 from ingestion.contracts.ledgers import LEDGERS
-from ingestion.lake.landing import Manifest, feed_schema, read_manifest, utc_now
+from ingestion.lake.landing import Manifest, feed_schema, list_manifests, read_manifest, utc_now
 from ingestion.lake.layout import RangeKey
+from ingestion.lake.progress import dead_streams, read_progress
+from ingestion.lake.quarantine import Quarantine, Span, load_quarantine
 from ingestion.lake.reading import check_schema_version
 from ingestion.lake.redactions import Redactions, load_redactions
 from ingestion.lake.replacements import Replacements, load_replacements
 from ingestion.lake.store import ObjectStore
 from ingestion.loading.gaps import Gap
 from ingestion.loading.ledger import (
+    PRESENT_MARK,
     REWRITTEN_MARK,
     SCORES_MARK,
     WAREHOUSE_MARK,
@@ -38,6 +41,7 @@ from ingestion.loading.ledger import (
     LoadReport,
     manifest_event_dates,
     pending_ranges,
+    spans_to_load_again,
 )
 from ingestion.loading.snowflake_connection import (
     SnowflakeError,
@@ -52,13 +56,31 @@ from ingestion.loading.snowflake_redacting import (
     COVERED,
     IS_GONE,
     REDACTION_TABLES,
+    Gone,
+    count_in_spans,
     cover,
     create_redactions,
     delete_covered,
     delete_redacted,
     drop_redactions,
 )
-from ingestion.loading.snowflake_sql import FILES_PER_COPY, RAW, copy_statement, snowflake_type, staged
+from ingestion.loading.snowflake_sql import (
+    FILES_PER_COPY,
+    RAW,
+    WITHHELD,
+    copy_statement,
+    snowflake_type,
+    staged,
+)
+from ingestion.loading.watermark import (
+    PartitionProgress,
+    Place,
+    advanced,
+    newest_end,
+    oldest_arrival,
+    with_loaded,
+    with_marks,
+)
 from ingestion.privacy.salt import is_new_salt
 
 if TYPE_CHECKING:
@@ -154,7 +176,7 @@ def latest_load_seq(con: SnowflakeConnection) -> int:
 
 
 def applied_redactions(con: SnowflakeConnection) -> set[str]:
-    """Ids of the redaction ledger's entries that raw honours."""
+    """Ids of the entries of the redaction and quarantine ledgers that raw honours."""
     return {row[0] for row in run(con, f"select redaction_id from {RAW}.redactions")}
 
 
@@ -177,15 +199,24 @@ def load_pending(
     ConcurrentLoadError; SnowflakeError.
     """
     started_at = utc_now()
-    pending = pending_ranges(manifests, loaded_keys(con))
-    check_schema_version(pending)
-    redactions = load_redactions(store)
+    loaded = loaded_keys(con)
+    pending = pending_ranges(manifests, loaded)
+    redactions, quarantine = load_redactions(store), load_quarantine(store)
     ensure_mark(con, LOCK_MARK)
-    unapplied = redactions.only(set(redactions.ids) - applied_redactions(con))
-    removed_rows, removed_dates = _apply_redactions(con, store, unapplied, started_at)
+    unapplied = {*redactions.ids, *quarantine.ids} - applied_redactions(con)
+    again = [
+        read_manifest(store, range_key)
+        for range_key in _loaded_in(con, spans_to_load_again(quarantine, unapplied))
+    ]
+    pending = pending_ranges([*pending, *again], ())
+    check_schema_version(pending)
+    removed_rows, removed_dates = _apply_redactions(
+        con, store, redactions.only(unapplied), unapplied & {*quarantine.ids}, again, started_at
+    )
     done = _Progress()
+    replacements = load_replacements(store)
     loader = _Loader(
-        con, store, pipes, redactions, load_replacements(store), drain_s, started_at, done, progress
+        con, store, pipes, redactions, quarantine, replacements, drain_s, started_at, done, progress
     )
     settled_before = started_at - timedelta(seconds=grace_s)
     busy: list[PipeBusyError] = []
@@ -201,13 +232,15 @@ def load_pending(
         # Where the session is over, so are they.
         with contextlib.suppress(SnowflakeError):
             loader.drop_temporary()
+    brought = {m.range_key for m in done.brought}
+    _move_watermark(con, store, loaded, oldest_arrival(m for m in pending if m.range_key not in brought))
     days = {day for m in done.brought for day in manifest_event_dates(m)}
     report = SnowflakeLoadReport(
         latest_load_seq(con),
         len(done.brought),
         done.rows_by_feed,
         tuple(sorted(days.union(removed_dates))),
-        len(unapplied.entries),
+        len(unapplied),
         removed_rows,
         adopted=done.adopted,
         copied=done.copied,
@@ -238,24 +271,46 @@ def _take_lock(con: SnowflakeConnection) -> int:
     return latest_load_seq(con) + 1
 
 
-def _apply_redactions(
-    con: SnowflakeConnection, store: ObjectStore, unapplied: Redactions, applied_at: datetime
-) -> tuple[int, tuple[date, ...]]:
-    """Delete of loaded ranges what new entries of the ledger cover, and remember that they were applied.
+def _loaded_in(con: SnowflakeConnection, spans: Iterable[Span]) -> list[RangeKey]:
+    """Ranges of the ledger that any of the spans meets."""
+    found: set[RangeKey] = set()
+    for span in spans:
+        rows = run(
+            con,
+            f"select stream_id, kafka_partition, start_offset from {RAW}.load_history"
+            " where stream_id = %s and kafka_partition = %s and start_offset < %s and end_offset > %s",
+            [span.stream_id, span.partition, span.end, span.start],
+        )
+        found |= {(stream_id, int(partition), int(start)) for stream_id, partition, start in rows}
+    return sorted(found)
 
-    Ranges that are not in the ledger yet are seen to when they get there, with the whole redaction ledger.
+
+def _apply_redactions(
+    con: SnowflakeConnection,
+    store: ObjectStore,
+    unapplied: Redactions,
+    quarantine_ids: Collection[str],
+    again: Sequence[Manifest],
+    applied_at: datetime,
+) -> tuple[int, tuple[date, ...]]:
+    """Delete of loaded ranges what new redactions cover, take out whole the ranges that are to be loaded `again`
+    because of the quarantine, and remember which entries of both were applied.
+
+    Ranges that are not in the ledger yet are seen to when they get there, with both ledgers as they are now.
     """
-    if not unapplied:
+    if not unapplied and not quarantine_ids:
         return 0, ()
     create_redactions(con, unapplied)
     with transaction(con):
         load_seq = _take_lock(con)
+        _forget(con, again)
         removed = delete_redacted(con, unapplied)
         for range_key, rows in removed.rows_by_range.items():
             _add_redacted(con, read_manifest(store, range_key), rows)
-        dates = json.dumps([day.isoformat() for day in removed.event_dates])
+        touched = {*removed.event_dates, *(day for m in again for day in manifest_event_dates(m))}
+        dates = json.dumps([day.isoformat() for day in sorted(touched)])
         # Another load may have applied some since they were looked up.
-        for redaction_id in sorted({*unapplied.ids} - applied_redactions(con)):
+        for redaction_id in sorted({*unapplied.ids, *quarantine_ids} - applied_redactions(con)):
             run(
                 con,
                 f"insert into {RAW}.redactions (redaction_id, event_dates, load_seq, applied_at)"
@@ -268,20 +323,20 @@ def _apply_redactions(
 
 
 def _add_redacted(con: SnowflakeConnection, manifest: Manifest, rows: int) -> None:
-    """Add to the redacted rows of a range. Its newest arrival stays, since the data's present goes by it."""
+    """Add to the redacted rows of a range. Its newest arrival stays on record."""
     where = "where stream_id = %s and kafka_partition = %s and start_offset = %s"
     before = run(con, f"select redacted_count from {RAW}.redacted_ranges {where}", [*manifest.range_key])
     run(con, f"delete from {RAW}.redacted_ranges {where}", [*manifest.range_key])
     total = rows + sum(int(count) for (count,) in before)
-    _insert_redacted(con, [(*manifest.range_key, manifest.feed, total, manifest.max_arrival_ts)])
+    _insert_redacted(con, [(*manifest.range_key, manifest.feed, total, manifest.max_arrival_ts, 0)])
 
 
 def _insert_redacted(con: SnowflakeConnection, rows: Sequence[Sequence[Any]]) -> None:
     run_many(
         con,
         f"insert into {RAW}.redacted_ranges"
-        " (stream_id, kafka_partition, start_offset, feed, redacted_count, max_arrival_ts)"
-        " values (%s, %s, %s, %s, %s, %s)",
+        " (stream_id, kafka_partition, start_offset, feed, redacted_count, max_arrival_ts, quarantined_count)"
+        " values (%s, %s, %s, %s, %s, %s, %s)",
         rows,
     )
 
@@ -294,6 +349,7 @@ class _Loader:
     store: ObjectStore
     pipes: Pipes
     redactions: Redactions
+    quarantine: Quarantine
     replacements: Replacements
     drain_s: float
     started_at: datetime
@@ -332,7 +388,7 @@ class _Loader:
             with transaction(self.con):
                 load_seq = self._begin()
                 self._leave_out_loaded()
-                gone = cover(self.con, feed, self.redactions, f"{RAW}.{feed}", _BATCH_FILES)
+                gone = self._cover(feed, f"{RAW}.{feed}", whole)
                 if gone:
                     delete_covered(self.con, feed)
                 self.done.adopted += self._record(feed, whole, load_seq, gone)
@@ -355,7 +411,7 @@ class _Loader:
                 self._forget_batch(feed)
             else:
                 self._leave_out_loaded()
-            gone = cover(self.con, feed, self.redactions, landed, _BATCH_FILES)
+            gone = self._cover(feed, landed, good)
             run(self.con, f"delete from {RAW}.{feed} where source_file in ({_BATCH_FILES})")
             run(
                 self.con,
@@ -368,20 +424,25 @@ class _Loader:
             # The object in force lacks what an earlier redaction took out of it.
             for manifest in good:
                 purged = manifest.rows - self.replacements.stored_object_of(manifest).rows
-                gone[manifest.source_file] = gone.get(manifest.source_file, 0) + purged
+                redacted_rows, quarantined_rows = gone.get(manifest.source_file, Gone())
+                gone[manifest.source_file] = Gone(redacted_rows + purged, quarantined_rows)
             brought = self._record(feed, good, load_seq, gone)
         if is_mending:
             self.done.mended += brought
         else:
             self.done.copied += brought
 
+    def _cover(self, feed: str, table: str, batch: Sequence[Manifest]) -> dict[str, Gone]:
+        is_met = any(self.quarantine.meets(m.stream_id, m.partition, m.start, m.end) for m in batch)
+        return cover(self.con, feed, self.redactions, table, _BATCH_FILES, is_met)
+
     def _begin(self) -> int:
         """Begin a transaction's work: the number of the load at hand. Raises ConcurrentLoadError."""
         load_seq = _take_lock(self.con)
-        if not applied_redactions(self.con) <= {*self.redactions.ids}:
+        if not applied_redactions(self.con) <= {*self.redactions.ids, *self.quarantine.ids}:
             # Its rows would come in under a ledger of redactions that is older than what raw says it honours.
             raise ConcurrentLoadError(
-                "another load has applied redactions that this one does not know; run it again"
+                "another load has applied redactions or a quarantine that this one does not know; run it again"
             )
         return load_seq
 
@@ -420,7 +481,7 @@ class _Loader:
         """The ranges of a transaction as a temporary table, which its statements join, and what is redacted."""
         if not self.temporary & REDACTION_TABLES.keys():
             self.temporary.update(REDACTION_TABLES)
-            create_redactions(self.con, self.redactions)
+            create_redactions(self.con, self.redactions, self.quarantine.spans)
         self.temporary.add(_BATCH)
         columns = ", ".join(f"{name} {kind}" for name, kind in _BATCH_COLUMNS.items())
         run(self.con, f"create or replace temporary table {_BATCH} ({columns})")
@@ -460,7 +521,7 @@ class _Loader:
         )
         forget_model_marks(self.con)
 
-    def _record(self, feed: str, manifests: Sequence[Manifest], load_seq: int, gone: dict[str, int]) -> int:
+    def _record(self, feed: str, manifests: Sequence[Manifest], load_seq: int, gone: dict[str, Gone]) -> int:
         """Enter what is left of the batch into the ledgers; returns how many ranges that are."""
         run(
             self.con,
@@ -487,11 +548,24 @@ class _Loader:
             )
         }
         brought = [m for m in manifests if m.range_key in kept]
-        missing = [(m, gone.get(m.source_file, 0)) for m in brought]
+        missing = [(m, gone.get(m.source_file, Gone())) for m in brought]
         _insert_redacted(
-            self.con, [(*m.range_key, m.feed, rows, m.max_arrival_ts) for m, rows in missing if rows]
+            self.con,
+            [
+                # The data's present does not go by what a quarantined row says of its receipt.
+                (
+                    *m.range_key,
+                    m.feed,
+                    rows.redacted,
+                    None if rows.quarantined else m.max_arrival_ts,
+                    rows.quarantined,
+                )
+                for m, rows in missing
+                if any(rows)
+            ],
         )
-        rows = sum(m.rows - gone_rows for m, gone_rows in missing)
+        _note_progress(self.con, with_loaded(partition_progress(self.con), brought))
+        rows = sum(m.rows - sum(gone_rows) for m, gone_rows in missing)
         self.done.brought += brought
         self.done.rows_by_feed[feed] = self.done.rows_by_feed.get(feed, 0) + rows
         self.say(f"raw.{feed}: {self.done.rows_by_feed[feed]:,} rows")
@@ -566,7 +640,7 @@ def feeds_with_surplus(con: SnowflakeConnection, recent_from: datetime) -> list[
     counts = " union all ".join(
         f"select '{feed}' as feed, (select count(*) from {RAW}.{feed})"
         f" - (select coalesce(sum(row_count), 0) from {RAW}.load_history where feed = '{feed}')"
-        f" + (select coalesce(sum(redacted_count), 0) from {RAW}.redacted_ranges where feed = '{feed}')"
+        f" + (select coalesce(sum({WITHHELD}), 0) from {RAW}.redacted_ranges as gone where feed = '{feed}')"
         " as surplus"
         for feed in FEEDS
     )
@@ -600,10 +674,18 @@ def repeated_ranges(con: SnowflakeConnection, feed: str) -> list[RangeKey]:
         f" left join {RAW}.redacted_ranges as gone on gone.stream_id = history.stream_id"
         " and gone.kafka_partition = history.kafka_partition and gone.start_offset = history.start_offset"
         f" where history.feed = '{feed}' and (files.offset_count <> files.row_count"
-        " or files.row_count > history.row_count - coalesce(gone.redacted_count, 0))"
+        f" or files.row_count > history.row_count - coalesce({WITHHELD}, 0))"
         " order by history.stream_id, history.kafka_partition, history.start_offset",
     )
     return [(stream_id, int(partition), int(start)) for stream_id, partition, start in rows]
+
+
+def count_rows_in(con: SnowflakeConnection, spans: Sequence[Span]) -> int:
+    """Rows of raw, of all feeds, that lie in the spans."""
+    create_redactions(con, Redactions(), spans)
+    rows = sum(count_in_spans(con, f"{RAW}.{feed}") for feed in FEEDS)
+    drop_redactions(con)
+    return rows
 
 
 def forget_ranges(con: SnowflakeConnection, manifests: Iterable[Manifest]) -> int:
@@ -612,23 +694,29 @@ def forget_ranges(con: SnowflakeConnection, manifests: Iterable[Manifest]) -> in
     Returns the rows that were there. Everything is in the lake: nothing is lost. As pipes do not bring a file
     twice, the next load copies them.
     """
-    deleted = 0
     with transaction(con):
         _take_lock(con)
-        for m in manifests:
-            here = f"from {RAW}.{m.feed} where source_file = %s"
-            [(rows,)] = run(con, f"select count(*) as row_count {here}", [m.source_file])
-            deleted += int(rows)
-            run(con, f"delete {here}", [m.source_file])
-            for table in ("load_history", "redacted_ranges"):
-                run(
-                    con,
-                    f"delete from {RAW}.{table}"
-                    " where stream_id = %s and kafka_partition = %s and start_offset = %s",
-                    [*m.range_key],
-                )
-            run(con, f"delete from {RAW}.extracts where stream_id = %s", [m.stream_id])
+        deleted = _forget(con, manifests)
         forget_model_marks(con)
+    return deleted
+
+
+def _forget(con: SnowflakeConnection, manifests: Iterable[Manifest]) -> int:
+    """Part of the caller's transaction; returns the rows that were there."""
+    deleted = 0
+    for m in manifests:
+        here = f"from {RAW}.{m.feed} where source_file = %s"
+        [(rows,)] = run(con, f"select count(*) as row_count {here}", [m.source_file])
+        deleted += int(rows)
+        run(con, f"delete {here}", [m.source_file])
+        for table in ("load_history", "redacted_ranges"):
+            run(
+                con,
+                f"delete from {RAW}.{table}"
+                " where stream_id = %s and kafka_partition = %s and start_offset = %s",
+                [*m.range_key],
+            )
+        run(con, f"delete from {RAW}.extracts where stream_id = %s", [m.stream_id])
     return deleted
 
 
@@ -636,8 +724,8 @@ def forget_model_marks(con: SnowflakeConnection) -> None:
     """Make the next build take every model of records whole instead of what new loads touched."""
     run(
         con,
-        f"delete from {RAW}.build_marks where mark not in (%s, %s, %s, %s) and not startswith(mark, %s)",
-        [WAREHOUSE_MARK, REWRITTEN_MARK, SCORES_MARK, LOCK_MARK, MARK_PREFIX],
+        f"delete from {RAW}.build_marks where mark not in (%s, %s, %s, %s, %s) and not startswith(mark, %s)",
+        [WAREHOUSE_MARK, REWRITTEN_MARK, SCORES_MARK, PRESENT_MARK, LOCK_MARK, MARK_PREFIX],
     )
 
 
@@ -712,18 +800,57 @@ def newest_extract_at(con: SnowflakeConnection, feed: str, until: datetime) -> d
 
 
 def data_time(con: SnowflakeConnection) -> datetime | None:
-    """The data's own present (naive UTC): the newest arrival in raw; None when raw is empty.
-
-    What was redacted has been present: time does not go back because a row was erased.
-    """
-    newest = " union all ".join(
-        [
-            *(f"select max(landed.arrival_ts) as arrival_ts from {RAW}.{feed} as landed" for feed in FEEDS),
-            f"select max(max_arrival_ts) as arrival_ts from {RAW}.redacted_ranges",
-        ]
-    )
-    [(moment,)] = run(con, f"select max(arrival_ts) as arrival_ts from ({newest}) as arrivals")
+    """The data's own present (naive UTC), the watermark; None while no telemetry is loaded. It never falls."""
+    [(moment,)] = run(con, f"select max(watermark_ts) as watermark_ts from {RAW}.watermark")
     return moment
+
+
+def partition_progress(con: SnowflakeConnection) -> dict[Place, PartitionProgress]:
+    """Up to where each partition is loaded and known."""
+    rows = run(con, f"select {', '.join(LEDGERS['partition_progress'].names)} from {RAW}.partition_progress")
+    return {
+        (stream_id, int(partition)): PartitionProgress(stream_id, int(partition), int(end), *moments)
+        for stream_id, partition, end, *moments in rows
+    }
+
+
+def _note_progress(con: SnowflakeConnection, after: dict[Place, PartitionProgress]) -> None:
+    """Write the rows of partitions that have got further; part of a transaction that holds the lock."""
+    before = partition_progress(con)
+    names = LEDGERS["partition_progress"].names
+    changed = [one for place, one in after.items() if one != before.get(place)]
+    for one in changed:
+        run(
+            con,
+            f"delete from {RAW}.partition_progress where stream_id = %s and kafka_partition = %s",
+            [one.stream_id, one.kafka_partition],
+        )
+    if changed:
+        run_many(
+            con,
+            f"insert into {RAW}.partition_progress ({', '.join(names)}) values ({', '.join(['%s'] * len(names))})",
+            [astuple(one) for one in changed],
+        )
+
+
+def _move_watermark(
+    con: SnowflakeConnection, store: ObjectStore, loaded: Collection[RangeKey], waiting_since: datetime | None
+) -> None:
+    """Take up what marks say of the ends of logs, and move the watermark."""
+    with transaction(con):
+        _take_lock(con)
+        known = partition_progress(con)
+        followed: list[Manifest] = []
+        if loaded and not known:
+            # Nobody has followed them yet; the lake says the same as if somebody had.
+            followed = [m for m in list_manifests(store) if m.range_key in loaded]
+        after = with_marks(with_loaded(known, followed), read_progress(store, newest_end(known)))
+        _note_progress(con, after)
+        present = data_time(con)
+        reached = advanced(present, after, dead_streams(store), waiting_since)
+        if reached is not None and reached != present:
+            run(con, f"delete from {RAW}.watermark")
+            run_many(con, f"insert into {RAW}.watermark (watermark_ts) values (%s)", [(reached,)])
 
 
 def table_row_counts(con: SnowflakeConnection, schema: str) -> dict[str, int]:

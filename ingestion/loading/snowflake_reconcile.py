@@ -13,16 +13,18 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from ingestion.contracts.feeds import FEEDS
+from ingestion.lake.chains import BEGINS_LATE, OVERLAP
 from ingestion.lake.landing import Claim, Manifest, list_claims, list_manifests
 from ingestion.lake.layout import RangeKey
+from ingestion.lake.quarantine import NOTHING_QUARANTINED, Quarantine, load_quarantine
 from ingestion.lake.replacements import load_replacements
 from ingestion.lake.store import ObjectStore
-from ingestion.loading.gaps import BROKEN, DEAD, UNFINISHED, Gap, Kind, Orphans
+from ingestion.loading.gaps import BROKEN, DEAD, FORKED, UNFINISHED, Gap, Kind, Orphans
 from ingestion.loading.reconcile import Finding, RawRange, reconcile
 from ingestion.loading.snowflake_connection import run
 from ingestion.loading.snowflake_files import file_gaps
 from ingestion.loading.snowflake_pipes import MEMORY, Pipes, PipeStatus, pipe_gaps, skipped_gaps
-from ingestion.loading.snowflake_sql import RAW
+from ingestion.loading.snowflake_sql import RAW, WITHHELD
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
@@ -74,7 +76,8 @@ def read_raw_ranges(
         f"with files as ({files})"
         " select history.stream_id, history.kafka_partition, history.start_offset, history.end_offset,"
         " history.row_count, coalesce(files.row_count, 0) as table_rows,"
-        " coalesce(files.offset_count, 0) as offset_count, coalesce(gone.redacted_count, 0) as redacted_count"
+        " coalesce(files.offset_count, 0) as offset_count,"
+        f" coalesce({WITHHELD}, 0) as redacted_count"
         f" from {RAW}.load_history as history"
         f" left join {RAW}.redacted_ranges as gone on gone.stream_id = history.stream_id"
         " and gone.kafka_partition = history.kafka_partition and gone.start_offset = history.start_offset"
@@ -128,6 +131,7 @@ def range_gaps(
     orphans: Iterable[Orphans],
     settled_before: datetime,
     is_dead: Callable[[str], bool] = lambda _: False,
+    quarantine: Quarantine = NOTHING_QUARANTINED,
 ) -> AccountFindings:
     """What claims, manifests, ledger and raw rows disagree about, range by range.
 
@@ -135,7 +139,7 @@ def range_gaps(
     deleted topics.
     """
     claims = list(claims)
-    result = reconcile(claims, manifests, dict(raw_ranges), 0, settled_before)
+    result = reconcile(claims, manifests, dict(raw_ranges), 0, settled_before, quarantine=quarantine)
     by_key = {m.range_key: m for m in manifests}
     dead = {c.range_key: c for c in claims if c.range_key not in by_key and is_dead(c.stream_id)}
     gaps, again = [], {}
@@ -173,6 +177,8 @@ def _kind_of(finding: Finding, raw_ranges: Mapping[RangeKey, RawRange]) -> Kind:
         "manifest not loaded": NOT_LOADED,
         "ledger without manifest": UNKNOWN_ROWS,
         "claim without manifest": UNFINISHED,
+        BEGINS_LATE: FORKED,
+        OVERLAP: FORKED,
     }.get(finding.rule, BROKEN)
 
 
@@ -198,6 +204,7 @@ def account_findings(
         read_orphans(con, None, settled_before),
         settled_before,
         is_dead,
+        load_quarantine(store),
     )
     replacements = load_replacements(store)
     why: list[Gap] = []

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ingestion.contracts.columns import JSON_COLUMNS
 from ingestion.lake import layout
+from ingestion.sql_text import literals
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,6 +23,9 @@ FILE_FORMAT = "landed_parquet"
 LANDING_STAGE = "landing"
 REDACTED_STAGE = "redacted"
 STAGES = {layout.LANDING: LANDING_STAGE, layout.REDACTED: REDACTED_STAGE}
+
+# Rows of a range that redactions and the quarantine keep out of raw, where `raw.redacted_ranges` is joined as `gone`.
+WITHHELD = "gone.redacted_count + coalesce(gone.quarantined_count, 0)"
 
 # The vendor's limit of names in one COPY INTO.
 FILES_PER_COPY = 1000
@@ -80,11 +84,10 @@ def copy_statement(target: str, schema: pa.Schema, stage: str, paths: Sequence[s
     What was loaded is the ledger's to say: the vendor's memory of files ends after 64 days and with the table.
     """
     columns = copied_columns(schema)
-    files = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
     return (
         f"copy into {target} ({', '.join(columns)})"
         f" from (select {', '.join(columns.values())} from @{RAW}.{stage}/)"
-        f" files = ({files})"
+        f" files = ({literals(paths)})"
         f" file_format = (format_name = '{RAW}.{FILE_FORMAT}')"
         " on_error = abort_statement force = true"
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ingestion.observability.history import TABLES
+from ingestion.sql_text import literal
 
 if TYPE_CHECKING:
     import duckdb
@@ -94,7 +95,7 @@ def carry_over(old: Path, new: Path) -> int:
     con = duckdb.connect(str(new))
     try:
         DuckDBOps(con)
-        con.execute(f"attach '{str(old).replace(chr(39), chr(39) * 2)}' as old_warehouse (read_only)")
+        con.execute(f"attach {literal(old)} as old_warehouse (read_only)")
         present = con.execute(
             "select table_name from information_schema.tables"
             " where table_catalog = 'old_warehouse' and table_schema = 'ops'"

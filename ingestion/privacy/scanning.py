@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingestion.privacy.detection import Detector, Known, masked
+from ingestion.sql_text import literals
 
 if TYPE_CHECKING:
     import duckdb
@@ -113,8 +114,7 @@ def published_findings(folder: Path, detector: Detector, after_version: int = 0)
     con = duckdb.connect()
     try:
         for table, paths in by_table.items():
-            listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
-            relation = f"read_parquet([{listed}], hive_partitioning = false)"
+            relation = f"read_parquet([{literals(paths)}], hive_partitioning = false)"
             columns = [
                 name
                 for name, kind, *_ in con.execute(f"describe select * from {relation}").fetchall()

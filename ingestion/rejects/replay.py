@@ -4,8 +4,8 @@ Replays of a partition's rejects are one chain of claims in a stream of its own
 (`layout.replay_stream`), landed by the landing protocol. A claim names the
 original offsets it takes: a replay that dies is finished by the next one, of two
 at once one takes a message, and what was taken is left out for good. What is still
-bad stays the reject it was. Rows keep their original time of receipt. Reading and
-counting rejects is in `reading`.
+bad stays the reject it was. Rows keep their original time of receipt, and the replay's
+claim says whether that is believed. Reading and counting rejects is in `reading`.
 """
 
 import logging
@@ -27,6 +27,7 @@ from ingestion.collector.messages import Packed, pack
 from ingestion.collector.ranges import DecoderVersionError, decode_messages, decoder_label
 from ingestion.contracts.columns import REJECT_SCHEMA
 from ingestion.contracts.decoders import DECODERS, Decoder
+from ingestion.contracts.telemetry import NOT_BEFORE
 from ingestion.lake import layout
 from ingestion.lake.landing import (
     FILLED_BY_CLAIM,
@@ -95,6 +96,7 @@ def replay_rejects(
     *,
     consent_max_age_s: float,
     max_message_bytes: int,
+    not_before: datetime = NOT_BEFORE,
     dry_run: bool = False,
     now: Callable[[], datetime] = utc_now,
     progress: Callable[[str], None] = lambda _: None,
@@ -111,7 +113,7 @@ def replay_rejects(
     manifests = [
         in_force(manifest) for manifest in list_manifests(store) if manifest.reject_object is not None
     ]
-    replay = _Replay(store, manifests, consent, max_message_bytes, dry_run, now)
+    replay = _Replay(store, manifests, consent, max_message_bytes, not_before, dry_run, now)
     if not dry_run:
         replay.finish_open_claims()
     stored, gone = stored_ranges(store, filter(where.takes_range, manifests))
@@ -171,6 +173,7 @@ class _Replay:
         manifests: list[Manifest],
         consent: ConsentSnapshot,
         max_message_bytes: int,
+        not_before: datetime,
         dry_run: bool,
         now: Callable[[], datetime],
     ) -> None:
@@ -179,6 +182,7 @@ class _Replay:
         self._manifests = manifests
         self._consent = consent
         self._max_message_bytes = max_message_bytes
+        self._not_before = not_before
         self._dry_run = dry_run
         self._now = now
         self._me = uuid.uuid4().hex
@@ -248,6 +252,7 @@ class _Replay:
             claimed_at=self._now(),
             claimed_by=self._me,
             consent_snapshot_id=self._consent.snapshot_id,
+            not_before=self._not_before,
         )
 
     def _decode(self, terms: Claim, chain: _Chain, rejects: pa.Table) -> _Taken:
@@ -275,7 +280,6 @@ class _Replay:
                 terms,
                 start=chain.end,
                 end=chain.end + len(taken.offsets),
-                claimed_at=self._now(),
                 replayed=runs_of(np.sort(taken.offsets)),
             )
             stored = claim_range(self._store, claim)

@@ -31,6 +31,7 @@ import msgspec
 from ingestion.lake import layout
 from ingestion.lake.compaction import DamagedObjectError, fetch
 from ingestion.lake.landing import COMPRESSION
+from ingestion.lake.quarantine import load_quarantine
 from ingestion.lake.redactions import load_redactions
 from ingestion.lake.replacements import StoredObject
 from ingestion.lake.scratch import scratch_folder
@@ -44,6 +45,7 @@ from ingestion.loading.duckdb_raw import (
 )
 from ingestion.loading.publish import ROWS_AND_HASH
 from ingestion.loading.rebuilt import note_rebuilt
+from ingestion.sql_text import literals
 from ingestion.tiers.cold import ColdDay, DayKey, load_cold_days, put_cold_day, unnamed_files
 from ingestion.tiers.policy import TieredTable
 
@@ -92,8 +94,8 @@ def why_waiting(con: duckdb.DuckDBPyConnection, store: ObjectStore) -> str:
 
     A day that waits to be built would move as it was, and come back at once.
     """
-    if set(load_redactions(store).ids) - applied_redactions(con):
-        return "redactions wait to be applied: load and build first"
+    if {*load_redactions(store).ids, *load_quarantine(store).ids} - applied_redactions(con):
+        return "redactions or quarantined rows wait to be applied: load and build first"
     if build_mark(con, WAREHOUSE_MARK) < latest_load_seq(con):
         return "loads wait to be built: build first"
     return ""
@@ -356,8 +358,7 @@ def day_sql(table: TieredTable, day: date, columns: Columns) -> str:
 
 def stored_sql(paths: list[str], columns: Columns) -> str:
     """The rows of Parquet files."""
-    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
-    return f"select {_names(columns)} from read_parquet([{listed}], hive_partitioning = false)"
+    return f"select {_names(columns)} from read_parquet([{literals(paths)}], hive_partitioning = false)"
 
 
 def table_exists(con: duckdb.DuckDBPyConnection, table: str) -> bool:

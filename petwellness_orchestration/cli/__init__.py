@@ -8,6 +8,7 @@ modules beside this one and in the libraries; heavy imports happen there.
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ _EXPECTED = (
     "AlertNotDeliveredError",
     "BrokerUnreachableError",
     "CatalogueDamagedError",
+    "ChainNotMendedError",
     "CompactionError",
     "ConsentSnapshotStaleError",
     "DbtFailedError",
@@ -31,6 +33,7 @@ _EXPECTED = (
     "PublishedCopyMissingError",
     "PublisherDiedError",
     "PurgeError",
+    "QuarantineRequestError",
     "QueryFailedError",
     "ReasonError",
     "RejectFilterError",
@@ -44,6 +47,7 @@ _EXPECTED = (
     "TierProofError",
     "UnknownColumnsError",
     "UnknownHouseholdError",
+    "UnknownSpanError",
     "UnknownTableError",
     "UnknownTopicError",
     "WarehouseUnreachableError",
@@ -55,6 +59,7 @@ def main() -> None:
     from petwellness_orchestration.cli.app import app
 
     try:
+        keep_state_private()
         app()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -65,6 +70,24 @@ def main() -> None:
             raise
         print(f"petwellness: {line}", file=sys.stderr)
         sys.exit(1)
+
+
+def keep_state_private() -> None:
+    """What this process and those it starts write is for its user only; so is a state folder that is there already.
+
+    Names and addresses of people are in the lake, the warehouse and the truth beside them.
+    """
+    from ingestion.settings import StateSettings
+
+    os.umask(0o077)
+    home = StateSettings().home
+    if not home.is_dir():
+        return
+    found = home.stat()
+    # An older version left it open. A folder that only happens to be named, or is another user's, is not ours to close.
+    is_state = any((home / name).exists() for name in ("lake", "warehouse.duckdb", "dagster", "salt"))
+    if is_state and found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX:
+        home.chmod(stat.S_IMODE(found.st_mode) & ~0o077)
 
 
 def expected_line(error: BaseException) -> str | None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from petwellness_orchestration.cli.processes import dagster
+from petwellness_orchestration.cli.quarantine import claims, quarantine
 from petwellness_orchestration.cli.rejects import rejects
 
 app = typer.Typer(
@@ -21,6 +22,8 @@ app = typer.Typer(
 )
 app.add_typer(rejects, name="rejects")
 app.add_typer(dagster, name="dagster")
+app.add_typer(quarantine, name="quarantine")
+app.add_typer(claims, name="claims")
 
 DataOption = Annotated[
     Path | None,
@@ -163,13 +166,19 @@ def gaps(
         bool,
         typer.Option("--close-dead", help="Record as lost what was claimed of topics that are deleted."),
     ] = False,
+    dead: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--dead", help="Id of a stream of which nothing more comes, as of a cluster that is gone."
+        ),
+    ] = None,
 ) -> None:
     """Find what is missing between broker, lake, raw and devices; exit code 1 while a gap is open."""
     from petwellness_orchestration.cli.gaps import show_gaps
 
     if output not in ("text", "json"):
         raise typer.BadParameter(f"'{output}' is no format; choose text or json", param_hint="--format")
-    raise typer.Exit(show_gaps(output, close_dead))
+    raise typer.Exit(show_gaps(output, close_dead, dead or []))
 
 
 @app.command()
@@ -355,10 +364,32 @@ def erase(
 
 @app.command()
 def erasures() -> None:
-    """Late opt-outs and erasures with their deadlines, and what is left of each."""
+    """Late opt-outs and erasures with their deadlines, what is left of each, and spans that wait for a decision."""
     from petwellness_orchestration.cli.erasure import list_erasures
 
     raise typer.Exit(list_erasures())
+
+
+@app.command()
+def decide(
+    listing: Annotated[str, typer.Argument(help="Id of the listing, as `petwellness erasures` shows it.")],
+    span: Annotated[int, typer.Argument(min=1, help="Number of the span in it.")],
+    verdict: Annotated[
+        str, typer.Argument(help="erase: it was the household's and goes; keep: it was not and stays.")
+    ],
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why: the number of the case; no personal data.")
+    ] = "",
+    by: Annotated[str, typer.Option("--by", help="Who decides: a staff number or initials.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would happen.")] = False,
+) -> None:
+    """Decide whose a span is that several pets claim and one household wants gone. It cannot be taken back."""
+    from ingestion.lake.disputes import VERDICTS
+    from petwellness_orchestration.cli.erasure import decide_span
+
+    if verdict not in VERDICTS:
+        raise typer.BadParameter(f"'{verdict}' is no verdict; choose erase or keep", param_hint="VERDICT")
+    raise typer.Exit(decide_span(listing, span, verdict, reason, by, yes))
 
 
 @app.command()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from petwellness_orchestration.cli.console import say
-from petwellness_orchestration.cli.publish import broker, stop_on_signals
+from petwellness_orchestration.cli.publish import broker
+from petwellness_orchestration.cli.signals import stop_on_signals
 from petwellness_orchestration.settings import load_settings
 
 

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ingestion.broker.embedded import read_card
 from petwellness_orchestration.cli.console import say, warn
-from petwellness_orchestration.cli.publish import stop_on_signals
+from petwellness_orchestration.cli.signals import stop_on_signals
 from petwellness_orchestration.cli.steps import land_records
 from petwellness_orchestration.defs.warehouse.manifest import ensure_manifest
 from petwellness_orchestration.instance import prepare_dagster_home, write_workspace
@@ -58,7 +59,10 @@ def run_dev(port: int) -> int:
     children: list[Child] = []
     try:
         children.append(_start("live fleet", [_petwellness(), "simulate", "--live"], environment, log_dir))
-        _wait_for(settings.state.broker_card_path.exists, children, BROKER_TIMEOUT_S, stop)
+        # A card without its broker may lie there since a kill.
+        _wait_for(
+            lambda: read_card(settings.state.broker_card_path) is not None, children, BROKER_TIMEOUT_S, stop
+        )
         children.append(_start("collector", [_petwellness(), "collect", "--forever"], environment, log_dir))
         children.append(
             _start(

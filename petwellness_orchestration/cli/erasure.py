@@ -1,6 +1,7 @@
-"""`petwellness erase`, `erasures` and `purge`: requests for erasure, what became of them, deletion of originals.
+"""`petwellness erase`, `erasures`, `decide` and `purge`: requests for erasure, what became of them, disputed spans,
+deletion of originals.
 
-Output names owner ids and entries of the ledger, never a name, an address or a pet.
+Output names owner ids, devices of disputed spans and entries of the ledgers, never a name, an address or a pet.
 """
 
 from __future__ import annotations
@@ -13,28 +14,41 @@ from petwellness_orchestration.cli.console import say, thousands
 from petwellness_orchestration.settings import PlatformSettings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
     from ingestion.erasure.leftovers import Leftover
-    from ingestion.lake.redactions import Redaction
+    from ingestion.lake.disputes import Disputed
+    from ingestion.lake.redactions import Redaction, Redactions
     from ingestion.lake.store import ObjectStore
 
 MAX_REASON = 200
 
 
 class ReasonError(ValueError):
-    """The reason of an erasure is missing or could name a person."""
+    """The reason of an entry, or who makes it, is missing or could name a person."""
 
 
-def checked_reason(reason: str) -> str:
+def checked_reason(reason: str, what: str = "an erasure") -> str:
     """A reason fit to be kept for good. Raises ReasonError for one that is empty, long or holds an address."""
     text = " ".join(reason.split())
     if not text:
-        raise ReasonError("an erasure needs a reason; give --reason, for example the number of the request")
+        raise ReasonError(f"{what} needs a reason; give --reason, for example the number of the request")
     if len(text) > MAX_REASON or "@" in text:
         raise ReasonError(
             f"the reason is kept for good: at most {MAX_REASON} characters and no e-mail address; "
             "give the number of the request instead of its text"
+        )
+    return text
+
+
+def checked_person(decided_by: str) -> str:
+    """Who decides, fit to be kept for good. Raises ReasonError for nobody, a long text or an address."""
+    text = " ".join(decided_by.split())
+    if not text or len(text) > MAX_REASON or "@" in text:
+        raise ReasonError(
+            "a decision needs the person who takes it; give --by with a staff number or initials, "
+            f"at most {MAX_REASON} characters and no e-mail address"
         )
     return text
 
@@ -45,8 +59,9 @@ def erase_household(owner_id: str, reason: str, dry_run: bool) -> int:
 
     reason = checked_reason(reason)
     settings = load_settings()
-    store = _store(settings)
+    store = open_lake(settings)
     say(f"looking for what is about household {owner_id}")
+    disputed = erasing.disputed_of(store, owner_id)
     redaction = erasing.request_erasure(settings, store, owner_id, reason, dry_run)
     if redaction is None:
         say(f"the erasure of {owner_id} was requested before and covers all there is; nothing was changed")
@@ -55,6 +70,11 @@ def erase_household(owner_id: str, reason: str, dry_run: bool) -> int:
     say("counting rows in lake, warehouse and published copy")
     _print_counts(erasing.places(settings, store, Redactions((redaction,))))
     print(f"to be gone by  {redaction.deadline:%Y-%m-%d %H:%M} UTC")
+    if disputed:
+        print(
+            f"not covered    {len(disputed)} spans that another pet claims, too: nothing of them is deleted until a "
+            f"person decides (`petwellness erasures` {'will list' if dry_run else 'lists'} them)"
+        )
     if dry_run:
         say("nothing was changed; leave out --dry-run to do it. It cannot be taken back")
     else:
@@ -66,16 +86,32 @@ def erase_household(owner_id: str, reason: str, dry_run: bool) -> int:
 
 
 def list_erasures() -> int:
-    """Every entry of the ledger with its state; 1 when one is past its deadline and not through."""
+    """Every entry of the ledger with its state, and disputed spans that wait; 1 when one of either is past its
+    deadline and not through."""
     from ingestion.lake.landing import utc_now
-    from ingestion.lake.redactions import Redactions, load_redactions
+    from ingestion.lake.redactions import load_redactions
 
     settings = load_settings()
-    store = _store(settings)
+    store = open_lake(settings)
     redactions, now = load_redactions(store), utc_now()
-    if not redactions:
+    waiting = erasing.waiting_spans(store, redactions)
+    if not redactions and not waiting:
         print("no redactions")
         return 0
+    overdue = sum(bool(one.rows) and one.span.listing.deadline <= now for one in waiting)
+    if redactions:
+        overdue += _print_entries(settings, store, redactions, now)
+    if waiting:
+        _print_waiting(waiting, now)
+    return 1 if overdue else 0
+
+
+def _print_entries(
+    settings: PlatformSettings, store: ObjectStore, redactions: Redactions, now: datetime
+) -> int:
+    """A line for each entry; returns how many are overdue."""
+    from ingestion.lake.redactions import Redactions
+
     overdue = 0
     print(f"{'redaction':<36} {'kind':<13} {'requested':<16} {'deadline':<16} state")
     for entry in redactions:
@@ -86,13 +122,57 @@ def list_erasures() -> int:
             f"{entry.redaction_id:<36} {entry.kind:<13} {entry.requested_at:%Y-%m-%d %H:%M} "
             f"{entry.deadline:%Y-%m-%d %H:%M} {_state(left, is_past)}"
         )
-    return 1 if overdue else 0
+    return overdue
+
+
+def _print_waiting(waiting: Sequence[erasing.WaitingSpan], now: datetime) -> None:
+    print(
+        "disputed spans: another pet claims them, too; decide with `petwellness decide LISTING SPAN erase|keep`"
+    )
+    print(f"{'listing':<36} {'span':>4} {'deadline':<16} state")
+    for one in waiting:
+        listing, number = one.span.listing, one.span.number
+        late = "OVERDUE: " if one.rows and listing.deadline <= now else ""
+        print(
+            f"{listing.listing_id:<36} {number:>4} {listing.deadline:%Y-%m-%d %H:%M} "
+            f"{late}{thousands(one.rows)} rows"
+        )
+        for part in one.span.parts:
+            print(f"  {_described(part)}")
+
+
+def decide_span(
+    listing_id: str, number: int, verdict: str, reason: str, decided_by: str, confirmed: bool
+) -> int:
+    """Decide of a disputed span, or say what that would do."""
+    reason, decided_by = checked_reason(reason), checked_person(decided_by)
+    settings = load_settings()
+    store = open_lake(settings)
+    done = erasing.decide(
+        settings, store, listing_id, number, verdict, decided_by, reason, say, dry_run=not confirmed
+    )
+    for part in done.waiting.span.parts:
+        print(_described(part))
+    print(f"{thousands(done.waiting.rows):>12}  landed rows, which {'go' if verdict == 'erase' else 'stay'}")
+    if done.decision is None:
+        say("nothing was changed; give --yes to do it. It cannot be taken back")
+    else:
+        say(f"decision {done.decision.decision_id} is in the ledger")
+    return 0
+
+
+def _described(part: Disputed) -> str:
+    end = f"{part.to_ts:%Y-%m-%d %H:%M}" if part.to_ts else "further notice"
+    return (
+        f"{part.device_id} from {part.from_ts:%Y-%m-%d %H:%M} to {end}: {part.reason} of household "
+        f"{part.owner_id}, claimed by {len(part.pet_ids)} pets"
+    )
 
 
 def purge_originals(dry_run: bool) -> int:
     """Delete what is due to go, or say what would."""
     settings = load_settings()
-    done = erasing.purge_everything(settings, _store(settings), say, dry_run)
+    done = erasing.purge_everything(settings, open_lake(settings), say, dry_run)
     for name, label in (
         ("ranges", "landed ranges written anew"),
         ("redacted_rows", "rows redacted in them"),
@@ -110,9 +190,11 @@ def purge_originals(dry_run: bool) -> int:
     return 0
 
 
-def _store(settings: PlatformSettings) -> ObjectStore:
+def open_lake(settings: PlatformSettings | None = None) -> ObjectStore:
+    """The lake, which has to be there."""
     from ingestion.lake.store import open_store
 
+    settings = settings or load_settings()
     store = open_store(settings.lake, settings.state.home)
     store.check()
     return store

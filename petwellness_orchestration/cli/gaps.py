@@ -6,9 +6,10 @@ incident is in docs/runbooks/telemetry-dropouts.md.
 
 from __future__ import annotations
 
+import getpass
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,26 +29,44 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Seen:
-    """Everything that was found; `unreachable` says why the broker was not asked."""
+    """Everything that was found; `unreachable` says why the broker was not asked.
+
+    `streams` are those that landed anything, `deleted` of them those of topics that the broker has no more.
+    """
 
     gaps: list[Gap]
     lake: LakeGaps
     unreachable: str | None
+    streams: frozenset[str]
+    deleted: frozenset[str]
 
     @property
     def is_open(self) -> bool:
         return any(gap.kind.is_open for gap in self.gaps)
 
 
-def show_gaps(output: str, close_dead: bool) -> int:
-    """Print every gap and what closes it; 1 while one is open. `close_dead` first closes what nobody can land."""
+def show_gaps(output: str, close_dead: bool, dead_streams: Sequence[str] = ()) -> int:
+    """Print every gap and what closes it; 1 while one is open.
+
+    `close_dead` first closes what nobody can land of deleted topics and declares their streams dead, so that they do
+    not hold the data's present; `dead_streams` are declared so on the word of who calls.
+    """
     from ingestion.collector.recovery import TOPIC_DELETED, close_claims
+    from ingestion.lake.landing import utc_now
+    from ingestion.lake.progress import declare_dead
 
     settings = load_settings()
-    seen = _look(settings)
-    if close_dead and seen.lake.dead:
-        close_claims(_store(settings), seen.lake.dead, TOPIC_DELETED)
-        seen = _look(settings)
+    store, seen = _store(settings), _look(settings)
+    if unknown := [stream_id for stream_id in dead_streams if stream_id not in seen.streams]:
+        known = ", ".join(sorted(seen.streams)) or "none"
+        warn(f"nothing of {', '.join(unknown)} ever landed; streams that did: {known}")
+        return 1
+    declare_dead(store, dead_streams, "declared by a person", getpass.getuser(), utc_now())
+    if close_dead:
+        declare_dead(store, sorted(seen.deleted), TOPIC_DELETED, getpass.getuser(), utc_now())
+        if seen.lake.dead:
+            close_claims(store, seen.lake.dead, TOPIC_DELETED)
+            seen = _look(settings)
     if output == "json":
         _print_json(seen)
     else:
@@ -96,7 +115,10 @@ def _look(settings: PlatformSettings) -> Seen:
     claims = list_claims(_store(settings))
     in_log, is_dead, unreachable = _log_gaps(settings, claims)
     lake, silent = _lake_gaps(settings, claims, is_dead)
-    return Seen([*in_log, *lake.gaps, *silent], lake, unreachable)
+    streams = frozenset(claim.stream_id for claim in claims if claim.extract_id is None)
+    return Seen(
+        [*in_log, *lake.gaps, *silent], lake, unreachable, streams, frozenset(filter(is_dead, streams))
+    )
 
 
 def _lake_gaps(
@@ -106,17 +128,19 @@ def _lake_gaps(
     if settings.environment.snowflake is not None:
         return _account_gaps(is_dead), []
     from ingestion.lake.landing import list_manifests, utc_now
+    from ingestion.lake.quarantine import load_quarantine
     from ingestion.loading.duckdb_raw import open_warehouse
     from ingestion.loading.gaps import heartbeat_gaps, lake_gaps, read_orphans
     from ingestion.loading.reconcile import LANDING_GRACE, read_raw_ranges
 
     settled_before = utc_now() - LANDING_GRACE if settings.collector.as_service else None
-    manifests = list_manifests(_store(settings))
+    manifests, quarantine = list_manifests(_store(settings)), load_quarantine(_store(settings))
     if not settings.state.warehouse_path.exists():
-        return lake_gaps(claims, manifests, {}, [], is_dead, settled_before), []
+        return lake_gaps(claims, manifests, {}, [], is_dead, settled_before, quarantine), []
     with open_warehouse(settings.state.warehouse_path, read_only=True) as con:
         raw_ranges, _ = read_raw_ranges(con)
-        found = lake_gaps(claims, manifests, raw_ranges, read_orphans(con), is_dead, settled_before)
+        orphans = read_orphans(con)
+        found = lake_gaps(claims, manifests, raw_ranges, orphans, is_dead, settled_before, quarantine)
         return found, heartbeat_gaps(con, settings.operations.heartbeat_min_ratio)
 
 

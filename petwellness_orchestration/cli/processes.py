@@ -9,6 +9,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from petwellness_orchestration.cli.signals import restore_stop_signals
+
 dagster = typer.Typer(
     help="Code location, web UI and daemon as processes of their own. They share an instance: the state folder,"
     " or PostgreSQL by PETWELLNESS_DAGSTER_POSTGRES_URL. There is one daemon; there may be several of the others.",
@@ -75,6 +77,7 @@ def _workspace(code_server: str) -> Path:
 
 def _become(*module_and_arguments: str) -> NoReturn:
     """Be this Python module from now on, so that signals reach it and nothing stands between."""
+    restore_stop_signals()
     # Dagster announces every preview API at each load of the code location.
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
     os.execv(sys.executable, [sys.executable, "-m", *module_and_arguments])  # noqa: S606

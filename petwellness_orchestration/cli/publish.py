@@ -6,18 +6,16 @@ What is published comes from `sources`; flow control and the wave ledger are
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from types import FrameType
 
 from ingestion.broker.client import BrokerClient, connect
 from ingestion.memory import release_memory
 from petwellness_orchestration import sources
 from petwellness_orchestration.cli.console import say
+from petwellness_orchestration.cli.signals import stop_on_signals
 from petwellness_orchestration.settings import PlatformSettings, load_settings
 
 # 16 partitions of 4 MB each are in flight at most; enough that producer and
@@ -90,15 +88,3 @@ def publish_live() -> None:
                 sent += len(batch)
             stop.wait(LIVE_INTERVAL_S)
     say(f"live fleet stopped after {sent:,} messages")
-
-
-def stop_on_signals() -> threading.Event:
-    """An event that SIGINT and SIGTERM set, for loops that stop between two steps."""
-    stop = threading.Event()
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)
-    return stop

@@ -103,6 +103,7 @@ def replay_command(
         where,
         consent_max_age_s=settings.collector.consent_max_age_s,
         max_message_bytes=settings.collector.max_message_bytes,
+        not_before=settings.collector.not_before,
         dry_run=dry_run,
         progress=say,
     )

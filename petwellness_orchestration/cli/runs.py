@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from petwellness_orchestration.cli.console import say
+from petwellness_orchestration.cli.signals import restore_stop_signals
 from petwellness_orchestration.instance import events_kept_open, prepare_dagster_home
+from petwellness_orchestration.run_processes import this_process
 from petwellness_orchestration.settings import PlatformSettings
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ ROLL_UP = "roll_up"
 COMPACT = "compact"
 RETAIN = "retain"
 CHECK_EVERYTHING = "check_everything"
+
+# Who started a command sees how long it takes, and ends it; a monitor could only call it failed while it goes on.
+_NO_LIMIT = {"dagster/max_runtime": "0"}
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ def run_job(
     A job by event days runs for all dirty days; one by arrival days needs its
     `partition_key`, and one without partitions takes none.
     """
+    restore_stop_signals()
     prepare_dagster_home(settings)
     warnings.filterwarnings("ignore")
     say("loading the asset graph")
@@ -71,6 +77,7 @@ def run_job(
     from petwellness_orchestration.definitions import build_definitions
     from petwellness_orchestration.defs.operations.jobs import latest_ended_day
     from petwellness_orchestration.defs.warehouse.partitions import DIRTY_TAGS, EVENT_DAYS
+    from petwellness_orchestration.run_launcher import fail_abandoned_runs
 
     definitions = build_definitions()
     job = definitions.resolve_job_def(job_name)
@@ -81,12 +88,14 @@ def run_job(
         selection = sorted(key for key in selected if key in graph.executable_asset_keys)
     quiet_libraries()
     with dg.DagsterInstance.get() as instance, events_kept_open(settings):
+        for run in fail_abandoned_runs(instance):
+            say(f"run {run.run_id} of job '{run.job_name}' was killed before: marked as failed")
         is_by_event_day = job.partitions_def == EVENT_DAYS
         result = job.execute_in_process(
             instance=instance,
             partition_key=latest_ended_day(time.time()) if is_by_event_day else partition_key,
             asset_selection=selection,
-            tags=DIRTY_TAGS if is_by_event_day else tags,
+            tags={**(DIRTY_TAGS if is_by_event_day else tags or {}), **this_process().tag, **_NO_LIMIT},
             run_config={"loggers": {"progress": {}}},
             raise_on_error=False,
         )

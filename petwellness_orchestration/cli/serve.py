@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 
-from petwellness_orchestration.cli.publish import stop_on_signals
+from petwellness_orchestration.cli.signals import stop_on_signals
 from petwellness_orchestration.collecting import serve_telemetry
 from petwellness_orchestration.settings import load_settings
 

@@ -175,6 +175,7 @@ def _difference(old: duckdb.DuckDBPyConnection, new: duckdb.DuckDBPyConnection, 
 def show_status() -> int:
     """What has landed, been loaded, built and published."""
     from ingestion.lake.landing import list_manifests
+    from ingestion.lake.quarantine import load_quarantine
     from ingestion.lake.store import open_store
     from ingestion.loading.ledger import WAREHOUSE_MARK
     from ingestion.loading.publish import read_catalogue
@@ -197,8 +198,13 @@ def show_status() -> int:
         newest = raw.latest_load_seq(con)
         built = raw.build_mark(con, WAREHOUSE_MARK)
         dirty = raw.dirty_days(con, built)
+        quarantine = load_quarantine(store)
+        unapplied = {*quarantine.ids} - raw.applied_redactions(con)
     print(f"loaded     {thousands(newest)} loads; {thousands(waiting)} ranges wait to be loaded")
     print(f"built      up to load {built}; {len(dirty)} event days wait to be built")
+    if quarantine.entries:
+        waits = f"; {len(unapplied)} entries or releases wait to be loaded" if unapplied else ""
+        print(f"quarantine {len(quarantine.in_force)} entries in force{waits}")
     if is_embedded:
         catalogue = read_catalogue(settings.state.published_dir)
         print(f"published  version {catalogue.get('version', 0)}, {len(catalogue.get('tables', {}))} tables")

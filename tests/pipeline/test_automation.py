@@ -101,9 +101,28 @@ def sensor_tick(definitions: dg.Definitions, instance: dg.DagsterInstance, curso
     return definitions.resolve_sensor_def("landing_sensor").evaluate_tick(context)
 
 
-def test_the_landing_sensor_asks_once_for_each_new_state(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, home: Path
+def run_of(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, tick: Any, *statuses: dg.DagsterRunStatus
 ) -> None:
+    """The run that a tick requested, through these statuses, as the daemon and the run itself report them."""
+    [request] = tick.run_requests
+    job = definitions.resolve_job_def("refresh")
+    run = instance.create_run_for_job(job, tags=dict(request.tags))
+    kinds = {
+        dg.DagsterRunStatus.STARTED: dg.DagsterEventType.PIPELINE_START,
+        dg.DagsterRunStatus.SUCCESS: dg.DagsterEventType.PIPELINE_SUCCESS,
+        dg.DagsterRunStatus.FAILURE: dg.DagsterEventType.PIPELINE_FAILURE,
+    }
+    for status in statuses:
+        instance.report_dagster_event(
+            dg.DagsterEvent(event_type_value=kinds[status].value, job_name=job.name), run_id=run.run_id
+        )
+
+
+def test_the_landing_sensor_asks_until_a_refresh_has_succeeded(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from petwellness_orchestration.defs.operations import jobs
     from petwellness_orchestration.defs.warehouse.partitions import EVENT_DAYS
 
     nothing = sensor_tick(definitions, instance, None)
@@ -114,16 +133,34 @@ def test_the_landing_sensor_asks_once_for_each_new_state(
     first = sensor_tick(definitions, instance, None)
     [request] = first.run_requests
     assert request.partition_key == EVENT_DAYS.get_last_partition_key()
-    assert request.run_key == first.cursor
+    assert first.cursor is None
 
-    same = sensor_tick(definitions, instance, first.cursor)
+    run_of(definitions, instance, first, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.FAILURE)
+    later = sensor_tick(definitions, instance, first.cursor)
+    assert (later.run_requests, later.cursor) == ([], None)
+    assert later.skip_message.startswith("1 refreshes in a row failed; the next is at ")
+    monkeypatch.setattr(jobs, "FIRST_RETRY_S", 0)
+    again = sensor_tick(definitions, instance, first.cursor)
+    assert len(again.run_requests) == 1
+    # Dagster asks once for a key.
+    assert again.run_requests[0].run_key != request.run_key
+
+    run_of(definitions, instance, again, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.SUCCESS)
+    through = sensor_tick(definitions, instance, again.cursor)
+    assert (through.run_requests, through.skip_message) == ([], "what has landed is refreshed")
+    same = sensor_tick(definitions, instance, through.cursor)
     assert (same.run_requests, same.skip_message) == ([], "nothing new has landed")
 
     land(home, "second")
-    second = sensor_tick(definitions, instance, first.cursor)
+    second = sensor_tick(definitions, instance, through.cursor)
     assert len(second.run_requests) == 1
-    assert second.cursor != first.cursor
-    assert second.run_requests[0].run_key != request.run_key
+    assert second.cursor == through.cursor
+
+
+def test_a_refresh_that_fails_is_tried_later_and_later() -> None:
+    from petwellness_orchestration.defs.operations.jobs import retry_wait_s
+
+    assert [retry_wait_s(failures) for failures in (1, 2, 3, 7, 10)] == [60, 120, 240, 3600, 3600]
 
 
 @pytest.mark.parametrize(
@@ -150,6 +187,16 @@ def test_the_landing_sensor_waits_while_a_run_is_under_way(
     instance.delete_run(run.run_id)
     instance.create_run_for_job(job, status=dg.DagsterRunStatus.SUCCESS)
     assert len(sensor_tick(definitions, instance, waits.cursor).run_requests) == 1
+
+
+def test_a_run_that_never_ends_holds_up_the_landing_sensor_no_longer_than_a_run_may_take(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    land(home, "first")
+    instance.create_run_for_job(definitions.resolve_job_def("everything"), status=dg.DagsterRunStatus.STARTED)
+    assert sensor_tick(definitions, instance, None).run_requests == []
+    monkeypatch.setenv("PETWELLNESS_MAX_RUN_HOURS", "1e-9")
+    assert len(sensor_tick(definitions, instance, None).run_requests) == 1
 
 
 def test_the_landing_sensor_names_a_lake_it_cannot_use(

@@ -2,7 +2,6 @@
 in production only."""
 
 import json
-import os
 import subprocess
 import sys
 from functools import cache
@@ -21,49 +20,79 @@ PRODUCTION = {
     "PETWELLNESS_CONSENT_ANALYTICS_DEFAULT": "refuse",
 }
 
+# Prints the graph of each environment: a fork of its own for each, because what is on follows from settings at import,
+# of one process that has imported what takes long.
 LOADED = """
-import json, socket
+import json, os, socket, sys
+
+import dagster as dg
+import dagster_dbt
 
 def refuse(*_, **__):
     raise AssertionError("a connection was opened while the graph was loaded")
 
 socket.socket.connect = refuse
-import dagster as dg
-from petwellness_orchestration.definitions import definitions
-defs = definitions()
-dg.Definitions.validate_loadable(defs)
-repository = defs.get_repository_def()
-graph = defs.resolve_asset_graph()
-print(json.dumps({
-    "assets": {n.key.to_user_string(): sorted(n.kinds) for n in graph.asset_nodes if n.is_executable},
-    "checks": sorted(f"{n.key.asset_key.to_user_string()}:{n.key.name}" for n in graph.asset_check_nodes),
-    "jobs": {
-        job.name: sorted(key.to_user_string() for key in job.asset_layer.selected_asset_keys)
-        for job in repository.get_all_jobs()
-        if not job.name.startswith("__")
-    },
-    "statuses": {
-        one.name: one.default_status.value for one in (*repository.schedule_defs, *repository.sensor_defs)
-    },
-}))
+
+def graph_of(settings):
+    os.environ.update(settings)
+    from petwellness_orchestration.definitions import definitions
+    defs = definitions()
+    dg.Definitions.validate_loadable(defs)
+    repository = defs.get_repository_def()
+    graph = defs.resolve_asset_graph()
+    return {
+        "assets": {n.key.to_user_string(): sorted(n.kinds) for n in graph.asset_nodes if n.is_executable},
+        "checks": sorted(f"{n.key.asset_key.to_user_string()}:{n.key.name}" for n in graph.asset_check_nodes),
+        "jobs": {
+            job.name: sorted(key.to_user_string() for key in job.asset_layer.selected_asset_keys)
+            for job in repository.get_all_jobs()
+            if not job.name.startswith("__")
+        },
+        "statuses": {
+            one.name: one.default_status.value for one in (*repository.schedule_defs, *repository.sensor_defs)
+        },
+    }
+
+assert not [name for name in sys.modules if name.startswith("petwellness_orchestration")]
+for settings in json.loads(sys.argv[1]):
+    sys.stdout.flush()
+    if not (pid := os.fork()):
+        print(json.dumps(graph_of(settings)))
+        sys.stdout.flush()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0, settings
 """
+
+# What the tests below ask for: an environment, and settings beside it.
+ASKED: tuple[tuple[str, dict[str, str]], ...] = (
+    *((name.value, {}) for name in EnvironmentName),
+    ("embedded", {"PETWELLNESS_AUTOMATION": "true"}),
+    ("prod", {"PETWELLNESS_AUTOMATION": "false"}),
+    ("dev", {"PETWELLNESS_DEVELOPER": "anna"}),
+)
 
 
 @cache
-def loaded(name: str, **more: str) -> dict[str, Any]:
-    """The graph of an environment, by a process of its own: what is on follows from settings at import."""
-    settings = {"PETWELLNESS_ENVIRONMENT": name, **(PRODUCTION if name == "prod" else {}), **more}
+def all_loaded() -> list[dict[str, Any]]:
+    """The graph of everything that is asked for, in that order."""
+    settings = [
+        {"PETWELLNESS_ENVIRONMENT": name, **(PRODUCTION if name == "prod" else {}), **more}
+        for name, more in ASKED
+    ]
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", LOADED],
+        [sys.executable, "-W", "ignore", "-c", LOADED, json.dumps(settings)],
         check=False,
         capture_output=True,
         text=True,
-        timeout=240,
-        env={**os.environ, **settings},
+        timeout=480,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def loaded(name: str, **more: str) -> dict[str, Any]:
+    """The graph of an environment."""
+    return all_loaded()[ASKED.index((name, more))]
 
 
 # What an account has beside the embedded graph: costs, access audit, and what looks after pipes.

@@ -41,7 +41,7 @@ def home(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         con.execute("create table raw.before as from anl.telemetry_events")
         con.execute(
             "insert into raw.redacted_ranges values"
-            f" ('s', 0, 0, 'telemetry_events', 0, timestamp '{PRESENT}')"
+            f" ('s', 0, 0, 'telemetry_events', 0, timestamp '{PRESENT}', 0)"
         )
     return folder
 

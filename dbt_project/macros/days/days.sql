@@ -96,6 +96,12 @@
     {{ return(expand_days(days, 1)) }}
 {%- endmacro %}
 
+{# Days that tests look at (none: every day): those that the run is about, unless it says otherwise. A run that builds
+   no day says so, since its tables may contradict any. #}
+{% macro tested_days() -%}
+    {{ return(var('tested_days', var('dirty_days'))) }}
+{%- endmacro %}
+
 {# Predicate: a day later than the last that the model at hand holds; false when all days are built anyway. #}
 {% macro after_last_day_of_this(column, days) -%}
     {%- if days is none -%}false
@@ -146,8 +152,23 @@
     where present.fingerprint is distinct from applied.fingerprint
 {%- endmacro %}
 
+{# Daily models with record inputs that a model reads, itself or by another daily model: [node, ...]. #}
+{% macro read_models_with_inputs(unique_id) -%}
+    {%- set found = {} -%}
+    {%- for parent_id in (graph.nodes.get(unique_id) or {}).get('depends_on', {}).get('nodes', []) -%}
+        {%- set parent = graph.nodes.get(parent_id) or {} -%}
+        {%- if 'daily' in (parent.get('config') or {}).get('tags', []) -%}
+            {%- if (parent.config.meta or {}).get('inputs') -%}{%- do found.update({parent_id: parent}) -%}{%- endif -%}
+            {%- for node in read_models_with_inputs(parent_id) -%}{%- do found.update({node.unique_id: node}) -%}{%- endfor -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {{ return(found.values() | list) }}
+{%- endmacro %}
+
 {# Post-hooks of a daily model with record inputs: remember, in the model's own
-   transaction, what it was built from. #}
+   transaction, what it was built from. A day of which a model that it reads has
+   not taken in its inputs is left out, and no present is later than that of such
+   a model: the model at hand was built alone, and has them to take in then. #}
 {% macro forget_applied_inputs() -%}
     {%- set applied = ref('cur_applied_inputs') -%}
     {%- if not own_schema() -%}
@@ -158,20 +179,35 @@
 {% macro record_applied_inputs() -%}
     {%- set kinds = (config.get('meta') or {}).get('inputs', []) -%}
     {%- set applied, inputs = ref('cur_applied_inputs'), ref('cur_day_inputs') -%}
-    {%- if not own_schema() -%}
+    {%- if execute and not own_schema() -%}
+    {%- set read = read_models_with_inputs(model.unique_id) -%}
+    {%- set judged = read | selectattr('config.meta.judges_hours', 'true') | list -%}
     insert into {{ applied }} (model_name, input_kind, event_date, fingerprint)
     select '{{ this.schema }}.{{ this.identifier }}', input_kind, event_date, fingerprint
     from {{ inputs }}
-    where input_kind in ('{{ kinds | join("', '") }}')
+    where
+        input_kind in ('{{ kinds | join("', '") }}')
+        {%- for node in read %}
+        and {{ iso_date('event_date') }} not in (
+            {{ changed_inputs_sql(node.config.meta['inputs'], full_table_name(node)) | indent(12) }}
+        )
+        {%- endfor %}
     {%- if (config.get('meta') or {}).get('judges_hours') %}
     union all
     select
         '{{ this.schema }}.{{ this.identifier }}',
         'present',
         -- The day of the first hour that is not judged yet, the day before right after midnight.
-        cast({{ minutes_after(hours_after('moment', -1), -grace_minutes()) }} as date),
+        least(
+            cast({{ minutes_after(hours_after('moment', -1), -grace_minutes()) }} as date)
+            {%- for _ in judged %}, read_{{ loop.index }}.event_date{% endfor %}
+        ),
         cast({{ epoch_us('moment') }} as varchar)
     from (select {{ data_present() }} as moment) as present
+    {%- for node in judged %}
+    inner join {{ applied }} as read_{{ loop.index }}
+        on read_{{ loop.index }}.model_name = '{{ full_table_name(node) }}' and read_{{ loop.index }}.input_kind = 'present'
+    {%- endfor %}
     where moment is not null
     {%- endif %}
     {%- endif -%}

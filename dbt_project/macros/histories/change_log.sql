@@ -1,8 +1,8 @@
 {# Records of one feed from raw to a change log.
 
    `staged_records` cleans a raw feed and sets exact repeats aside;
-   `change_log` adds the deletions that complete extracts imply. Histories
-   themselves are in scd2.sql. #}
+   `change_log` adds the deletions and returns that complete extracts imply.
+   Histories themselves are in scd2.sql. #}
 
 {# The order of changes (contracts.md, Histories). #}
 {% macro change_order(descending=false, alias='') -%}
@@ -11,6 +11,17 @@
     {%- for column in ['changed_at', 'arrival_ts', 'stream_id', 'kafka_partition', 'kafka_offset'] -%}
         {{ prefix }}{{ column }}{{ suffix }}{% if not loop.last %}, {% endif %}
     {%- endfor -%}
+{%- endmacro %}
+
+{# The order of complete extracts of one source and feed, in which neighbours are found: that of changes. #}
+{% macro extract_order() -%}
+    extracted_at, coalesce(arrival_ts, extracted_at), stream_id
+{%- endmacro %}
+
+{# Predicate: a record dated more than a day after it was received. #}
+{% macro is_dated_ahead(alias='') -%}
+    {%- set prefix = alias ~ '.' if alias else '' -%}
+    {{ prefix }}changed_at > {{ day_after(prefix ~ 'arrival_ts') }}
 {%- endmacro %}
 
 {# Every raw record of a feed, cleaned, with `record_md5` over its attributes
@@ -103,19 +114,24 @@ where repeat_number = 1
 {% macro change_log_columns(feed) -%}
     {%- set columns = [
         entity_id(feed), 'changed_at', 'arrival_ts', 'stream_id', 'kafka_partition', 'kafka_offset',
-        'is_deletion', 'ingested_at', 'source_system', 'record_md5', 'superseded_at',
+        'is_deletion', 'ingested_at', 'source_system', 'record_md5', 'known_from', 'superseded_at',
     ] + attribute_names(feed) -%}
     {{ columns | join(',\n            ') }}
 {%- endmacro %}
 
-{# CTEs ending in `change_log`: one row per change of an entity of `feed`,
-   either a staged record or a deletion derived between two neighbouring
-   complete extracts of the same source and feed (in the earlier, not in the
-   later). Columns: the id, change_order's columns, is_deletion, ingested_at,
-   source_system, record_md5 and attributes (null on deletions), and
-   superseded_at: when an extract lying between the two became known, so that
-   they were neighbours no longer. Limited to arrival_ts <= t and
-   (superseded_at null or > t) it is the change log as it was known at t.
+{# CTEs ending in `change_log`: one row per change of an entity of `feed`: a
+   staged record, or what two neighbouring complete extracts of the same source
+   say of an entity that only one of them has, at the later's extracted_at.
+   One in the earlier alone is deleted; one in the later alone is there, with the
+   content of its row, whenever the source last changed it. Columns: the id,
+   change_order's columns, is_deletion, ingested_at, source_system, record_md5
+   and attributes (null on deletions), known_from, superseded_at.
+
+   Known from known_from on: the record's arrival_ts; of a derived change the
+   moment at which both extracts were known. superseded_at: when an extract
+   lying between the two became known, so that they were neighbours no longer.
+   Limited to known_from <= t and (superseded_at null or > t) it is the change
+   log as it was known at t.
 
    A record dated more than a day after it was received tells of a wrong clock
    and is no change (cur.record_findings has it); its entity counts as present.
@@ -149,7 +165,7 @@ where repeat_number = 1
             claimed_at,
             row_count,
             coalesce(arrival_ts, extracted_at) as arrival_ts,
-            row_number() over (partition by source_system order by extracted_at, stream_id) as position
+            row_number() over (partition by source_system order by {{ extract_order() }}) as position
         from {{ extracts }}
         where feed = '{{ feed }}' and complete
     ),
@@ -161,6 +177,7 @@ where repeat_number = 1
             lag(stream_id) over (partition by source_system order by position) as earlier_stream_id,
             stream_id as later_stream_id,
             extracted_at,
+            arrival_ts,
             claimed_at,
             row_count,
             greatest(
@@ -177,6 +194,7 @@ where repeat_number = 1
             earlier.stream_id as earlier_stream_id,
             later.stream_id as later_stream_id,
             later.extracted_at,
+            later.arrival_ts,
             later.claimed_at,
             later.row_count,
             greatest(earlier.arrival_ts, later.arrival_ts) as known_from,
@@ -196,6 +214,7 @@ where repeat_number = 1
             earlier_stream_id,
             later_stream_id,
             extracted_at,
+            arrival_ts,
             claimed_at,
             row_count,
             known_from,
@@ -217,6 +236,7 @@ where repeat_number = 1
             neighbours.source_system,
             neighbours.later_stream_id,
             neighbours.extracted_at,
+            neighbours.arrival_ts,
             neighbours.claimed_at,
             neighbours.row_count,
             neighbours.known_from,
@@ -226,6 +246,35 @@ where repeat_number = 1
         left join snapshot_keys as later_keys
             on neighbours.later_stream_id = later_keys.stream_id and earlier_keys.{{ id }} = later_keys.{{ id }}
         where later_keys.{{ id }} is null
+    ),
+
+    -- Of several rows of an entity the last counts; a wrong clock is not later than a right one.
+    presences as (
+        select
+            later_rows.{{ id }},
+            {%- for column in attribute_names(feed) %}
+            later_rows.{{ column }},
+            {%- endfor %}
+            later_rows.stream_id,
+            later_rows.kafka_offset,
+            later_rows.ingested_at,
+            later_rows.source_system,
+            later_rows.record_md5,
+            neighbours.extracted_at,
+            neighbours.arrival_ts,
+            neighbours.known_from,
+            neighbours.superseded_at
+        from neighbours
+        inner join touched_records as later_rows
+            on neighbours.later_stream_id = later_rows.stream_id and later_rows.op = 'snapshot'
+        left join snapshot_keys as earlier_keys
+            on neighbours.earlier_stream_id = earlier_keys.stream_id and later_rows.{{ id }} = earlier_keys.{{ id }}
+        where neighbours.earlier_stream_id is not null and earlier_keys.{{ id }} is null
+        qualify
+            row_number() over (
+                partition by neighbours.earlier_stream_id, later_rows.stream_id, later_rows.{{ id }}
+                order by ({{ is_dated_ahead('later_rows') }}), {{ change_order(descending=true, alias='later_rows') }}
+            ) = 1
     ),
 
     every_change as (
@@ -243,14 +292,15 @@ where repeat_number = 1
             {%- for column, kind, sql_type in entity_attributes(feed) %}
             {{ column }},
             {%- endfor %}
+            arrival_ts as known_from,
             cast(null as timestamp) as superseded_at
         from touched_records
-        where changed_at <= {{ day_after('arrival_ts') }}
+        where not ({{ is_dated_ahead() }})
         union all
         select
             {{ id }},
             extracted_at as changed_at,
-            known_from as arrival_ts,
+            arrival_ts,
             later_stream_id as stream_id,
             0 as kafka_partition,
             -- After the extract's own rows, whose offsets are their row numbers.
@@ -262,8 +312,27 @@ where repeat_number = 1
             {%- for column, kind, sql_type in entity_attributes(feed) %}
             cast(null as {{ sql_type }}) as {{ column }},
             {%- endfor %}
+            known_from,
             superseded_at
         from absences
+        union all
+        select
+            {{ id }},
+            extracted_at as changed_at,
+            arrival_ts,
+            stream_id,
+            0 as kafka_partition,
+            kafka_offset,
+            false as is_deletion,
+            ingested_at,
+            source_system,
+            record_md5,
+            {%- for column in attribute_names(feed) %}
+            {{ column }},
+            {%- endfor %}
+            known_from,
+            superseded_at
+        from presences
     ),
 
     change_log as (
@@ -271,7 +340,7 @@ where repeat_number = 1
             {{ change_log_columns(feed) }}
         from every_change
         {%- if known_at is not none and known_at != 'any' %}
-        where arrival_ts <= {{ known_at }} and (superseded_at is null or superseded_at > {{ known_at }})
+        where known_from <= {{ known_at }} and (superseded_at is null or superseded_at > {{ known_at }})
         {%- endif %}
     )
 {%- endmacro %}

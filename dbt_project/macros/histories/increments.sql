@@ -122,17 +122,19 @@
     {%- endif -%}
 {%- endmacro %}
 
-{# Pairs of complete extracts of `feed` between which absence is derived since
-   `loads`, or is no longer, because another came between: [[earlier stream,
+{# Pairs of complete extracts of `feed` between which changes are derived since
+   `loads`, or are no longer, because another came between: [[earlier stream,
    later stream], ...]. #}
 {% macro changed_neighbours(feed, loads) -%}
     {%- set rows = run_query(
-        "select extracts.source_system, extracts.stream_id, max(history.load_seq) as load_seq from "
+        "select source_system, stream_id, load_seq from ("
+        ~ "select extracts.source_system, extracts.stream_id, extracts.extracted_at, extracts.arrival_ts,"
+        ~ " max(history.load_seq) as load_seq from "
         ~ source('raw', 'extracts') ~ " as extracts inner join " ~ source('raw', 'load_history')
         ~ " as history on extracts.stream_id = history.stream_id and extracts.feed = history.feed"
         ~ " where extracts.complete and extracts.feed = '" ~ feed ~ "' and history.load_seq <= " ~ loads[1]
-        ~ " group by extracts.source_system, extracts.stream_id, extracts.extracted_at"
-        ~ " order by extracts.source_system, extracts.extracted_at, extracts.stream_id"
+        ~ " group by extracts.source_system, extracts.stream_id, extracts.extracted_at, extracts.arrival_ts"
+        ~ ") as loaded order by source_system, " ~ extract_order()
     ).rows -%}
     {%- set pairs = [] -%}
     {%- set last = {} -%}
@@ -230,21 +232,18 @@
         {%- endif %}
         {%- if pairs %}
         union all
-        select earlier_keys.{{ id }}
+        select keys.{{ id }}
         from (
             values
             {%- for earlier, later in pairs %}
-            ({{ text_literal(earlier) }}, {{ text_literal(later) }}){% if not loop.last %}, {% endif %}
+            ({{ loop.index }}, {{ text_literal(earlier) }}), ({{ loop.index }}, {{ text_literal(later) }})
+            {%- if not loop.last %},{% endif %}
             {%- endfor %}
-        ) as pairs (earlier_stream_id, later_stream_id)
-        inner join {{ ref('stg_' ~ feed) }} as earlier_keys
-            on pairs.earlier_stream_id = earlier_keys.stream_id and earlier_keys.op = 'snapshot'
-        left join {{ ref('stg_' ~ feed) }} as later_keys
-            on
-                pairs.later_stream_id = later_keys.stream_id
-                and earlier_keys.{{ id }} = later_keys.{{ id }}
-                and later_keys.op = 'snapshot'
-        where later_keys.{{ id }} is null
+        ) as pairs (pair_number, stream_id)
+        inner join {{ ref('stg_' ~ feed) }} as keys
+            on pairs.stream_id = keys.stream_id and keys.op = 'snapshot'
+        group by pairs.pair_number, keys.{{ id }}
+        having count(distinct keys.stream_id) = 1
         {%- endif %}
     {%- endset -%}
     {{ return(sql) }}

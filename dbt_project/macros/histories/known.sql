@@ -1,5 +1,5 @@
 {# What was known when, along one axis: the state of each entity of `feed` at
-   any moment t, from changes with changed_at <= t that had arrived by t. #}
+   any moment t, from changes with changed_at <= t that were known by t. #}
 
 {# One row per entity and span [known_from, known_to) in which the same change
    was the last known; spans in which the entity is deleted are left out.
@@ -12,7 +12,7 @@ with {{ change_log(feed, records, extracts, 'any') }},
     moments as (
         select
             {{ id }},
-            greatest(arrival_ts, changed_at) as known_from
+            greatest(known_from, changed_at) as known_from
         from change_log
         where {{ only }}
         union
@@ -44,7 +44,7 @@ with {{ change_log(feed, records, extracts, 'any') }},
         inner join change_log
             on
                 spans.{{ id }} = change_log.{{ id }}
-                and spans.known_from >= change_log.arrival_ts
+                and spans.known_from >= change_log.known_from
                 and spans.known_from >= change_log.changed_at
                 and (change_log.superseded_at is null or change_log.superseded_at > spans.known_from)
         qualify

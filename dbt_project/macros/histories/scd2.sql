@@ -4,91 +4,100 @@
 
 {# The history of `feed`: one row per entity and version, [valid_from,
    valid_to), contiguous from the first version on. Several changes at one
-   instant: the last in the order of changes wins. Consecutive versions with
-   the same content are one. A deletion is a version with is_deleted that
-   carries the attributes last known; one before any content is no version.
+   instant: the last in the order of changes wins. Neighbours that are equal are
+   one, and so are deleted ones; the change that first said it opens the version.
+   A deletion is a version with is_deleted that carries the attributes last said
+   before it; one before any content is no version.
    With `known_at` (a SQL timestamp) it is the history as it was known then;
    with `touched` (SQL of ids) only that of those entities. #}
 {% macro scd2_history(feed, records, extracts, known_at=none, touched=none) -%}
 {%- set id = entity_id(feed) -%}
 {%- set attributes = entity_attributes(feed) -%}
 {%- set state_columns = (
-    [id, 'changed_at', 'is_deletion', 'ingested_at', 'source_system', 'record_md5'] + attribute_names(feed)
+    [id, 'changed_at', 'is_deletion', 'ingested_at', 'source_system', 'record_md5', 'content_ordinal']
 ) | join(',\n            ') -%}
 with {{ change_log(feed, records, extracts, known_at, touched) }},
 
-    ordinals as (
+    ordered_changes as (
         select
             {{ change_log_columns(feed) }},
-            row_number() over (partition by {{ id }} order by {{ change_order() }}) as ordinal,
-            row_number() over (
-                partition by {{ id }}, changed_at order by {{ change_order(descending=true) }}
-            ) as from_last_at_instant
+            row_number() over (partition by {{ id }} order by {{ change_order() }}) as ordinal
         from change_log
     ),
 
-    -- Which change holds the attributes: itself, or for a deletion the last content before it.
-    content_ordinals as (
+    compared_changes as (
         select
-            {{ change_log_columns(feed) }},
+            {{ id }},
+            changed_at,
+            is_deletion,
+            ingested_at,
+            source_system,
+            record_md5,
             ordinal,
-            from_last_at_instant,
-            max(case when not is_deletion then ordinal end) over (
-                partition by {{ id }} order by ordinal rows between unbounded preceding and current row
-            ) as content_ordinal
-        from ordinals
+            lag(is_deletion) over (partition by {{ id }} order by ordinal) as previous_is_deletion,
+            lag(record_md5) over (partition by {{ id }} order by ordinal) as previous_md5
+        from ordered_changes
     ),
 
-    states as (
+    -- Changes that say something else than the one before. A deletion among them follows its last content.
+    turns as (
         select
-            changes.{{ id }},
-            changes.changed_at,
-            changes.is_deletion,
-            changes.ingested_at,
-            changes.source_system,
-            contents.record_md5
-            {%- for column, kind, sql_type in attributes %},
-            contents.{{ column }}
-            {%- endfor %}
-        from content_ordinals as changes
-        inner join content_ordinals as contents
-            on changes.{{ id }} = contents.{{ id }} and changes.content_ordinal = contents.ordinal
-        where changes.from_last_at_instant = 1
+            {{ id }},
+            changed_at,
+            is_deletion,
+            ingested_at,
+            source_system,
+            record_md5,
+            case when is_deletion then ordinal - 1 else ordinal end as content_ordinal,
+            row_number() over (partition by {{ id }}, changed_at order by ordinal desc) as from_last_at_instant
+        from compared_changes
+        where {{ says_something_else() }}
     ),
 
-    compared as (
+    compared_states as (
         select
             {{ state_columns }},
-            lag(record_md5) over (partition by {{ id }} order by changed_at) as previous_md5,
-            lag(is_deletion) over (partition by {{ id }} order by changed_at) as previous_is_deletion
-        from states
+            lag(is_deletion) over (partition by {{ id }} order by changed_at) as previous_is_deletion,
+            lag(record_md5) over (partition by {{ id }} order by changed_at) as previous_md5
+        from turns
+        where from_last_at_instant = 1
     ),
 
     openings as (
         select
             {{ state_columns }},
             lead(changed_at) over (partition by {{ id }} order by changed_at) as next_changed_at
-        from compared
-        where
-            previous_md5 is null
-            or previous_md5 <> record_md5
-            or previous_is_deletion <> is_deletion
+        from compared_states
+        where previous_is_deletion is null or {{ says_something_else() }}
     )
 
 select
-    {{ typed_md5([[id, 'text'], ['changed_at', 'timestamp']]) | indent(4) }} as {{ id | replace('_id', '_sk') }},
-    {{ id }},
+    {{ typed_md5([['openings.' ~ id, 'text'], ['openings.changed_at', 'timestamp']]) | indent(4) }} as {{ id | replace('_id', '_sk') }},
+    openings.{{ id }},
     {%- for column, kind, sql_type in attributes %}
-    {{ column }},
+    contents.{{ column }},
     {%- endfor %}
-    changed_at as valid_from,
-    next_changed_at as valid_to,
-    next_changed_at is null as is_current,
-    is_deletion as is_deleted,
-    source_system,
-    record_md5,
-    ingested_at as created_at
+    openings.changed_at as valid_from,
+    openings.next_changed_at as valid_to,
+    openings.next_changed_at is null as is_current,
+    openings.is_deletion as is_deleted,
+    openings.source_system,
+    contents.record_md5,
+    openings.ingested_at as created_at
 from openings
+inner join ordered_changes as contents
+    on openings.{{ id }} = contents.{{ id }} and openings.content_ordinal = contents.ordinal
+{%- endmacro %}
+
+{# Predicate: a change, or a state, says something else than the one before it, of which previous_is_deletion and
+   previous_md5 tell. Without one before it only content does. #}
+{% macro says_something_else() -%}
+    (
+            case
+                when is_deletion then not coalesce(previous_is_deletion, true)
+                else coalesce(previous_is_deletion, true) or previous_md5 <> record_md5
+            end
+        )
 {%- endmacro %}
 
 {# The feeds whose whole histories are kept; of the others cur has the present state. #}
@@ -144,7 +153,7 @@ where is_current and not is_deleted
         from days
         inner join change_log
             on
-                days.end_ts >= change_log.arrival_ts
+                days.end_ts >= change_log.known_from
                 and days.end_ts >= change_log.changed_at
                 and (change_log.superseded_at is null or change_log.superseded_at > days.end_ts)
         where {{ only }}

@@ -5,7 +5,9 @@
    assignment_id, assigned_from, assigned_to. An open assignment ends where a
    later one of the same device begins. A span that several pets claim is
    ambiguous and has no pet. segment_to is 9999-12-31 when open. `per` names
-   further columns to partition by (the day at which this was known). #}
+   further columns to partition by (the day at which this was known). Consent
+   and erasure have the same rule (ingestion/collector/attribution.py, held
+   equal by a test). #}
 {% macro device_segments(assignments, per=[]) -%}
     {%- set keys = per + ['device_id'] -%}
     {%- set by_key = keys | join(', ') -%}

@@ -1,4 +1,5 @@
 {% set first_day = "date '" ~ var('calendar_first') ~ "'" %}
+{% set last_day = "date '" ~ var('calendar_last') ~ "'" %}
 {% set month_names = [
     'January', 'February', 'March', 'April', 'May', 'June',
     'July', 'August', 'September', 'October', 'November', 'December',
@@ -26,10 +27,27 @@ numbers as (
     cross join digits as ten_thousands
 ),
 
+held_days as (
+    select event_date from {{ ref('stg_telemetry_days') }}
+    union all
+    select event_date from {{ ref('anl_owner_engagement') }}
+),
+
+-- An alert of the last evening may be raised on the day after.
+bounds as (
+    select
+        least({{ first_day }}, coalesce(min(event_date), {{ first_day }})) as first_day,
+        greatest(
+            {{ last_day }}, coalesce(cast({{ midnight_after('max(event_date)') }} as date), {{ last_day }})
+        ) as last_day
+    from held_days
+),
+
 calendar as (
-    select cast({{ midnight_after(first_day, 'number') }} as date) as date_day
+    select cast({{ midnight_after('bounds.first_day', 'numbers.number') }} as date) as date_day
     from numbers
-    where number <= {{ days_between(first_day, "date '" ~ var('calendar_last') ~ "'") }}
+    cross join bounds
+    where numbers.number <= {{ days_between('bounds.first_day', 'bounds.last_day') }}
 ),
 
 -- Days since a Monday long ago, so that no setting of the session says where a week begins.

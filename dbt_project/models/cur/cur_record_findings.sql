@@ -20,7 +20,7 @@ records as (
         kafka_partition,
         kafka_offset,
         record_md5,
-        changed_at > {{ day_after('arrival_ts') }} as is_ahead,
+        {{ is_dated_ahead() }} as is_ahead,
         {{ 'pet_id' if 'pet_id' in attributes else 'cast(null as varchar)' }} as pet_id,
         {{ 'owner_id' if 'owner_id' in attributes else 'cast(null as varchar)' }} as owner_id,
         {{ 'visit_ts' if 'visit_ts' in attributes else 'changed_at' }} as happened_at,
@@ -150,7 +150,7 @@ findings as (
     left join known_owners on statements.owner_id = known_owners.owner_id
     where statements.owner_id is not null and known_owners.owner_id is null
     union all
-    -- The owner is gone and the pet's last word still names it.
+    -- The owner is gone and what the pet's history says now still names it: the last record that says so.
     select
         last_words.feed,
         last_words.entity_id,
@@ -164,20 +164,24 @@ findings as (
         last_words.owner_id as named_id
     from (
         select
-            feed,
-            entity_id,
-            stream_id,
-            kafka_partition,
-            kafka_offset,
-            changed_at,
-            arrival_ts,
-            owner_id
+            records.feed,
+            records.entity_id,
+            records.stream_id,
+            records.kafka_partition,
+            records.kafka_offset,
+            records.changed_at,
+            records.arrival_ts,
+            records.owner_id
         from records
-        where feed = 'pets' and not is_ahead
-        qualify row_number() over (partition by entity_id order by {{ change_order(descending=true) }}) = 1
+        inner join {{ ref('cur_pets') }} as pets
+            on records.entity_id = pets.pet_id and records.record_md5 = pets.record_md5
+        where records.feed = 'pets' and not records.is_deletion and pets.is_current and not pets.is_deleted
+        qualify
+            row_number() over (
+                partition by records.entity_id
+                order by records.is_ahead, {{ change_order(descending=true, alias='records') }}
+            ) = 1
     ) as last_words
-    inner join {{ ref('cur_pets') }} as pets
-        on last_words.entity_id = pets.pet_id and pets.is_current and not pets.is_deleted
     inner join known_owners
         on last_words.owner_id = known_owners.owner_id and known_owners.is_deleted
 )

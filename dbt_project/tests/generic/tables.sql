@@ -1,9 +1,9 @@
 {# Generic tests on keys and nulls. One test looks at several columns in one
    scan: on 2.4 million rows a test per column costs more than the models. With
-   `date_column` only the run's dirty days are looked at. #}
+   `date_column` only the days that the run tests are looked at. #}
 
 {% test unique_combination(model, columns, date_column=none) %}
-{% set in_days = date_in_days(date_column, var('dirty_days')) if date_column else 'true' %}
+{% set in_days = date_in_days(date_column, tested_days()) if date_column else 'true' %}
 -- A hash finds candidates without grouping text over all rows.
 with repeated_hashes as (
     select {{ candidate_hash(columns) }} as key_hash
@@ -26,7 +26,7 @@ having count(*) > 1
 select {{ columns | join(', ') }}
 from {{ model }}
 where
-    {{ date_in_days(date_column, var('dirty_days')) if date_column else 'true' }}
+    {{ date_in_days(date_column, tested_days()) if date_column else 'true' }}
     and ({% for column in columns %}{{ column }} is null{% if not loop.last %} or {% endif %}{% endfor %})
 {% endtest %}
 
@@ -35,7 +35,7 @@ where
 select {{ ranges.keys() | join(', ') }}
 from {{ model }}
 where
-    {{ date_in_days(date_column, var('dirty_days')) if date_column else 'true' }}
+    {{ date_in_days(date_column, tested_days()) if date_column else 'true' }}
     and (
         {%- for column, bounds in ranges.items() %}
         {% if not loop.first %}or {% endif %}{{ column }} not between {{ bounds[0] }} and {{ bounds[1] }}
@@ -48,7 +48,7 @@ where
 select {{ accepted.keys() | join(', ') }}
 from {{ model }}
 where
-    {{ date_in_days(date_column, var('dirty_days')) if date_column else 'true' }}
+    {{ date_in_days(date_column, tested_days()) if date_column else 'true' }}
     and (
         {%- for column, values in accepted.items() %}
         {% if not loop.first %}or {% endif %}{{ column }} not in ('{{ values | join("', '") }}')
@@ -61,6 +61,6 @@ where
 select distinct {{ column }}
 from {{ model }}
 where
-    {{ date_in_days(date_column, var('dirty_days')) if date_column else 'true' }}
+    {{ date_in_days(date_column, tested_days()) if date_column else 'true' }}
     and {{ column }} not in (select known.{{ id_column }} from {{ to }} as known where known.{{ id_column }} is not null)
 {% endtest %}

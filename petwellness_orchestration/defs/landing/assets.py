@@ -106,6 +106,20 @@ def redactions(context: dg.AssetExecutionContext, platform: PlatformResource) ->
 
 
 @dg.asset(
+    key=names.QUARANTINE,
+    group_name="landing",
+    kinds={"json"},
+    owners=[names.DATA_OWNER],
+    description="What landed and must not be used, as people entered it: rows and ranges, with reason, person and time.",
+)
+def quarantine(platform: PlatformResource) -> dg.MaterializeResult:
+    """Show the ledger; entries come from `petwellness quarantine` and `petwellness claims`."""
+    from petwellness_orchestration.quarantining import ledger_metadata
+
+    return dg.MaterializeResult(metadata=ledger_metadata(platform.store()))
+
+
+@dg.asset(
     key=names.landing_key(TELEMETRY_FEED),
     deps=[names.COLLAR_EVENTS, names.CONSENT_SNAPSHOT],
     group_name="landing",

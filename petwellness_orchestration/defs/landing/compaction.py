@@ -1,16 +1,18 @@
 """The lake's catalogue and the compacted copy of telemetry, by arrival day. The work is `ingestion.lake`."""
 
-from datetime import date
-
 import dagster as dg
 
 from ingestion.contracts.feeds import FEEDS, TELEMETRY_FEED
 from petwellness_orchestration import names
 from petwellness_orchestration.defs.landing.partitions import ARRIVAL_DAYS
+from petwellness_orchestration.named_days import named_day
 from petwellness_orchestration.resources import PlatformResource
 
 # Findings named in the check's metadata.
 SHOWN = 20
+
+_COMPACTED = names.TELEMETRY_COMPACTED.to_user_string()
+_INSTEAD = "run `petwellness compact`, which takes every closed arrival day that waits"
 
 
 @dg.asset(
@@ -42,7 +44,7 @@ def catalogue(platform: PlatformResource) -> dg.MaterializeResult:
 
 @dg.asset(
     key=names.TELEMETRY_COMPACTED,
-    deps=[names.landing_key(TELEMETRY_FEED), names.CATALOGUE],
+    deps=[names.landing_key(TELEMETRY_FEED), names.CATALOGUE, names.QUARANTINE],
     group_name="landing",
     kinds={"parquet"},
     owners=[names.DATA_OWNER],
@@ -57,10 +59,11 @@ def telemetry_compacted(
     from petwellness_orchestration import compacting
 
     settings, store = platform.settings(), platform.store()
+    day = named_day(context, _COMPACTED, _INSTEAD)
     report = compacting.compact(
         settings,
         store,
-        date.fromisoformat(context.partition_key),
+        day,
         context.log.info,
         even_if_open=context.run.tags.get(compacting.OPEN_TAG) == "true",
     )
@@ -83,9 +86,8 @@ def same_rows_as_landed(
     """Compare the snapshot with the landing files of the ranges it covers."""
     from petwellness_orchestration import compacting
 
-    proof = compacting.prove(
-        platform.settings(), platform.store(), date.fromisoformat(context.partition_key), context.log.info
-    )
+    day = named_day(context, _COMPACTED, _INSTEAD)
+    proof = compacting.prove(platform.settings(), platform.store(), day, context.log.info)
     return dg.AssetCheckResult(
         passed=proof.passed,
         metadata={

@@ -1,5 +1,7 @@
 """Jobs and when they start: the nightly run, the refresh after a landing, alerts on failure."""
 
+from itertools import takewhile
+
 import dagster as dg
 
 from petwellness_orchestration import names
@@ -14,6 +16,11 @@ _SETTINGS = load_settings()
 # for a day of 50,000 collars, a retry and a person before 8 AM.
 NIGHTLY_CRON = "0 3 * * *"
 LANDING_INTERVAL_S = 30
+# A refresh that failed is asked for again, later and later, until one succeeds.
+FIRST_RETRY_S = 60
+LAST_RETRY_S = 3600
+# Tag of a refresh: the state of the lake that it was asked for.
+LANDED_TAG = "petwellness/landed"
 # A quarter past, when claims of the hour before are closed; days when the nightly run is through the lake.
 ROLL_UP_CRON = "15 * * * *"
 COMPACTION_CRON = "30 4 * * *"
@@ -21,13 +28,18 @@ RETENTION_CRON = "30 5 * * *"
 WEEKLY_CHECKS_CRON = "0 7 * * 0"
 
 # A run starts up for seconds before it counts as started. One that was never
-# launched stays NOT_STARTED forever and must not hold up the rest.
+# launched holds up nothing; run monitoring fails it in the end.
 _UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+
+_FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+_ENDED = [dg.DagsterRunStatus.SUCCESS, *_FAILED]
+# From so many failures on the wait does not grow.
+_MOST_FAILURES = 10
 
 # Its partitions are arrival days, which a run for event days cannot carry.
 _COMPACTION = dg.AssetSelection.assets(names.TELEMETRY_COMPACTED)
@@ -174,11 +186,17 @@ def nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     job=refresh,
     minimum_interval_seconds=LANDING_INTERVAL_S,
     default_status=SENSOR_STATUS,
-    description="Requests a refresh when new ranges have landed; one at a time.",
+    description="Requests a refresh until what has landed is refreshed; one at a time.",
 )
 def landing_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """Compare the set of landed ranges and of redactions with those seen at the last request."""
+    """Compare what has landed, redactions and quarantined rows with what a refresh has last succeeded for.
+
+    The cursor is that state. It moves when the refresh has succeeded: a run that was asked for may fail, or be killed.
+    """
+    from datetime import UTC, datetime, timedelta
+
     from ingestion.lake.catalogue import landed_fingerprint
+    from ingestion.lake.quarantine import count_quarantine
     from ingestion.lake.redactions import count_redactions
     from ingestion.lake.store import open_store
 
@@ -187,14 +205,41 @@ def landing_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Sk
     landed = landed_fingerprint(store)
     if landed is None:
         return dg.SkipReason("nothing has landed yet")
-    cursor = f"{landed}-{count_redactions(store)}"
-    if cursor == context.cursor:
+    state = f"{landed}-{count_redactions(store)}-{count_quarantine(store)}"
+    if state == context.cursor:
         return dg.SkipReason("nothing new has landed")
-    active = context.instance.get_run_records(dg.RunsFilter(statuses=_UNDER_WAY), limit=1)
-    if active:
+    asked = context.instance.get_run_records(
+        dg.RunsFilter(job_name=refresh.name, tags={LANDED_TAG: state}), ascending=False
+    )
+    if any(record.dagster_run.status is dg.DagsterRunStatus.SUCCESS for record in asked):
+        context.update_cursor(state)
+        return dg.SkipReason("what has landed is refreshed")
+    now = datetime.now(UTC)
+    # No run takes longer, so an older one holds up nothing, whatever its status says.
+    since = now - timedelta(hours=settings.operations.max_run_hours)
+    if context.instance.get_run_records(dg.RunsFilter(statuses=_UNDER_WAY, created_after=since), limit=1):
         return dg.SkipReason("a run is under way; what landed waits for the next tick")
-    context.update_cursor(cursor)
-    return dg.RunRequest(run_key=cursor, partition_key=EVENT_DAYS.get_last_partition_key())
+    ended = context.instance.get_run_records(
+        dg.RunsFilter(job_name=refresh.name, statuses=_ENDED), limit=_MOST_FAILURES, ascending=False
+    )
+    failed = [*takewhile(lambda record: record.dagster_run.status in _FAILED, ended)]
+    if failed:
+        wait_s = retry_wait_s(len(failed))
+        again_at = datetime.fromtimestamp(failed[0].end_time or 0.0, UTC) + timedelta(seconds=wait_s)
+        if now < again_at:
+            return dg.SkipReason(
+                f"{len(failed)} refreshes in a row failed; the next is at {again_at:%H:%M:%S} UTC"
+            )
+    return dg.RunRequest(
+        run_key=f"{state}-{len(asked)}",
+        partition_key=EVENT_DAYS.get_last_partition_key(),
+        tags={LANDED_TAG: state},
+    )
+
+
+def retry_wait_s(failures: int) -> int:
+    """How long after the last of so many failures in a row the next attempt is."""
+    return min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** (failures - 1))
 
 
 def latest_ended_day(timestamp_s: float) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from petwellness_orchestration import names
-from petwellness_orchestration.defs.warehouse.partitions import is_about_every_day
+from petwellness_orchestration.defs.warehouse.partitions import looks_at_every_day
 from petwellness_orchestration.resources import PlatformResource
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _days_judged(context: dg.AssetCheckExecutionContext, con: "DuckDBPyConnectio
     """SQL: the event dates of a table that a check in this run looks at."""
     from ingestion.loading.rebuilt import in_days, rebuilt_last
 
-    every_day = is_about_every_day(context.run.tags)
+    every_day = looks_at_every_day(context.run)
     return in_days("event_date", None if every_day else rebuilt_last(con, table))
 
 
@@ -244,7 +244,8 @@ def layers_add_up(platform: PlatformResource) -> dg.AssetCheckResult:
     name="nothing_redacted_is_left",
     blocking=True,
     pool=names.WAREHOUSE_POOL,
-    description="No opted-out or erased event or record is left past its deadline: lake, warehouse, published copy.",
+    description="No opted-out or erased event or record is left past its deadline, in lake, warehouse or published"
+    " copy, and nothing that several pets claim is undecided then.",
 )
 def nothing_redacted_is_left(platform: PlatformResource) -> dg.AssetCheckResult:
     """What the redaction ledger covers, looked for in everything that is physically there."""
@@ -252,13 +253,17 @@ def nothing_redacted_is_left(platform: PlatformResource) -> dg.AssetCheckResult:
 
     found = find_leftovers(platform.settings(), platform.store())
     return dg.AssetCheckResult(
-        passed=not found.overdue,
+        passed=not found.overdue and not found.overdue_spans,
         metadata={
             "redactions": found.redactions,
             "past_deadline": found.past_deadline,
             "places": len(found.overdue),
-            "reason": f"{len(found.overdue)} places hold what should be gone",
-            "first_places": dg.MetadataValue.json([str(one) for one in found.overdue[:EXAMPLES]]),
+            "waiting_spans": found.waiting,
+            "reason": f"{len(found.overdue)} places hold what should be gone, "
+            f"{len(found.overdue_spans)} disputed spans are undecided past their deadline",
+            "first_places": dg.MetadataValue.json(
+                [str(one) for one in [*found.overdue, *found.overdue_spans][:EXAMPLES]]
+            ),
         },
     )
 
@@ -274,10 +279,10 @@ def nothing_redacted_is_left(platform: PlatformResource) -> dg.AssetCheckResult:
 def no_personal_data(
     context: dg.AssetCheckExecutionContext, platform: PlatformResource
 ) -> dg.AssetCheckResult:
-    """Looks at what is new since the last time nothing was found; `check_everything` looks at everything."""
+    """Looks at what is new since the last time nothing was found; checks alone look at everything."""
     from petwellness_orchestration.privacy import find_personal_data
 
-    report = find_personal_data(platform.settings(), full=is_about_every_day(context.run.tags))
+    report = find_personal_data(platform.settings(), full=looks_at_every_day(context.run))
     return dg.AssetCheckResult(
         passed=not report.findings,
         metadata={

@@ -26,7 +26,7 @@ def _spec(key: dg.AssetKey, deps: list[dg.AssetKey], description: str) -> dg.Ass
         *(
             _spec(
                 names.raw_key(feed),
-                [names.landing_key(feed), names.REDACTIONS],
+                [names.landing_key(feed), names.REDACTIONS, names.QUARANTINE],
                 f"One row per landed record of {feed}, as it arrived, with its envelope.",
             )
             for feed in FEEDS
@@ -38,7 +38,7 @@ def _spec(key: dg.AssetKey, deps: list[dg.AssetKey], description: str) -> dg.Ass
         ),
         _spec(
             names.LOAD_HISTORY,
-            [*(names.landing_key(feed) for feed in FEEDS), names.REDACTIONS],
+            [*(names.landing_key(feed) for feed in FEEDS), names.REDACTIONS, names.QUARANTINE],
             "One row per loaded range (stream, partition, start, end): the load ledger.",
         ),
     ],
@@ -47,7 +47,7 @@ def _spec(key: dg.AssetKey, deps: list[dg.AssetKey], description: str) -> dg.Ass
 def raw_loads(
     context: dg.AssetExecutionContext, platform: PlatformResource
 ) -> Iterator[dg.MaterializeResult]:
-    """Load every landed range that the ledger does not hold; take out what new redactions cover."""
+    """Load every landed range that the ledger does not hold; take out what is redacted or quarantined since."""
     from petwellness_orchestration.loading import load
 
     loaded = load(platform, context.run_id, context.log.info)
@@ -124,5 +124,29 @@ def lake_and_raw_reconcile(
             "pending_ranges": result.pending,
             "findings": len(result.findings),
             "first_findings": dg.MetadataValue.json([str(f) for f in result.findings[:20]]),
+        },
+    )
+
+
+@dg.asset_check(
+    asset=names.LOAD_HISTORY,
+    blocking=True,
+    pool=names.WAREHOUSE_POOL,
+    description="No row that the quarantine covers is in raw.",
+)
+def nothing_quarantined_is_used(
+    context: dg.AssetCheckExecutionContext, platform: PlatformResource
+) -> dg.AssetCheckResult:
+    """The ledger's rows, looked for in raw; an entry that came after the load waits for the next one."""
+    from petwellness_orchestration.quarantining import find_quarantined
+
+    found = find_quarantined(platform, context.run.run_id)
+    return dg.AssetCheckResult(
+        passed=not found.rows,
+        metadata={
+            "entries_in_force": found.in_force,
+            "entries_to_apply": found.to_apply,
+            "rows": found.rows,
+            "reason": f"{found.rows:,} quarantined rows are in raw; `petwellness rebuild --yes` takes them out",
         },
     )

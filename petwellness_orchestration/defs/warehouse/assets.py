@@ -19,7 +19,8 @@ from petwellness_orchestration.defs.warehouse.dbt_run import (
 )
 from petwellness_orchestration.defs.warehouse.manifest import parsed_project, read_manifest
 from petwellness_orchestration.defs.warehouse.partitions import days_to_build
-from petwellness_orchestration.defs.warehouse.translator import WarehouseTranslator, layer
+from petwellness_orchestration.defs.warehouse.translator import WarehouseTranslator, is_daily, layer
+from petwellness_orchestration.named_days import partition_keys
 from petwellness_orchestration.observing import TableCount, build_of, count_tables, days_to_judge
 from petwellness_orchestration.resources import PlatformResource
 from petwellness_orchestration.settings import PlatformSettings
@@ -47,7 +48,8 @@ def model_keys(*layers: str) -> list[dg.AssetKey]:
     pool=names.WAREHOUSE_POOL,
 )
 def warehouse(context: dg.AssetExecutionContext, platform: PlatformResource) -> Iterator[Any]:
-    """Build the selected models for the days this run is about, then test them; tests alone look at every day."""
+    """Build the selected models for the days this run is about, then run their selected tests; tests alone, and
+    those of a run without partitions, look at every day."""
     yield from _build(context, platform) if context.selected_asset_keys else _test(context, platform)
 
 
@@ -55,15 +57,20 @@ def _build(context: dg.AssetExecutionContext, platform: PlatformResource) -> Ite
     from ingestion.lake.landing import utc_now
 
     settings = platform.settings()
+    selected = _selected(context)
+    by_day = [_shown(props) for props in selected if is_daily(props)]
     start = begin_build(platform, context.run_id)
-    days = days_to_build(context.run.tags, context.partition_keys, start.dirty)
+    days = days_to_build(context.run.tags, partition_keys(context), start.dirty, by_day)
+    # What is built of some tables or for some days leaves the rest as dirty as it was.
+    is_whole = days == start.dirty and not context.is_subset
+    as_of_ts = start.present(is_whole)
     started_at = utc_now()
-    context.log.info(f"building {len(days)} event days: {_span(days)}")
-    command = ["build", "--exclude-resource-type", "unit_test", *_selection(context)]
-    variables = dbt_variables(days, start.as_of_ts, context.run_id, start.build_seq)
+    context.log.info(f"building {len(selected)} tables, {len(days)} event days: {_span(days)}")
+    command = ["build", "--exclude-resource-type", "unit_test", *_selection(context, selected)]
+    variables = dbt_variables(days, as_of_ts, context.run_id, start.build_seq, tests_every_day=not by_day)
     run = _run(context, settings, command, variables)
     with built(platform, context.run_id) as after:
-        counts = count_tables(after.query, run, read_manifest(), {*days, *days_to_judge(start.as_of_ts)})
+        counts = count_tables(after.query, run, read_manifest(), {*days, *days_to_judge(as_of_ts)})
         build = build_of(
             run,
             read_manifest(),
@@ -71,15 +78,15 @@ def _build(context: dg.AssetExecutionContext, platform: PlatformResource) -> Ite
             context.run_id,
             started_at,
             days,
-            is_full=start.mark == 0,
-            as_of_ts=start.as_of_ts,
+            is_full=start.mark == 0 and is_whole,
+            as_of_ts=as_of_ts,
         )
         after.keep(build, context.log.error)
         yield from _asset_events(context, run.events, counts, days)
         if not run.succeeded:
             raise _failed(run)
-        if days == start.dirty and not context.is_subset:
-            after.vouch(start.load_seq)
+        if is_whole:
+            after.vouch(start)
 
 
 def _test(context: dg.AssetExecutionContext, platform: PlatformResource) -> Iterator[Any]:
@@ -115,17 +122,28 @@ def _failed(run: DbtRun) -> DbtFailedError:
     return DbtFailedError(f"dbt failed: {run.error or ''} {shown}".strip())
 
 
-def _selection(context: dg.AssetExecutionContext) -> list[str]:
-    """Arguments that restrict dbt to the assets this run selected; none for all of them."""
-    if not context.is_subset:
-        return []
-    selected = {
-        props["name"]
+def _selected(context: dg.AssetExecutionContext) -> list[Mapping[str, Any]]:
+    """The models and seeds that this run selected."""
+    return [
+        props
         for props in read_manifest()["nodes"].values()
         if props["resource_type"] in ("model", "seed")
         and TRANSLATOR.get_asset_key(props) in context.selected_asset_keys
-    }
-    return ["--select", *sorted(selected)]
+    ]
+
+
+def _shown(props: Mapping[str, Any]) -> str:
+    return TRANSLATOR.get_asset_key(props).to_user_string()
+
+
+def _selection(context: dg.AssetExecutionContext, selected: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Arguments that restrict dbt to the assets and checks this run selected; none for all of them. Tests of other
+    assets that read a selected one are not run: those assets may be older than it."""
+    if not context.is_subset:
+        return []
+    tests = {key.name for key in context.selected_asset_check_keys}
+    chosen = sorted({props["name"] for props in selected} | tests)
+    return ["--indirect-selection", "empty", "--select", *chosen]
 
 
 def _asset_events(
@@ -152,8 +170,9 @@ def _asset_events(
 
 def _log_days(context: dg.AssetExecutionContext, key: dg.AssetKey, rows_by_day: Mapping[date, int]) -> None:
     """Status of each rebuilt day; the run's own partitions get theirs with the output."""
+    own = partition_keys(context)
     for day, rows in rows_by_day.items():
-        if day.isoformat() not in context.partition_keys:
+        if day.isoformat() not in own:
             context.log_event(
                 dg.AssetMaterialization(key, partition=day.isoformat(), metadata={"rows": rows})
             )

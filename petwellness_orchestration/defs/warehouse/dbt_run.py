@@ -107,14 +107,19 @@ def run_dbt(
 
 
 def dbt_variables(
-    days: Collection[date] | None, as_of_ts: datetime | None, run_id: str, build_seq: int = 0
+    days: Collection[date] | None,
+    as_of_ts: datetime | None,
+    run_id: str,
+    build_seq: int = 0,
+    tests_every_day: bool = False,
 ) -> dict[str, Any]:
     """dbt variables of one invocation: the event days it is about (None: all), the data's own present (None: no
-    data), the run that it is for, and the build's number."""
+    data), the run that it is for, and the build's number. Its tests look at the same days, unless at every one."""
     return {
         "run_id": run_id,
         "build_seq": build_seq,
         "dirty_days": None if days is None else [day.isoformat() for day in days],
+        **({"tested_days": None} if tests_every_day else {}),
         "as_of_ts": None if as_of_ts is None else f"{as_of_ts:%Y-%m-%d %H:%M:%S}",
     }
 

@@ -6,7 +6,7 @@ import dagster as dg
 
 from petwellness_orchestration import names
 from petwellness_orchestration.defs.warehouse.manifest import read_manifest
-from petwellness_orchestration.defs.warehouse.partitions import DIRTY_SCOPE, EVENT_DAYS, SCOPE_TAG
+from petwellness_orchestration.defs.warehouse.partitions import EVENT_DAYS, is_about_dirty_days
 from petwellness_orchestration.resources import PlatformResource
 from petwellness_orchestration.retaining import tiered_tables
 
@@ -46,7 +46,7 @@ def cold_days(
     from petwellness_orchestration import retaining
 
     settings, store = platform.settings(), platform.store()
-    is_whole = context.run.tags.get(SCOPE_TAG) == DIRTY_SCOPE
+    is_whole = is_about_dirty_days(context.run.tags)
     only = None if is_whole else [date.fromisoformat(key) for key in context.partition_keys]
     with platform.warehouse(store) as con:
         report = retaining.retain(con, settings, store, TABLES, only, context.log.info)
@@ -68,14 +68,18 @@ def cold_days(
         )
         for table in TABLES
     ],
+    can_subset=True,
     pool=names.WAREHOUSE_POOL,
 )
-def moved_days_are_kept(platform: PlatformResource) -> Iterator[dg.AssetCheckResult]:
+def moved_days_are_kept(
+    context: dg.AssetCheckExecutionContext, platform: PlatformResource
+) -> Iterator[dg.AssetCheckResult]:
     """Statements, names and sizes of everything in cold storage, held against what was moved."""
     from petwellness_orchestration.retaining import cold_problems
 
     found = cold_problems(platform.settings(), platform.store())
-    for table in TABLES:
+    asked = {key.asset_key for key in context.selected_asset_check_keys}
+    for table in (table for table in TABLES if KEYS[table.full_name] in asked):
         problems = found.get(table.full_name, [])
         yield dg.AssetCheckResult(
             passed=not problems,

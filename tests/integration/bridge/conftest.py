@@ -3,11 +3,9 @@
 import ctypes
 import json
 import os
-import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from typing import Any
 import paho.mqtt.client as paho
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
+from waiting import DEADLINE_S, end, until
 
 from ingestion.bridge.engine import Bridge
 from ingestion.broker.client import BrokerClient, connect
@@ -27,15 +26,6 @@ from ingestion.settings import BrokerSettings, MqttSettings
 
 TOPIC, REFUSED = "telemetry", "telemetry.refused"
 PARTITIONS = 4
-DEADLINE_S = 40.0
-
-
-def until(condition: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
-    """Wait for a condition; fails naming it."""
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end, f"after {deadline_s:.0f} s still not: {what}"
-        time.sleep(0.01)
 
 
 def free_port() -> int:
@@ -92,8 +82,7 @@ class Mosquitto:
     def stop(self) -> None:
         """As on a restart of its service: it saves what it keeps."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
-            self._process.wait(10)
+            end(self._process)
             self._process = None
 
     @contextmanager
@@ -235,14 +224,16 @@ class World:
         ended: set[int] = set()
         partitions = PARTITIONS if topic == TOPIC else 1
         consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(partitions)])
-        end = time.monotonic() + DEADLINE_S
-        while len(ended) < partitions:
-            assert time.monotonic() < end, "the topic's end does not come"
+
+        def has_ended() -> bool:
             for message in consumer.consume(1000, 0.1):
                 if message.error() is None:
                     found.append(message)
                 else:
                     ended.add(message.partition())
+            return len(ended) == partitions
+
+        until(has_ended, "the topic's end")
         consumer.close()
         return sorted(found, key=lambda message: (message.partition(), message.offset()))
 
@@ -280,9 +271,3 @@ def world(tmp_path: Path, mosquitto_at: Callable[..., Mosquitto]) -> Iterator[Wo
 def make_events() -> Callable[..., list[tuple[str, str, bytes]]]:
     """`make_events(count, first=0)`: see `events`."""
     return events
-
-
-@pytest.fixture(name="until")
-def _until() -> Callable[..., None]:
-    """`until(condition, what)`: wait for a condition."""
-    return until

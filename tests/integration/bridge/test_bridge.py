@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from confluent_kafka import KafkaError
+from waiting import DEADLINE_S, IGNORING_SIGINT, until
 
 from ingestion.bridge import engine
 from ingestion.bridge.engine import KafkaLostError
@@ -58,7 +59,7 @@ def open_lake(home: Path) -> LocalStore:
     return store
 
 
-def test_content_order_key_and_time_of_receipt_are_kept(world, make_events, until) -> None:
+def test_content_order_key_and_time_of_receipt_are_kept(world, make_events) -> None:
     messages = make_events(500)
     bridge = world.bridge().until_serving()
     before_ms = time.time_ns() // 1_000_000
@@ -75,7 +76,7 @@ def test_content_order_key_and_time_of_receipt_are_kept(world, make_events, unti
     assert bridge.report.redelivered == bridge.report.interruptions == 0
 
 
-def test_what_cannot_be_carried_is_set_aside_with_its_reason(world, make_events, until) -> None:
+def test_what_cannot_be_carried_is_set_aside_with_its_reason(world, make_events) -> None:
     [good] = make_events(1)
     large = b"x" * 950_000
     bridge = world.bridge().until_serving()
@@ -110,7 +111,7 @@ def test_what_cannot_be_carried_is_set_aside_with_its_reason(world, make_events,
     assert "3 refused (1 oversized, 2 topic)" in bridge.report.line()
 
 
-def test_a_message_too_large_for_kafka_is_set_aside(world, make_events, until) -> None:
+def test_a_message_too_large_for_kafka_is_set_aside(world, make_events) -> None:
     [good] = make_events(1)
     bridge = world.bridge().until_serving()
     world.refuse_next(KafkaError.MSG_SIZE_TOO_LARGE)
@@ -126,7 +127,7 @@ def test_a_message_too_large_for_kafka_is_set_aside(world, make_events, until) -
 @pytest.mark.parametrize(
     "code", [KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.INVALID_RECORD]
 )
-def test_what_kafka_refuses_for_now_is_tried_again(world, make_events, code: int, until) -> None:
+def test_what_kafka_refuses_for_now_is_tried_again(world, make_events, code: int) -> None:
     messages = make_events(20)
     bridge = world.bridge().until_serving()
     world.refuse_next(code)
@@ -159,7 +160,7 @@ def test_a_producer_that_refuses_at_once_ends_the_session_and_not_the_bridge(wor
     session.close()
 
 
-def test_nothing_is_acknowledged_before_kafka_has_it(world, make_events, until) -> None:
+def test_nothing_is_acknowledged_before_kafka_has_it(world, make_events) -> None:
     messages = make_events(40)
     bridge = world.bridge().until_serving()
     world.kafka_down()
@@ -174,7 +175,7 @@ def test_nothing_is_acknowledged_before_kafka_has_it(world, make_events, until) 
     assert set(payloads(world.messages())) == sent(messages)
 
 
-def test_kafka_comes_back_and_everything_goes_on(world, make_events, until) -> None:
+def test_kafka_comes_back_and_everything_goes_on(world, make_events) -> None:
     messages = make_events(40)
     bridge = world.bridge().until_serving()
     world.kafka_down()
@@ -187,7 +188,7 @@ def test_kafka_comes_back_and_everything_goes_on(world, make_events, until) -> N
     assert set(payloads(world.messages())) == sent(messages)
 
 
-def test_no_more_is_in_flight_than_allowed(world, make_events, until) -> None:
+def test_no_more_is_in_flight_than_allowed(world, make_events) -> None:
     bridge = world.bridge(receive_maximum=10).until_serving()
     world.kafka_down()
     world.publish(make_events(100))
@@ -202,7 +203,7 @@ def test_no_more_is_in_flight_than_allowed(world, make_events, until) -> None:
     until(lambda: bridge.report.acknowledged >= 100, "everything that is kept is acknowledged")
 
 
-def test_an_mqtt_broker_that_restarts_loses_nothing(world, make_events, until) -> None:
+def test_an_mqtt_broker_that_restarts_loses_nothing(world, make_events) -> None:
     messages = make_events(90)
     bridge = world.bridge().until_serving()
     world.publish(messages[:30])
@@ -224,7 +225,7 @@ def test_an_mqtt_broker_that_restarts_loses_nothing(world, make_events, until) -
     assert max(found.values()) <= 2
 
 
-def test_a_lost_session_is_told(world, mosquitto_at, until) -> None:
+def test_a_lost_session_is_told(world, mosquitto_at) -> None:
     bridge = world.bridge().until_serving()
     world.mosquitto.stop()
     (world.home / "mosquitto-0" / "mosquitto.db").unlink()
@@ -242,7 +243,7 @@ def start_bridge(world, **more: str) -> "subprocess.Popen[str]":
         **more,
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "petwellness_orchestration.cli", "bridge"],
+        [*IGNORING_SIGINT, sys.executable, "-m", "petwellness_orchestration.cli", "bridge"],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -253,9 +254,7 @@ def start_bridge(world, **more: str) -> "subprocess.Popen[str]":
     return process
 
 
-def test_a_killed_bridge_loses_nothing_and_the_duplicates_key_sets_repeats_aside(
-    world, make_events, until
-) -> None:
+def test_a_killed_bridge_loses_nothing_and_the_duplicates_key_sets_repeats_aside(world, make_events) -> None:
     messages = make_events(3000)
     process = start_bridge(world, PETWELLNESS_MQTT_RECEIVE_MAXIMUM="100")
     try:
@@ -266,16 +265,16 @@ def test_a_killed_bridge_loses_nothing_and_the_duplicates_key_sets_repeats_aside
                     publish(topic, payload)
                 # In the middle: some are in Kafka, acknowledged or not, others still with the MQTT broker.
                 process.send_signal(signal.SIGKILL)
-                process.wait(10)
+                process.wait(DEADLINE_S)
             process = start_bridge(world, PETWELLNESS_MQTT_RECEIVE_MAXIMUM="100")
         until(lambda: set(payloads(world.messages())) == sent(messages), "everything is in Kafka")
         process.send_signal(signal.SIGTERM)
-        told, _ = process.communicate(timeout=30)
+        told, _ = process.communicate(timeout=DEADLINE_S)
         assert process.returncode == 0, told
         assert "bridge stopped" in told
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(DEADLINE_S)
 
     store = open_lake(world.home)
     Collector(world.kafka(embedded=True), store, CollectorSettings(), ["telemetry"]).drain()
@@ -289,9 +288,7 @@ def test_a_killed_bridge_loses_nothing_and_the_duplicates_key_sets_repeats_aside
     print(f"{rows.num_rows - 3000} repeated")
 
 
-def test_on_the_embedded_broker_a_message_is_acknowledged_once_it_is_landed(
-    world, make_events, until
-) -> None:
+def test_on_the_embedded_broker_a_message_is_acknowledged_once_it_is_landed(world, make_events) -> None:
     store = open_lake(world.home)
     bridge = world.bridge(kafka=world.kafka(embedded=True), store=store).until_serving()
     world.publish(make_events(30))
@@ -308,7 +305,7 @@ def fails_with(running: Any, kind: type[Exception], *texts: str) -> None:
         assert text in str(running.error)
 
 
-def test_two_bridges_of_one_name_are_told_and_lose_nothing(world, make_events, until) -> None:
+def test_two_bridges_of_one_name_are_told_and_lose_nothing(world, make_events) -> None:
     messages = make_events(50)
     bridges = [world.bridge().until_serving() for _ in range(2)]
     until(lambda: any("PETWELLNESS_MQTT_CLIENT_ID" in line for b in bridges for line in b.told), "the hint")

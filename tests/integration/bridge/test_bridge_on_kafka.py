@@ -5,6 +5,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from waiting import until
+
 from ingestion.broker.client import BrokerClient, connect
 from ingestion.settings import BrokerSettings
 
@@ -33,7 +35,7 @@ def values(client: BrokerClient, topic: str) -> Counter[bytes]:
 
 
 def test_kafka_is_killed_and_nothing_is_lost_or_repeated(
-    world, own_kafka, tmp_path: Path, make_events, until
+    world, own_kafka, tmp_path: Path, make_events
 ) -> None:
     own_kafka.create_topic("telemetry", PARTITIONS)
     own_kafka.create_topic("telemetry.refused")
@@ -48,13 +50,13 @@ def test_kafka_is_killed_and_nothing_is_lost_or_repeated(
     assert bridge.report.acknowledged == 200
     own_kafka.start()
     world.publish(messages[400:])
-    until(lambda: bridge.report.acknowledged == 600, "everything is acknowledged", 90)
+    until(lambda: bridge.report.acknowledged == 600, "everything is acknowledged")
     assert bridge.report.interruptions == 0
     assert values(client, "telemetry") == dict.fromkeys((payload for _, _, payload in messages), 1)
 
 
 def test_a_message_above_the_topics_limit_is_set_aside(
-    world, shared_kafka, tmp_path: Path, make_events, until
+    world, shared_kafka, tmp_path: Path, make_events
 ) -> None:
     topic, refused = (f"{name}-{uuid.uuid4().hex[:8]}" for name in ("telemetry", "refused"))
     shared_kafka.create_topic(topic, PARTITIONS, {"max.message.bytes": "100000"})

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
+from waiting import IN_TIME_S, until
 
 from ingestion.broker.client import BrokerClient, BrokerUnreachableError
 from ingestion.broker.embedded import EmbeddedBroker
@@ -45,13 +46,6 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "FIRST_DELAY_S", 0.05)
     monkeypatch.setattr(service, "LAST_DELAY_S", 0.2)
     monkeypatch.setattr(engine, "CONSENT_REFRESH_S", 0.1)
-
-
-def until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} not seen within {timeout_s:.0f} s"
-        time.sleep(0.02)
 
 
 class Service:
@@ -401,7 +395,7 @@ def test_a_stop_while_the_store_hangs_ends_in_time_and_says_what_is_left(
         one.until(lambda: one.reports[-1].rotations_by_reason["age"], "a claimed range")
         started = time.monotonic()
         left = one.stop()
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < IN_TIME_S
     assert left == {f"{world.topic}[0]": 7}
     [failure] = one.failures
     assert failure.retry_in_s is None
@@ -547,6 +541,20 @@ def test_a_clock_that_jumps_decides_folders_and_nothing_else(world: World) -> No
     assert {*days_of_files} >= {str(today + timedelta(days=days)) for days in (-1, 1)}
     # Latency and age are told by another clock: nobody waited for a day.
     assert max(landed.latency_max_s for landed in one.landed) < 60
+
+
+def test_a_clock_that_is_behind_rejects_what_it_cannot_believe_and_goes_on(world: World) -> None:
+    """Messages of hours to come are rejects, which a replay lands; those after the clock is set are rows."""
+    clock = Clock()
+    world.opt_out(built_at=world.start - timedelta(days=1), name="t")
+    settings = CollectorSettings(consent_max_age_s=10_000 * 86_400)
+    for first, ahead in ((0, world.start - timedelta(hours=2) - utc_now()), (3, timedelta())):
+        clock.ahead = ahead
+        world.send(map(world.event, range(first, first + 3)), first=first)
+        Collector(world.client(), world.store, settings, [world.topic], now=clock).drain()
+    by_start = sorted(list_manifests(world.store), key=lambda m: m.start)
+    assert [m.rejected_by_reason for m in by_start] == [{"clock": 3}, {}]
+    assert offsets(world.landed()) == {0: [3, 4, 5]}
 
 
 def test_a_clock_behind_the_consent_snapshot_is_named(world: World) -> None:

@@ -6,13 +6,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from waiting import IN_TIME_S, until
 
 from ingestion.broker.client import BrokerUnreachableError, connect
-from ingestion.broker.embedded import EmbeddedBroker, EmbeddedBrokerError, read_card
+from ingestion.broker.embedded import EmbeddedBroker
 from ingestion.collector import engine
 from ingestion.collector.consent import ConsentSnapshotStaleError, OptOut
 from ingestion.collector.engine import Collector, DrainIdleError
@@ -20,6 +20,7 @@ from ingestion.collector.ranges import DecoderVersionError
 from ingestion.collector.recovery import LogTruncatedError
 from ingestion.lake import layout
 from ingestion.lake.landing import Claim, list_claims, list_manifests, read_manifest, utc_now
+from ingestion.lake.progress import read_progress
 from ingestion.lake.store import LocalStore, StoreUnreachableError
 from ingestion.settings import BrokerSettings, CollectorSettings
 
@@ -55,13 +56,58 @@ def test_every_message_becomes_a_row_or_a_reject_with_its_reason(world: World) -
     assert set(report.latency_s) == {"p50", "p95", "p99", "max"}
 
 
-def test_a_second_drain_finds_nothing_and_changes_nothing(world: World) -> None:
+def test_a_second_drain_finds_nothing_and_leaves_no_more_than_a_mark(world: World) -> None:
     world.send(map(world.event, range(5)))
     world.collector().drain()
-    before = [*world.store.list("")]
+    before = {*world.store.list("")}
     report = world.collector().drain()
     assert (report.messages, report.files) == (0, 0)
-    assert [*world.store.list("")] == before
+    assert [info.key.split("/")[0] for info in {*world.store.list("")} - before] == ["_progress"]
+
+
+def test_a_drain_leaves_a_mark_of_the_end_of_every_partition(world: World) -> None:
+    world.send(map(world.event, range(5)))
+    before = utc_now()
+    world.collector().drain()
+    [mark] = read_progress(world.store)
+    ends = {seen.partition: (seen.stream_id, seen.end) for seen in mark.partitions}
+    assert ends == {0: (world.stream_id(), 5), 1: (world.stream_id(), 0)}
+    assert all(seen.at is not None and before <= seen.at <= utc_now() for seen in mark.partitions)
+
+
+def test_a_collector_that_does_not_know_the_end_marks_none(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was produced since the end was seen is not landed, so the log does not end there any more."""
+    world.send(map(world.event, range(5)))
+    collector = world.collector()
+    finish = collector._finish
+
+    def produced_meanwhile(consumer: Any) -> None:
+        finish(consumer)
+        world.send([world.event(5)], first=5)
+
+    monkeypatch.setattr(collector, "_finish", produced_meanwhile)
+    collector.drain()
+    [mark] = read_progress(world.store)
+    seen = {one.partition: (one.end, one.at is None) for one in mark.partitions}
+    assert seen == {0: (5, True), 1: (0, False)}
+
+
+def test_a_service_leaves_marks_again_and_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "MARK_EVERY_S", 0.2)
+    world.send(map(world.event, range(5)))
+    stop, deadline = threading.Event(), time.monotonic() + 60
+
+    def until_marked(_: Any) -> None:
+        assert time.monotonic() < deadline, "no two marks of the ends of both partitions within 60 s"
+        ends = [[(one.end, one.at is None) for one in mark.partitions] for mark in read_progress(world.store)]
+        if sum(sorted(seen) == [(0, False), (5, False)] for seen in ends) >= 2:
+            stop.set()
+
+    monkeypatch.setattr(engine, "PROGRESS_EVERY_S", 0.1)
+    world.collector(rotate_age_s=0.2).run_forever(stop, until_marked)
+    assert stop.is_set()
 
 
 def test_an_empty_topic_drains_to_nothing(world: World) -> None:
@@ -290,8 +336,7 @@ def test_a_drain_told_to_wait_waits_and_takes_what_comes(world: World) -> None:
     told = threading.Event()
 
     def later() -> None:
-        while not list_manifests(world.store):
-            time.sleep(0.01)
+        until(lambda: list_manifests(world.store), "a landed range")
         world.send(map(world.event, range(2, 4)), first=2)
         told.set()
 
@@ -336,7 +381,7 @@ def test_a_broker_that_stops_in_the_middle_is_named(world: World) -> None:
 
     with pytest.raises(BrokerUnreachableError, match="PETWELLNESS_KAFKA_BOOTSTRAP_SERVERS"):
         collector.drain(until=lambda: False, progress=stop_broker)
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < IN_TIME_S
 
 
 def test_a_broker_that_is_down_is_named(tmp_path: Path) -> None:
@@ -352,16 +397,3 @@ def test_a_lake_that_cannot_be_used_is_named_before_anything_is_consumed(world: 
     )
     with pytest.raises(StoreUnreachableError, match="PETWELLNESS_LAKE_URL"):
         collector.drain()
-
-
-@pytest.mark.only_on("embedded", "only the embedded broker belongs to a state folder")
-def test_a_state_folder_has_one_broker(world: World) -> None:
-    """A second process would be refused; here the card is made to look like another process's."""
-    import os
-
-    card = read_card(world.home / "broker.json")
-    assert card is not None
-    other = msgspec.structs.replace(card, pid=os.getppid())
-    (world.home / "broker.json").write_bytes(msgspec.json.encode(other))
-    with pytest.raises(EmbeddedBrokerError, match="stop it first"):
-        EmbeddedBroker({world.topic: 1}, world.home / "broker.json").start()

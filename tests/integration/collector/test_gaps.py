@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ingestion.lake.landing import list_claims, list_manifests, utc_now
+from ingestion.lake.progress import dead_streams
 from petwellness_orchestration.cli.gaps import show_gaps
 from petwellness_orchestration.defs.landing.checks import no_message_lost
 from petwellness_orchestration.resources import PlatformResource
@@ -86,8 +87,20 @@ def test_claims_of_a_deleted_topic_are_closed_on_demand(
     ]
     assert len(list_claims(world.store)) == len(list_manifests(world.store)) + 2
     assert gaps(capsys, close_dead=True) == [("lost", f"{old} partition 0 [5, 9)", 4)]
+    assert dead_streams(world.store) == {old}
     assert landed in list_manifests(world.store)
     assert world.landed().num_rows == 7
+
+
+@pytest.mark.only_on("embedded", "the broker is not asked")
+def test_a_stream_is_declared_dead_by_its_id(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.send(map(world.event, range(3)))
+    world.collector().drain()
+    assert show_gaps("text", False, ["another"]) == 1
+    assert f"nothing of another ever landed; streams that did: {world.stream_id()}" in capsys.readouterr().err
+    assert dead_streams(world.store) == frozenset()
+    show_gaps("text", False, [world.stream_id()])
+    assert dead_streams(world.store) == {world.stream_id()}
 
 
 def test_a_broker_that_is_away_is_told_and_the_rest_is_found(

@@ -7,10 +7,11 @@ offsets, transactions. What both brokers can do is in `test_drain`.
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
+from waiting import IN_TIME_S, until
 
 from ingestion.broker import client as broker_client
 from ingestion.broker.client import BrokerClient, BrokerUnreachableError
@@ -26,13 +27,6 @@ class Message(NamedTuple):
     key: bytes
     value: bytes
     arrival_ts_ms: int
-
-
-def until(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} not seen within {timeout_s:.0f} s"
-        time.sleep(0.02)
 
 
 class QuickClient(BrokerClient):
@@ -181,7 +175,7 @@ def test_a_topic_recreated_under_a_running_collector_is_mixed_with_nothing(
         second = world.stream_id()
         world.send(map(world.event, range(100, 100 + messages)), first=100)
         # Its consumer meets the new topic within a second; a collector that takes no notice lands it.
-        until(lambda: not one.running() or one.messages > 5, "the new stream's messages", 20)
+        until(lambda: not one.running() or one.messages > 5, "the new stream's messages")
         with contextlib.suppress(Exception):
             one.stop()
     world.collector().drain()
@@ -253,7 +247,7 @@ def test_a_broker_that_stops_for_good_is_named(kafka_world: World) -> None:
 
     with pytest.raises(BrokerUnreachableError, match="PETWELLNESS_KAFKA_BOOTSTRAP_SERVERS"):
         collector.drain(until=lambda: False, progress=stop_broker)
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < IN_TIME_S
     world.broker.start()
     # Another group: the member that was cut off has not timed out in its own.
     world.collector(client=world.client("another")).drain()

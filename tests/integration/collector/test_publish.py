@@ -1,6 +1,7 @@
 """Waves: published with flow control, recorded once seen landed, a no-op afterwards."""
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from ingestion.broker import publisher
 from ingestion.broker.publisher import (
     LandingStalledError,
     LivePublisher,
+    ReceiptInFutureError,
     publish_wave,
     publish_waves,
     published_wave,
@@ -152,6 +154,16 @@ def test_single_messages_of_several_topics_may_come_as_lists(world: World) -> No
     report = while_collecting(world, lambda: publish_wave(world.client(), world.store, "w1", [messages]))
     assert report.messages == 5
     assert world.landed()["event_id"].to_pylist() == [f"e-{n}" for n in range(5)]
+
+
+@pytest.mark.only_on("embedded", "it is refused before any broker has it")
+def test_messages_that_would_be_received_in_the_future_are_refused_before_they_are_sent(world: World) -> None:
+    later = int(time.time() * 1000) + 70 * 60_000
+    with (
+        LivePublisher(world.client(), world.store) as to_broker,
+        pytest.raises(ReceiptInFutureError, match="PETWELLNESS_FLEET_START"),
+    ):
+        to_broker.send([Single(world.topic, b"a", world.event(0), later)])
 
 
 def test_live_messages_belong_to_no_wave(world: World) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,15 @@ import boto3
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from waiting import IGNORING_SIGINT, IN_TIME_S, end, until
 
 from ingestion.lake.landing import list_manifests
 from ingestion.lake.store import S3Store
 
 World = Any  # The class of the fixtures; see conftest.
 
+CLI = (sys.executable, "-m", "petwellness_orchestration.cli")
 KEYS = {"aws_access_key_id": "k", "aws_secret_access_key": "s", "region_name": "us-east-1"}
-
-
-def until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (seen := condition()):
-        assert time.monotonic() < deadline, f"{what} not seen within {timeout_s:.0f} s"
-        time.sleep(0.05)
-    return seen
 
 
 def free_port() -> int:
@@ -53,7 +47,7 @@ class Process:
         }
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "petwellness_orchestration.cli", "collect", "--forever", *arguments],
+                [*IGNORING_SIGINT, *CLI, "collect", "--forever", *arguments],
                 env=environment,
                 stdout=out,
                 stderr=err,
@@ -65,10 +59,9 @@ class Process:
         found = [json.loads(line) for line in self._out.read_text().splitlines()]
         return [line for line in found if event in (None, line["event"])]
 
-    def end(self, number: int = signal.SIGTERM, timeout_s: float = 30.0) -> int:
+    def end(self, number: int = signal.SIGTERM) -> int:
         """Signal it; its exit code."""
-        self.process.send_signal(number)
-        return self.process.wait(timeout_s)
+        return end(self.process, number)
 
     def errors(self) -> str:
         return self._err.read_text()
@@ -208,7 +201,7 @@ def test_a_stop_while_the_store_hangs_ends_in_time(
             until(lambda: one.lines("started"), "its start")
         started = time.monotonic()
         assert one.end() == 0
-        assert time.monotonic() - started < 1 + 5 + 3
+        assert time.monotonic() - started < IN_TIME_S
         last = one.lines()[-1]
     server.resume()
     if frozen_at == "landing":

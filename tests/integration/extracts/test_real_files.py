@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from ingestion.contracts.decoders import DECODERS
-from ingestion.contracts.telemetry import check_clock
+from ingestion.contracts.telemetry import NOT_BEFORE, believed_receipts, check_clock
 from ingestion.extracts.load import RealData, load_all
 from ingestion.extracts.model import RecordExtract
 from ingestion.lake.extract import land_extract
+from ingestion.lake.landing import utc_now
 from ingestion.lake.store import LocalStore
 
 ROOT = Path(__file__).parents[3]
@@ -165,7 +166,7 @@ def test_tracker_frames(
     newest: dict[str, datetime] = {}
     found: Counter[str] = Counter()
     for arrival_ts, event in frames:
-        check_clock(event["event_ts"], arrival_ts)
+        check_clock(event["event_ts"], arrival_ts, believed_receipts(utc_now(), NOT_BEFORE))
         key = (event["device_id"], event["event_id"], event["event_ts"].date())
         without_fix = event["gps_lat"] is None
         found["frames"] += 1

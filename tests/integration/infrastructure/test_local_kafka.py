@@ -5,13 +5,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from waiting import DEADLINE_S, until
 
 from infrastructure.kafka import local
 from infrastructure.kafka.local import KafkaUnavailableError, LocalKafka, LocalKafkaError
@@ -37,15 +36,19 @@ def script(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-# Starts that Ctrl-C is tried on.
-TRIES = 5
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+def java_that_never_serves(folder: Path) -> dict[str, str]:
+    """Settings with a stand-in for Java and the jars: a broker started with it starts for ever."""
+    os.mkfifo(folder / "never")
+    script(
+        folder / "bin" / "java",
+        f"""case "$*" in
+*-version*) echo 'openjdk version "17.0.1"' >&2 ;;
+*kafka.Kafka*) read -r line < {folder / "never"} ;;
+esac""",
+    )
+    (folder / "jars").mkdir()
+    (folder / "jars" / "kafka_2.13-0.jar").touch()
+    return {"JAVA_HOME": str(folder), local.JARS_VARIABLE: str(folder / "jars")}
 
 
 @pytest.fixture
@@ -137,36 +140,56 @@ def test_it_ends_with_the_process_that_started_it_even_when_that_is_killed(
         assert owner.stdout.readline() == b"up\n"
         assert LocalKafka(tmp_path).running() is not None
         owner.kill()
-    until(lambda: LocalKafka(tmp_path).running() is None)
+    until(lambda: LocalKafka(tmp_path).running() is None, "the end of the broker")
 
 
-def test_ctrl_c_leaves_a_started_broker_alone_and_none_behind_that_is_starting(
-    tmp_path: Path, jars: None
+def test_ctrl_c_leaves_no_broker_behind_that_is_starting(tmp_path: Path) -> None:
+    kafka = LocalKafka(tmp_path / "k")
+    arguments = [sys.executable, "-m", "infrastructure.kafka", "up", "--folder", str(kafka.folder)]
+    arguments += ["--port", str(local.free_port())]
+    with subprocess.Popen(
+        arguments,
+        cwd=ROOT,
+        env=os.environ | java_that_never_serves(tmp_path),
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as starting:
+        broker = until(kafka.running, "a broker that is starting")
+        os.killpg(starting.pid, signal.SIGINT)
+        assert starting.wait(DEADLINE_S) != 0
+    assert kafka.running() is None
+    assert not psutil.pid_exists(broker.pid)
+
+
+def test_ctrl_c_before_the_broker_is_noted_leaves_none_behind_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name, value in java_that_never_serves(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    before = {child.pid for child in psutil.Process().children()}
+
+    class Interrupted(LocalKafka):
+        def _write_card(self, card: local.Card) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Interrupted(tmp_path / "k").start(detached=True)
+    left = [child for child in psutil.Process().children() if child.pid not in before]
+    for child in left:
+        child.kill()
+    assert left == []
+
+
+def test_ctrl_c_leaves_a_started_broker_alone(tmp_path: Path, jars: None) -> None:
     kafka = LocalKafka(tmp_path)
     arguments = [sys.executable, "-m", "infrastructure.kafka", "up", "--folder", str(tmp_path)]
     arguments += ["--port", str(local.free_port())]
-    for _ in range(TRIES):
-        with subprocess.Popen(
-            arguments, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True
-        ) as starting:
-            until(lambda: kafka.running() is not None)
-            os.killpg(starting.pid, signal.SIGINT)
-            if starting.wait(60) != 0:
-                break
-        # It had started before Ctrl-C came.
-        kafka.kill()
-    else:
-        pytest.fail(f"no start of {TRIES} was still starting when Ctrl-C came")
-    assert kafka.running() is None
     with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True) as started:
-        assert started.stdout is not None
-        until(lambda: kafka.running() is not None)
-        running = kafka.running()
-        assert running is not None
+        running = until(kafka.running, "the broker")
         try:
+            # Another session than the terminal's, whose Ctrl-C does not reach it.
             assert os.getsid(running.pid) == running.pid != os.getsid(started.pid)
-            assert started.wait(60) == 0
+            assert started.wait(DEADLINE_S) == 0
             assert kafka.running() == running
         finally:
             kafka.kill()

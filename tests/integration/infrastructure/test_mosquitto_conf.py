@@ -3,10 +3,10 @@
 import shutil
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
+from waiting import end, until
 
 from infrastructure.kafka.local import HOST, free_port
 
@@ -28,21 +28,21 @@ def test_mosquitto_starts_with_it(tmp_path: Path) -> None:
     conf = tmp_path / "mosquitto.conf"
     # Started by root, it would become a user who may not enter the test's folder.
     conf.write_text(f"{text}\nuser root\n")
+
+    def accepts() -> bool:
+        assert broker.poll() is None, broker.stdout.read().decode() if broker.stdout else ""
+        try:
+            # CONNECT of protocol 3.1.1 with a clean session and no name; 0x20 0x02 0x00 0x00 accepts it.
+            with socket.create_connection((HOST, port), timeout=1) as client:
+                client.sendall(bytes.fromhex("100c00044d51545404020000") + b"\0\0")
+                return client.recv(4) == bytes.fromhex("20020000")
+        except ConnectionRefusedError:
+            return False
+
     with subprocess.Popen(
         [mosquitto, "-c", conf], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as broker:
         try:
-            deadline = time.monotonic() + 20
-            while True:
-                assert broker.poll() is None, broker.stdout.read().decode() if broker.stdout else ""
-                try:
-                    # CONNECT of protocol 3.1.1 with a clean session and no name; 0x20 0x02 0x00 0x00 accepts it.
-                    with socket.create_connection((HOST, port), timeout=1) as client:
-                        client.sendall(bytes.fromhex("100c00044d51545404020000") + b"\0\0")
-                        assert client.recv(4) == bytes.fromhex("20020000")
-                    break
-                except ConnectionRefusedError:
-                    assert time.monotonic() < deadline
-                    time.sleep(0.02)
+            until(accepts, "mosquitto accepts a client")
         finally:
-            broker.terminate()
+            end(broker)

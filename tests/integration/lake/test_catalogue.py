@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ingestion.lake import layout
+from ingestion.lake import catalogue, layout
 from ingestion.lake.catalogue import (
     CatalogueDamagedError,
     fingerprint,
@@ -26,6 +26,7 @@ from ingestion.lake.landing import (
     list_manifests,
     open_claims,
     open_claims_of_streams,
+    verify_chain,
 )
 from ingestion.lake.store import LocalStore, ObjectStore
 from ingestion.settings import CompactionSettings
@@ -70,7 +71,7 @@ def test_readers_see_the_same_before_and_after(lake: ObjectStore, history: Any, 
         )
 
     before = seen()
-    assert before[2:7] == ([7, 3, None], [5, 3, 0], [[unfinished], [], []], [unfinished], [])
+    assert before[2:7] == ([7, 3, 0], [5, 3, 0], [[unfinished], [], []], [unfinished], [])
     generation = roll_up(lake, LATER)
     assert generation is not None and generation.ranges == 8
     assert seen() == before
@@ -289,6 +290,42 @@ def test_a_hole_between_claims_is_left_to_the_reconciliation(
     assert [c.start for c in list_claims(lake)] == [0, 1, 9]
 
 
+def test_a_chain_that_begins_above_0_is_rolled_up_once_its_gap_is_closed(
+    lake: ObjectStore, history: Any, claim_telemetry: Any, finish: Any
+) -> None:
+    history(lake, 3, 6)
+    assert roll_up(lake, LATER) is None
+    assert (chain_end(lake, STREAM, 0), [c.start for c in list_claims(lake)]) == (6, [3, 4, 5])
+    finish(lake, claim_telemetry(lake, 0, 3, START))
+    generation = roll_up(lake, LATER)
+    assert generation is not None and generation.frontier(STREAM, 0) == 6
+    assert [c.start for c in list_claims(lake)] == [0, 3, 4, 5]
+
+
+def test_what_comes_before_a_chain_that_was_rolled_up_above_0_is_seen(
+    lake: ObjectStore,
+    history: Any,
+    claim_telemetry: Any,
+    finish: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a release did that let a chain begin anywhere."""
+    history(lake, 3, 9)
+    with monkeypatch.context() as older:
+        older.setattr(catalogue, "CHAIN_START", 3)
+        roll_up(lake, LATER)
+    assert [c.start for c in list_claims(lake)] == [*range(3, 9)]
+    finish(lake, claim_telemetry(lake, 0, 3, START))
+    history(lake, 9, 11)
+    for _ in range(2):
+        assert [c.start for c in list_claims(lake)] == [0, *range(3, 11)]
+        assert [m.start for m in list_manifests(lake)] == [0, *range(3, 11)]
+        assert (chain_end(lake, STREAM, 0), landed_end(lake, STREAM, 0)) == (11, 11)
+        generation = roll_up(lake, LATER)
+        assert generation is not None and generation.frontier(STREAM, 0) == 11
+    verify_chain(list_claims(lake))
+
+
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("claim"), st.integers(0, 2), st.integers(1, 3)),
@@ -300,7 +337,10 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=settings.default.max_examples // 5,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(steps=steps)
 def test_whatever_happens_readers_see_what_is_there(
     steps: list[Any], tmp_path_factory: Any, claim_telemetry: Any, finish: Any, watched: Watched
@@ -330,7 +370,7 @@ def test_whatever_happens_readers_see_what_is_there(
     for partition in range(3):
         unfinished = [claims[key] for key in sorted(claims.keys() - done) if key[1] == partition]
         assert open_claims(lake, STREAM, partition) == unfinished
-        assert chain_end(lake, STREAM, partition) == ends.get(partition)
+        assert chain_end(lake, STREAM, partition) == ends.get(partition, 0)
     if done:
         assert landed_fingerprint(lake) == f"{len(done)}-{fingerprint(done):032x}"
     some = {key for key in done if key[2] % 2}

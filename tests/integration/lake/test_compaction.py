@@ -26,6 +26,7 @@ from ingestion.lake.compaction import (
 )
 from ingestion.lake.landing import FILLED_BY_CLAIM, Manifest
 from ingestion.lake.proof import RowsDifferError, prove_same_rows
+from ingestion.lake.quarantine import QuarantinedOffsets, Span
 from ingestion.lake.redactions import DeviceArrivals
 from ingestion.lake.snapshots import LandedObject, as_landed, day_files, device_rows, latest_snapshot
 from ingestion.lake.store import LocalStore, ObjectStore
@@ -286,6 +287,55 @@ def test_redacted_rows_are_left_out_and_counted(lake: ObjectStore, land: Make, s
     assert proof.passed and proof.proof.redacted_rows == gone
     # Unredacted originals are not what the snapshot holds.
     assert not prove_day(lake, DAY, SETTINGS, scratch).passed
+
+
+def quarantined(span: Span, is_released: bool = False, name: str = "q1") -> QuarantinedOffsets:
+    return QuarantinedOffsets(name, span, is_released)
+
+
+def test_quarantined_rows_are_left_out_and_come_back_when_they_are_released(
+    tmp_path: Path, land: Make, scratch: Path
+) -> None:
+    lake = LocalStore(tmp_path / "lake")
+    first, second = land(lake, 0), land(lake, 40)
+    before = landed(lake, [first, second])
+    assert compact(lake, scratch).snapshot.rows == 80
+    span = Span(first.stream_id, 0, 30, 50)
+    rule = [quarantined(span), quarantined(Span("another", 0, 0, 99), name="q2")]
+    assert [d.reason for d in waiting_days(lake, SETTINGS, NOW, rule)] == ["rows were quarantined"]
+    snapshot = compact(lake, scratch, redactions=rule).snapshot
+    assert (snapshot.rows, snapshot.redacted_rows, snapshot.redactions) == (60, 20, ["q1"])
+    assert [s.redacted_rows for s in snapshot.ranges] == [10, 10]
+    assert visible(lake).column("kafka_offset").to_pylist() == [*range(30), *range(50, 80)]
+    assert prove_day(lake, DAY, SETTINGS, scratch, rule).passed
+    assert waiting_days(lake, SETTINGS, NOW, rule) == []
+    assert not compact(lake, scratch, redactions=rule).written
+    # What landed since is compacted without what is quarantined of it.
+    third = land(lake, 80)
+    rule.append(quarantined(Span(first.stream_id, 0, 119, 120), name="q3"))
+    assert compact(lake, scratch, redactions=rule).snapshot.rows == 99
+    released = [quarantined(span, is_released=True), *rule[1:]]
+    assert prove_day(lake, DAY, SETTINGS, scratch, released).passed
+    assert [d.reason for d in waiting_days(lake, SETTINGS, NOW + timedelta(days=900), released)] == [
+        "rows were released from quarantine"
+    ]
+    snapshot = compact(lake, scratch, redactions=released).snapshot
+    assert (snapshot.rows, snapshot.redacted_rows, snapshot.redactions) == (119, 1, ["q3"])
+    assert prove_day(lake, DAY, SETTINGS, scratch, released).passed
+    assert visible(lake).equals(pa.concat_tables([before, landed(lake, [third])])[:119])
+    assert waiting_days(lake, SETTINGS, NOW, released) == []
+
+
+def test_what_a_superseded_claim_repeats_is_compacted_once(tmp_path: Path, land: Make, scratch: Path) -> None:
+    lake = LocalStore(tmp_path / "lake")
+    later, earlier = land(lake, 20, 20), land(lake, 0, 40)
+    with pytest.raises(RowsDifferError, match="2 times"):
+        compact(lake, scratch)
+    rule = [quarantined(Span(later.stream_id, 0, 20, 40, later.source_file))]
+    snapshot = compact(lake, scratch, redactions=rule).snapshot
+    assert (snapshot.rows, snapshot.redacted_rows) == (40, 20)
+    assert prove_day(lake, DAY, SETTINGS, scratch, rule).passed
+    assert visible(lake).equals(landed(lake, [earlier]))
 
 
 def test_a_redaction_that_concerns_other_files_rewrites_none(
@@ -590,7 +640,10 @@ steps = st.lists(
 )
 
 
-@examples(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(
+    max_examples=examples.default.max_examples // 10,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(steps=steps)
 def test_readers_always_see_the_landed_rows_once(
     steps: list[Any], tmp_path_factory: Any, claim_telemetry: Make, finish: Make, watched: Make

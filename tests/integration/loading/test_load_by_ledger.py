@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from ingestion.lake.landing import Manifest, list_claims, list_manifests
+from ingestion.lake.progress import PartitionSeen, ProgressMark, declare_dead, put_progress
 from ingestion.lake.store import LocalStore, ObjectStore
 from ingestion.loading.compare import compare_tables
 from ingestion.loading.duckdb_raw import (
@@ -334,6 +335,57 @@ def test_forgetting_a_range_makes_models_of_records_count_as_never_built(
         assert forget_ranges(con, [landed]) == 3
         assert build_mark(con, WAREHOUSE_MARK) == 1
         assert build_mark(con, "cur.clinics") == 0
+
+
+def present(path: Path) -> datetime | None:
+    with open_warehouse(path, read_only=True) as con:
+        return data_time(con)
+
+
+def test_the_present_waits_for_a_partition_that_lags_and_never_goes_back(
+    store: LocalStore, warehouse_path: Path, land_telemetry: Land, tmp_path: Path
+) -> None:
+    early, late = datetime(2026, 6, 1, 0, 4, 2), datetime(2026, 6, 2, 0, 4, 2)
+    land_telemetry(store, 0, 5, partition=0)
+    land_telemetry(store, 0, 5, partition=1)
+    load(warehouse_path, store)
+    assert present(warehouse_path) == early
+    land_telemetry(store, 5, 5, partition=0, first_ts=datetime(2026, 6, 2))
+    load(warehouse_path, store)
+    assert present(warehouse_path) == early  # Partition 1 may lag.
+    at_end = PartitionSeen(stream_id="cluster.telemetry.topic1", partition=1, end=5, at=datetime(2026, 6, 5))
+    put_progress(store, ProgressMark(marked_at=datetime(2026, 6, 5), marked_by="test", partitions=[at_end]))
+    load(warehouse_path, store)
+    assert present(warehouse_path) == late  # It was seen to be at its end.
+    land_telemetry(store, 0, 5, partition=2)
+    load(warehouse_path, store)
+    assert present(warehouse_path) == late
+    rebuilt = tmp_path / "rebuilt.duckdb"
+    declare_dead(store, ["cluster.telemetry.topic0"], "deleted", "test", datetime(2026, 6, 6))
+    load(rebuilt, store)
+    assert present(rebuilt) == early  # As far as the lake knows partition 2, which joined late, may lag.
+
+
+def test_a_warehouse_that_followed_no_partition_takes_them_up_from_the_lake(
+    store: LocalStore, warehouse_path: Path, land_telemetry: Land
+) -> None:
+    land_telemetry(store, 0, 5)
+    load(warehouse_path, store)
+    followed = content(warehouse_path)
+    with open_warehouse(warehouse_path) as con:
+        con.execute("delete from raw.partition_progress")
+        con.execute("delete from raw.watermark")
+    load(warehouse_path, store)
+    assert content(warehouse_path) == followed
+
+
+def test_a_message_stamped_years_ahead_moves_the_present_to_its_claim_at_most(
+    store: LocalStore, warehouse_path: Path, land_telemetry: Land
+) -> None:
+    claimed_at = datetime(2026, 6, 5, 12)
+    land_telemetry(store, 0, 1, first_ts=datetime(2036, 1, 1), claimed_at=claimed_at)
+    load(warehouse_path, store)
+    assert present(warehouse_path) == claimed_at
 
 
 def test_an_empty_warehouse_has_no_present_and_no_loads(warehouse_path: Path) -> None:

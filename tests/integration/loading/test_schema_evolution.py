@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ingestion.collector.decode import decode_contract_json
+from ingestion.contracts.telemetry import NOT_BEFORE, believed_receipts
 from ingestion.lake import landing, reading
 from ingestion.lake.extract import land_extract
 from ingestion.lake.landing import (
@@ -205,7 +206,7 @@ def test_a_file_that_does_not_fit_is_named() -> None:
 # The next release: one more optional field, as docs/schema-evolution.md says it is added.
 NEXT_RELEASE = """
     import sys
-    from datetime import datetime
+    from datetime import datetime, timedelta
     from pathlib import Path
 
     import pyarrow as pa
@@ -219,6 +220,7 @@ NEXT_RELEASE = """
     import json
     import numpy as np
     from ingestion.collector.decode import decode_contract_json
+    from ingestion.contracts.telemetry import NOT_BEFORE, believed_receipts
     from ingestion.lake import landing, reading
     from ingestion.lake.store import LocalStore
     from ingestion.loading.duckdb_raw import load_pending, open_warehouse
@@ -228,12 +230,13 @@ NEXT_RELEASE = """
     lake, warehouse = LocalStore(Path(sys.argv[1])), Path(sys.argv[2])
     messages = [line.encode() for line in sys.stdin.read().splitlines()]
     arrival_us = np.full(len(messages), int(sys.argv[3]))
-    decoded = decode_contract_json(messages, arrival_us)
-    table = decoded.table.append_column("kafka_offset", pa.array(decoded.index + 100)).append_column(
+    received = datetime(1970, 1, 1) + timedelta(microseconds=int(sys.argv[3]))
+    decoded = decode_contract_json(messages, arrival_us, believed_receipts(received, NOT_BEFORE))
+    table = decoded.table.append_column("kafka_offset", pa.array(decoded.index)).append_column(
         "arrival_ts", pa.array(arrival_us[decoded.index]).cast(pa.timestamp("us"))
     )
     claim = landing.Claim(
-        stream_id="cluster.telemetry.topic1", partition=1, start=100, end=100 + len(decoded.index),
+        stream_id="cluster.telemetry.topic1", partition=1, start=0, end=len(decoded.index),
         feed="telemetry_events", source_system="petwellness-collar", decoder="collar-v1@2",
         claimed_at=datetime(2026, 6, 6), claimed_by="test",
     )
@@ -265,7 +268,7 @@ def test_a_field_that_was_unknown_is_kept_in_the_payload_and_typed_later(
         event(5, ambient_temp_c=12345),
         event(6, ambient_temp_c=1)[:-1] + b',"ambient_temp_c":2}',
     ]
-    decoded = decode_contract_json(good + bad, np.full(7, arrival_us))
+    decoded = decode_contract_json(good + bad, np.full(7, arrival_us), believed_receipts(START, NOT_BEFORE))
     assert len(decoded.index) == 7  # Unknown to this release, whatever it holds.
     table = decoded.table.append_column("kafka_offset", pa.array(decoded.index)).append_column(
         "arrival_ts", pa.array(np.full(7, arrival_us)).cast(pa.timestamp("us"))

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from waiting import IN_TIME_S
 
 from ml.datasets import NotApplicable, TrainingSet, read_training_set
 from ml.errors import ArtifactTamperedError, DatasetError, RegistryError
@@ -335,7 +336,7 @@ def test_an_unreachable_server_is_named_soon_and_without_its_password() -> None:
         started = time.monotonic()
         with pytest.raises(RegistryError) as error:
             ModelRegistry(MlSettings(registry_uri=f"http://ann:secret@{address}/registry"))
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < IN_TIME_S
     assert f"http://{address}/registry" in str(error.value)
     assert "secret" not in str(error.value)
 

@@ -26,6 +26,7 @@ BROKEN = {
     "STALE_EOF": HOLE,
     "SKIP_OPEN_CLAIMS": MISSING,
     "RESUME_FROM_COMMIT": MISSING,
+    "CHAIN_AT_LOG_START": TWICE,
     "MAIN_BEFORE_REJECTS": "assertion violated (rejects&(1<<land))",
 }
 
@@ -70,7 +71,7 @@ def search(repository: Path, tmp_path: Path, program: Callable[[str, str], str])
 
 
 @pytest.mark.parametrize(
-    ("workers", "offsets", "at_least"), [(3, 3, 900_000), (2, 5, 500_000)], ids=["3 workers", "5 offsets"]
+    ("workers", "offsets", "at_least"), [(3, 3, 1_200_000), (2, 5, 800_000)], ids=["3 workers", "5 offsets"]
 )
 def test_every_state_holds(
     search: Search, record_property: Callable[[str, object], None], workers: int, offsets: int, at_least: int
@@ -92,7 +93,7 @@ def test_everything_is_landed_once_troubles_stop(
     print(f"{found.states} states")
     record_property("states", found.states)
     assert found.error is None, found.output
-    assert found.states >= 200_000
+    assert found.states >= 250_000
 
 
 def test_the_search_for_progress_sees_what_never_ends(search: Search) -> None:

@@ -17,7 +17,7 @@ from ingestion.collector.consent import ConsentSnapshot, OptOut, load_latest_sna
 from ingestion.collector.messages import Packed, pack
 from ingestion.collector.ranges import decode_messages, decoder_label, land_content
 from ingestion.contracts.decoders import DECODERS, Decoder
-from ingestion.contracts.telemetry import RejectError, check_text, validate_event
+from ingestion.contracts.telemetry import NOT_BEFORE, RejectError, check_text, validate_event
 from ingestion.lake import layout
 from ingestion.lake.landing import (
     Claim,
@@ -89,7 +89,13 @@ class Lab:
     message = staticmethod(message)
     stream, source, start, decoder_name = STREAM, SOURCE, START, NAME
 
-    def land(self, payloads: Sequence[bytes], partition: int = 0, name: str = NAME) -> Manifest:
+    def land(
+        self,
+        payloads: Sequence[bytes],
+        partition: int = 0,
+        name: str = NAME,
+        claimed_at: datetime | None = None,
+    ) -> Manifest:
         """Land messages as the next range of a partition, by the decoder in force."""
         start = max((offset + 1 for place, offset in self.sent if place == partition), default=0)
         consent = load_latest_snapshot(self.store, utc_now(), MAX_AGE_S)
@@ -101,7 +107,7 @@ class Lab:
             feed="telemetry_events",
             source_system=DECODERS[name].source_system,
             decoder=decoder_label(DECODERS[name]),
-            claimed_at=utc_now(),
+            claimed_at=claimed_at or utc_now(),
             claimed_by="test",
             consent_snapshot_id=consent.snapshot_id,
         )
@@ -125,12 +131,19 @@ class Lab:
         snapshot = ConsentSnapshot(name, utc_now(), [*opted_out])
         self.store.put_new(layout.consent_key(name), msgspec.json.encode(snapshot))
 
-    def replay(self, store: ObjectStore | None = None, dry_run: bool = False, **where: Any) -> ReplayReport:
+    def replay(
+        self,
+        store: ObjectStore | None = None,
+        dry_run: bool = False,
+        not_before: datetime = NOT_BEFORE,
+        **where: Any,
+    ) -> ReplayReport:
         return replay_rejects(
             store or self.store,
             RejectFilter(**where),
             consent_max_age_s=MAX_AGE_S,
             max_message_bytes=65536,
+            not_before=not_before,
             dry_run=dry_run,
         )
 

@@ -5,6 +5,7 @@ import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -83,6 +84,24 @@ def test_a_fixed_decoder_lands_each_message_once_with_its_time_of_receipt(lab: A
     assert again.landed == {} and again.ranges == 0
     assert again.before == report.landed.total()
     assert lab.payloads() == lab.all_up_to(2)
+
+
+def test_what_a_collector_with_a_slow_clock_rejected_lands_with_its_time_of_receipt(lab: Any) -> None:
+    """Whether a receipt is believed is a matter of the claim: the replay's is not behind any more."""
+    slow = lab.start - timedelta(hours=1, seconds=1)
+    rejected = lab.land([lab.message(n) for n in range(3)], claimed_at=slow).rejected_by_reason
+    assert rejected == {"clock": 3}
+    assert lab.replay().landed == {"clock": 3}
+    rows = lab.rows()
+    received = [lab.start + timedelta(minutes=n, seconds=2) for n in range(3)]
+    assert sorted(rows["arrival_ts"].to_pylist()) == received
+
+
+def test_what_cannot_have_been_received_then_stays_a_reject(lab: Any) -> None:
+    lab.land([lab.message(n, needs=2) for n in range(2)])
+    lab.release(2)
+    report = lab.replay(not_before=lab.start + timedelta(minutes=1))
+    assert (report.landed, report.still_rejected) == ({"version": 1}, {"clock": 1})
 
 
 def test_later_versions_land_the_rest_and_old_rows_stay(lab: Any) -> None:

@@ -41,6 +41,7 @@ from ingestion.lake.landing import (
     list_manifests,
     utc_now,
 )
+from ingestion.lake.quarantine import Span, put_entry, quarantine_entry
 from ingestion.lake.redactions import Arrivals, Redaction, put_redaction
 from ingestion.lake.store import S3Store
 from ingestion.loading import duckdb_raw, snowflake_raw
@@ -259,7 +260,8 @@ COMPARED = {
     "load_history": "stream_id, kafka_partition, start_offset, end_offset, feed, source_file, row_count,"
     " rejected_count, consent_dropped_count, offset_gap_count, event_dates",
     "extracts": "extract_id, feed, source_system, stream_id, complete, row_count, extracted_at, claimed_at, arrival_ts",
-    "redacted_ranges": "stream_id, kafka_partition, start_offset, feed, redacted_count, max_arrival_ts",
+    "redacted_ranges": "stream_id, kafka_partition, start_offset, feed, redacted_count, max_arrival_ts,"
+    " quarantined_count",
 }
 
 
@@ -347,6 +349,14 @@ def redact(zone: Zone, device: str = "PW-1", owners: tuple[str, ...] = (), numbe
         owner_ids=[*owners],
     )
     put_redaction(zone.store, entry)
+
+
+def quarantine(zone: Zone, *landed: Manifest) -> str:
+    """The last row of each of these ranges; returns the entry's id."""
+    spans = [Span(m.stream_id, m.partition, m.end - 1, m.end) for m in landed]
+    entry = quarantine_entry("why", "ann", datetime(2026, 6, 20), spans)
+    put_entry(zone.store, entry)
+    return entry.quarantine_id
 
 
 @dataclass

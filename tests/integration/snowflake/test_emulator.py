@@ -3,7 +3,6 @@
 import socket
 import subprocess
 import sys
-import time
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from waiting import until
 
 from infrastructure.snowflake_emulator import local
 
@@ -157,11 +157,12 @@ def test_the_server_ends_with_whoever_started_it_however_that_ends(emulator, tmp
     finally:
         starter.kill()
         starter.wait()
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+
+    def is_gone() -> bool:
         try:
             socket.create_connection(address).close()
         except ConnectionRefusedError:
-            return
-        time.sleep(0.05)
-    pytest.fail("the server outlived the process that started it")
+            return True
+        return False
+
+    until(is_gone, "the end of the server, whose starter is gone")

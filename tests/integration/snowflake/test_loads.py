@@ -26,6 +26,7 @@ from moto.server import ThreadedMotoServer
 from infrastructure.snowflake_emulator.local import LocalEmulator
 from ingestion.erasure.purge import purge
 from ingestion.lake.landing import Manifest, feed_schema, list_manifests, utc_now
+from ingestion.lake.quarantine import Span, put_entry, quarantine_entry
 from ingestion.lake.redactions import Redactions
 from ingestion.lake.store import S3Store
 from ingestion.loading import snowflake_raw
@@ -35,7 +36,7 @@ from ingestion.loading.snowflake_raw import ConcurrentLoadError, LoadRefusedErro
 from ingestion.loading.snowflake_reconcile import account_findings
 from ingestion.settings import SnowflakeSettings
 
-from .stand_in import KEYS, DyingSession, Zone, landing_zone, lose, redact
+from .stand_in import KEYS, DyingSession, Zone, landing_zone, lose, quarantine, redact
 
 FEED = "telemetry_events"
 
@@ -293,6 +294,49 @@ def test_a_range_whose_original_was_purged_is_copied_from_what_is_left_of_it(zon
     assert zone.content() == zone.embedded_content()
 
 
+# Quarantine.
+
+
+@pytest.mark.parametrize("by_pipe", [True, False])
+def test_quarantined_rows_do_not_stay_whoever_brought_them(zone: Zone, by_pipe: bool) -> None:
+    landed, other = zone.land(5), zone.land(5, device="PW-2")
+    zone.land_owners("day-1", ["o1", "o2"])
+    # Of the first range one row is redacted and quarantined.
+    redact(zone)
+    quarantine(zone, landed, other)
+    if by_pipe:
+        zone.deliver()
+        zone.deliver("owners")
+    else:
+        lose(zone.pipes)
+    report = zone.load()
+    assert counts(report) == ((3, 0, 0, 0) if by_pipe else (0, 3, 0, 0))
+    assert (report.rows_by_feed, report.redactions) == ({FEED: 5, "owners": 2}, 2)
+    assert zone.content() == zone.embedded_content()
+    assert counts(zone.load()) == (0, 0, 0, 0)
+
+
+def test_a_row_that_is_quarantined_later_leaves_and_comes_back_when_it_is_released(zone: Zone) -> None:
+    landed = zone.land(5)
+    zone.land(5)
+    loaded = zone.load()
+    entered = quarantine(zone, landed)
+    report = zone.load()
+    assert counts(report) == (0, 1, 0, 0)
+    assert zone.rows(f"select count(*) as n from raw.{FEED}") == [(9,)]
+    assert snowflake_raw.dirty_days(zone.con, loaded.load_seq) == [date(2026, 6, 1)]
+    assert zone.content() == zone.embedded_content()
+    found = account_findings(zone.con, zone.store, zone.pipes, datetime(2026, 9, 1), 0)
+    assert (found.to_reload, found.ranges) == ((), 2)
+    last = Span(landed.stream_id, landed.partition, landed.end - 1, landed.end)
+    assert snowflake_raw.count_rows_in(zone.con, [last]) == 0
+    assert snowflake_raw.count_rows_in(zone.con, [msgspec.structs.replace(last, start=0)]) == 4
+    put_entry(zone.store, quarantine_entry("it was right", "ann", datetime(2026, 6, 21), releases=entered))
+    assert counts(zone.load()) == (0, 1, 0, 0)
+    assert zone.rows(f"select count(*) as n from raw.{FEED}") == [(10,)]
+    assert zone.content() == zone.embedded_content()
+
+
 # Files that are not what they should be.
 
 
@@ -482,11 +526,10 @@ STEPS = st.one_of(
 )
 
 
-# Two minutes of a quiet core, and the suite does not run on one.
-@pytest.mark.timeout(1200)
+# An example takes some ten seconds of a quiet core.
+@pytest.mark.timeout(1800)
 @settings(
-    max_examples=5,
-    deadline=None,
+    max_examples=settings.default.max_examples // 50,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(steps=st.lists(STEPS, min_size=6, max_size=14))

@@ -33,7 +33,7 @@ from ingestion.loading.snowflake_pipes import (
 )
 from ingestion.loading.snowflake_sql import copy_statement, staged
 
-from .stand_in import START, Zone, redact
+from .stand_in import START, Zone, quarantine, redact
 
 FEED = "telemetry_events"
 FUNCTIONS = {
@@ -88,6 +88,7 @@ class Session:
         yield "from raw.build_marks where", []
         yield "from raw.redactions$", []
         yield r"from raw.\w+ where source_file = ", [(5,)]
+        yield "start_offset from raw.load_history where stream_id", []
         yield r"start_offset from raw.load_history$", [self.mended.range_key]
         in_raw = [] if "loading_" in sql else [self.copied.source_file]
         found = [m for name, m in whole.items() if name in values and name not in in_raw]
@@ -96,7 +97,10 @@ class Session:
             [(m.source_file, m.rows, m.rows, m.start, m.end - 1) for m in found],
         )
         yield "source_file in ", []
-        yield "from raw.covered_rows group by", [(self.adopted.source_file, 1), (self.copied.source_file, 1)]
+        yield (
+            "from raw.covered_rows group by",
+            [(self.adopted.source_file, 1, 1), (self.copied.source_file, 1, 0)],
+        )
         yield "from raw.covered_rows as gone inner", [(*self.mended.range_key, 1)]
         yield "distinct landed.event_ts", [(datetime(2026, 6, 1).date(),)]
         yield "redacted_count from raw.redacted_ranges where stream_id", [(2,)]
@@ -152,6 +156,7 @@ def statements(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     mended, adopted, copied = (zone.land(5) for _ in range(3))
     extract = zone.land_owners("day-1", ["o1", "o2"])
     redact(zone, owners=("o1",))
+    quarantine(zone, adopted, copied)
     con: Any = Session(adopted, copied, mended)
     pipes = SnowflakePipes(con)
     report = snowflake_raw.load_pending(con, store, [mended, adopted, copied], pipes)

@@ -366,7 +366,7 @@ def test_a_table_without_the_day_does_not_keep_the_others_from_it(
             con.execute(statement)
         con.execute("delete from anl.telemetry_summary_hourly where event_date = '2026-06-01'")
         con.execute(
-            "insert into raw.redacted_ranges values ('s', 0, 0, 'telemetry_events', 0, timestamp '2026-06-08 17:00:00')"
+            "insert into raw.redacted_ranges values ('s', 0, 0, 'telemetry_events', 0, timestamp '2026-06-08 17:00:00', 0)"
         )
         retain(con, store, TABLES, AS_OF, NOW, tmp_path)
     assert retaining.restore(settings, store, TABLES, FIRST, keep_days=2) == {EVENTS.full_name: 39}
@@ -421,7 +421,7 @@ def test_redacted_rows_leave_cold_storage(
     assert (left.kind, left.rows) == ("cold", 13)
     with pytest.raises(RestoreError, match="hold rows that a redaction covers"):
         restore_day(con, store, EVENTS, FIRST, AS_OF.date(), tmp_path)
-    assert move(store).waiting == "redactions wait to be applied: load and build first"
+    assert move(store).waiting == "redactions or quarantined rows wait to be applied: load and build first"
     load_pending(con, store, [])
     assert move(store).waiting == "loads wait to be built: build first"
     # What the build does: the whole day without the rows.

@@ -42,6 +42,7 @@ def _load_beside(name: str) -> Any:
 
 
 _load_beside("seeded_raw")
+_load_beside("history_reference")
 failed_nodes = _load_beside("dbt_results").failed_nodes
 
 

@@ -49,8 +49,9 @@ def extract(
     complete: bool = True,
     source: str = "registry",
 ) -> Raw:
-    """An extract with its rows, which become snapshot records of its stream."""
+    """An extract with its rows, which become snapshot records of its stream, all of one claim."""
     stream_id = f"{source}.{feed}.{number:03}"
+    claimed_at = extracted_at + timedelta(minutes=5)
     for offset, row in enumerate(rows):
         row.update(
             stream_id=stream_id,
@@ -58,6 +59,7 @@ def extract(
             source_system=source,
             op="snapshot",
             extracted_at=extracted_at,
+            ingested_at=claimed_at,
         )
     statement = {
         "extract_id": f"{number:03}",
@@ -67,7 +69,7 @@ def extract(
         "complete": complete,
         "row_count": len(rows),
         "extracted_at": extracted_at,
-        "claimed_at": extracted_at + timedelta(minutes=5),
+        "claimed_at": claimed_at,
         "arrival_ts": max((row["arrival_ts"] for row in rows), default=None),
     }
     return {feed: rows, "extracts": [statement]}

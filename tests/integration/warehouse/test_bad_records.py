@@ -30,6 +30,13 @@ def listed(source, number, at, owners, **options):
     return extract("owners", number, at, rows, source=source, **options)
 
 
+def pets_listed(number, **owners):
+    """That day's extract of a registry of pets, which last changed them long ago: pet=owner."""
+    at, since = FIRST_DAY + number * DAY, FIRST_DAY - 30 * DAY
+    rows = [plain_record("pets", pet, since, arrival_ts=at, owner_id=owner) for pet, owner in owners.items()]
+    return extract("pets", number, at, rows, source="pets-registry")
+
+
 def birth(pet, dob, offset=0, changed_at=FIRST_DAY, **values):
     return {"pets": [record("pets", pet, changed_at, offset, dob=dob, **values)]}
 
@@ -65,6 +72,13 @@ FIRST_LOAD = [
     listed("half", 1, FIRST_DAY, [("half1", "1"), ("half2", "1")]),
     listed("again", 1, FIRST_DAY, [("again1", "1"), ("again2", "1")]),
     listed("backward", 2, FIRST_DAY + DAY, [("backward2", "1")]),
+    listed("fast", 1, FIRST_DAY, [("fast1", "1"), ("fast2", "1")]),
+    listed("fast", 2, FIRST_DAY + DAY, [("fast2", "1")]),
+    # Two pets vanish for a day, in which the stream gives each to the other owner.
+    pets_listed(1, back1="new-owner", back2="old-owner"),
+    pets_listed(2),
+    {"pets": [record("pets", "back1", FIRST_DAY + 2 * DAY + HOUR, owner_id="old-owner")]},
+    {"pets": [record("pets", "back2", FIRST_DAY + 2 * DAY + HOUR, owner_id="new-owner")]},
 ]
 SECOND_LOAD = [
     listed("other", 1, FIRST_DAY, [("disputed", "2")]),
@@ -77,9 +91,12 @@ SECOND_LOAD = [
     listed("again", 2, FIRST_DAY, [("again1", "1"), ("again2", "1")]),
     listed("backward", 1, FIRST_DAY, [("backward1", "1"), ("backward2", "1")]),
 ]
-# The second pet moves late.
+# The second pet moves late; pets and an owner are back in their registries, the owner with a wrong clock.
+FAST = plain_record("owners", "fast1", FIRST_DAY + 9 * DAY, arrival_ts=FIRST_DAY + 2 * DAY, district="2")
 THIRD_LOAD = [
-    {"pets": [record("pets", "moved2", MERGED_AT, 1, arrival_ts=MERGED_AT + DAY, owner_id="new-owner")]}
+    pets_listed(3, back1="new-owner", back2="old-owner"),
+    extract("owners", 3, FIRST_DAY + 2 * DAY, [FAST], source="fast"),
+    {"pets": [record("pets", "moved2", MERGED_AT, 1, arrival_ts=MERGED_AT + DAY, owner_id="new-owner")]},
 ]
 
 
@@ -175,6 +192,21 @@ def test_a_change_from_a_clock_in_the_future_changes_nothing(warehouse):
     assert findings(warehouse, "clock") == [("clock", "clock_ahead", True, None, 3)]
 
 
+def test_a_record_from_a_clock_in_the_future_says_that_its_entity_is_back(warehouse):
+    """What it says counts from the moment of the extract; the date that it gives itself does not."""
+    assert versions(warehouse, "owners", "valid_from", "fast1") == [
+        ("fast1", FIRST_DAY, False),
+        ("fast1", FIRST_DAY + DAY, True),
+        ("fast1", FIRST_DAY + 2 * DAY, False),
+    ]
+    assert [found[:3] for found in findings(warehouse, "fast1")] == [("fast1", "clock_ahead", True)]
+
+
+def test_the_last_word_on_a_pet_that_is_back_is_that_of_the_extract_that_has_it_again(warehouse):
+    assert versions(warehouse, "pets", "owner_id", "back1", "back2")[-1] == ("back2", "old-owner", False)
+    assert findings(warehouse, "back1", "back2") == [("back2", "owner_gone", False, "old-owner", 1)]
+
+
 def test_half_an_extract_says_nothing_about_who_is_absent(warehouse):
     assert versions(warehouse, "owners", "district", "half1", "half2") == [
         ("half1", "1", False),
@@ -201,5 +233,6 @@ def test_two_extracts_out_of_order_say_what_they_say_in_order(warehouse):
 def test_nothing_else_was_found(warehouse):
     found = {row["entity_id"] for row in warehouse.rows("select entity_id from cur.record_findings")}
     assert found == {
-        *("twice", "disputed", "young-visit", "tomorrows", "year-5012", "stray-visit", "moved3", "clock")
+        *("twice", "disputed", "young-visit", "tomorrows", "year-5012", "stray-visit", "moved3", "clock"),
+        *("fast1", "back2"),
     }

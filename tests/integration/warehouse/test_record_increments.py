@@ -207,6 +207,54 @@ def test_an_extract_that_comes_between_two_others_moves_the_absence(make_warehou
     assert rewritten(warehouse, "cur.owners", "owner_id") == {"o1"}
 
 
+def owners_listed(number: int, *owners: str) -> dict[str, list[dict[str, Any]]]:
+    """The complete extract of that day; its source last changed every owner long ago."""
+    at, changed_at = FIRST_DAY + number * DAY, FIRST_DAY - 30 * DAY
+    rows = [record("owners", owner, changed_at, arrival_ts=at, district="1") for owner in owners]
+    return extract("owners", number, at, rows)
+
+
+def presence_of(warehouse, owner: str) -> list[tuple[Any, ...]]:
+    rows = warehouse.rows(
+        f"select valid_from, is_deleted, is_current from cur.owners where owner_id = '{owner}' order by valid_from"
+    )
+    return [tuple(row.values()) for row in rows]
+
+
+def test_who_is_back_in_an_extract_is_back_though_the_source_changed_nothing(make_warehouse):
+    """o1 is in extracts 1, 3 and 4 and not in 2, with one `changed_at` for good; o2 is in all of them."""
+    since, gone_at, back_at = (FIRST_DAY + days * DAY for days in (-30, 2, 3))
+    warehouse = make_warehouse(owners_listed(1, "o1", "o2"))
+    build(warehouse, "stg_owners", "cur_owners")
+    warehouse.load(owners_listed(2, "o2"))
+    build(warehouse, "stg_owners", "cur_owners")
+    assert presence_of(warehouse, "o1") == [(since, False, False), (gone_at, True, True)]
+    for number in (3, 4):
+        warehouse.load(owners_listed(number, "o1", "o2"))
+        build(warehouse, "stg_owners", "cur_owners")
+        assert presence_of(warehouse, "o1") == [
+            (since, False, False),
+            (gone_at, True, False),
+            (back_at, False, True),
+        ]
+
+
+def test_a_late_extract_touches_the_keys_of_both_its_neighbours(make_warehouse):
+    """Between extracts 1 and 3, which list the same two, comes 2: o1 is not in it, o3 is in it alone."""
+    since, second, third = (FIRST_DAY + days * DAY for days in (-30, 2, 3))
+    warehouse = make_warehouse(merged([owners_listed(1, "o1", "o2"), owners_listed(3, "o1", "o2")]))
+    build(warehouse, "stg_owners", "cur_owners")
+    assert presence_of(warehouse, "o1") == [(since, False, True)]
+    warehouse.load(owners_listed(2, "o2", "o3"))
+    build(warehouse, "stg_owners", "cur_owners")
+    assert presence_of(warehouse, "o1") == [
+        (since, False, False),
+        (second, True, False),
+        (third, False, True),
+    ]
+    assert presence_of(warehouse, "o3") == [(since, False, False), (third, True, True)]
+
+
 OWNER_MODELS = ("stg_owners", "stg_record_duplicates", "cur_owners")
 
 

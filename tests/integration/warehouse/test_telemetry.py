@@ -19,7 +19,7 @@ def world():
 def warehouse(make_warehouse, world):
     built = make_warehouse(world)
     built.build(
-        *("--select", "+anl_pet_daily_summary", "stg_event_conflicts", "anl_dates"),
+        *("--select", "+anl_pet_daily_summary", "stg_event_conflicts", "+anl_dates"),
         without=("unit_test", "test"),
     )
     return built
@@ -238,6 +238,23 @@ def test_the_calendar_agrees_with_pythons(warehouse):
             "weekday_name": day.strftime("%A"),
             "is_weekend": day.isoweekday() in (6, 7),
         }
+
+
+def test_the_calendar_covers_what_the_data_hold(warehouse):
+    """Days before and after those it always has, and one more, on which the last evening's alerts are raised."""
+
+    def built(**stated):
+        warehouse.build("--select", "anl_dates", variables=stated, without=("unit_test", "test"))
+        return warehouse.rows("select min(date_day) as low, max(date_day) as high from anl.dates")
+
+    [held] = warehouse.rows(
+        "select min(event_date) as low, max(event_date) + 1 as high from"
+        " (select event_date from stg.telemetry_days union all select event_date from anl.owner_engagement)"
+    )
+    assert held["low"] < date(2026, 6, 4) < held["high"]
+    assert built(calendar_first="2026-06-04", calendar_last="2026-06-04") == [held]
+    [usual] = built()
+    assert usual == {"low": date(2015, 1, 1), "high": date(2035, 12, 31)}
 
 
 def test_analytics_hold_no_exact_position_and_no_payload(warehouse):

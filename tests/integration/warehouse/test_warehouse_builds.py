@@ -6,6 +6,8 @@ import pytest
 from seeded_raw import DAY, FIRST_DAY, small_world, split_into_batches
 
 from ingestion.loading.compare import compare_tables
+from petwellness_orchestration.defs.warehouse.manifest import read_manifest
+from petwellness_orchestration.defs.warehouse.translator import is_daily
 
 DAYS = 9
 END = FIRST_DAY + (DAYS + 4) * DAY
@@ -27,9 +29,11 @@ def rebuilt(make_warehouse, world):
     return warehouse
 
 
-def assert_same_tables(warehouse_a, warehouse_b):
-    tables = warehouse_a.tables()
-    assert tables == warehouse_b.tables()
+def assert_same_tables(warehouse_a, warehouse_b, tables=None):
+    """All tables, of which both have the same, or those named."""
+    if tables is None:
+        tables = warehouse_a.tables()
+        assert tables == warehouse_b.tables()
     with warehouse_a.connect() as con_a, warehouse_b.connect() as con_b:
         differences = [
             str(difference) for table in tables for difference in compare_tables(con_a, table, con_b, table)
@@ -50,6 +54,41 @@ def test_increments_in_any_order_equal_a_rebuild(make_warehouse, rebuilt, world)
             without=("unit_test",) if known == END else ("unit_test", "test"),
         )
     assert_same_tables(rebuilt, incremental)
+
+
+# Kept by day, and read others that are; a person may build them without those.
+LEAVES = (
+    "anl_pet_daily_summary",
+    "anl_clinic_daily_collars",
+    "anl_wellness_transitions",
+    "ml_computed_features",
+)
+
+
+def test_models_built_alone_leave_to_the_next_whole_build_what_is_its(make_warehouse, rebuilt, world):
+    first, *later = split_into_batches(world, seed=3, first_days=[0, 5], straggling_day=2)
+    whole = ("--select", *(f"+{name}" for name in LEAVES))
+    warehouse = make_warehouse(first)
+    known = as_of(FIRST_DAY + 4 * DAY)
+    warehouse.build(*whole, variables={"as_of_ts": known}, without=("unit_test", "test"))
+    for batch in later:
+        warehouse.load(batch)
+    # All that is kept whole takes in what is new, then the leaves are built of what they read as it was.
+    nodes = read_manifest()["nodes"].values()
+    others = sorted(node["name"] for node in nodes if is_daily(node) and node["name"] not in LEAVES)
+    warehouse.build(
+        *(*whole, "--exclude", *others),
+        variables={"dirty_days": [f"{FIRST_DAY + DAY:%Y-%m-%d}"], "as_of_ts": known},
+        without=("unit_test", "test"),
+    )
+    events = [row for batch in later for row in batch.get("telemetry_events", [])]
+    dirty = sorted({f"{row['event_ts']:%Y-%m-%d}" for row in events})
+    warehouse.build(
+        *whole, variables={"dirty_days": dirty, "as_of_ts": as_of(END)}, without=("unit_test", "test")
+    )
+    # Other models than these have bookkeeping, too, in the one that was built of everything.
+    built = [table for table in warehouse.tables() if table != "cur.applied_inputs"]
+    assert_same_tables(rebuilt, warehouse, built)
 
 
 def test_features_are_the_same_when_nothing_later_is_known(make_warehouse, rebuilt, world):

@@ -10,6 +10,7 @@ import pytest
 from seeded_raw import DAY, FIRST_DAY, record
 
 from ingestion.loading.compare import compare_tables
+from ingestion.loading.watermark import PartitionProgress, watermark
 
 DAYS = 9
 PETS = 4
@@ -230,6 +231,35 @@ def test_in_order_of_arrival_each_alert_is_told_once_and_nothing_told_is_taken_b
         told, since = events, present
     closed = {alert_id for alert_id, transition in told if transition == "closed"}
     assert closed <= {alert_id for alert_id, transition in told if transition == "raised"}
+    assert differences(rebuilt, warehouse) == []
+
+
+def test_what_was_told_while_a_partition_lagged_by_a_day_stays_told(make_warehouse, rebuilt, raw):
+    """Half of the collars' events of the last day are still in the log when the others are judged."""
+    until, lagging_until = FIRST_DAY + 4 * DAY + HOUR, FIRST_DAY + 3 * DAY
+
+    def partition_of(row: Row) -> int:
+        return int(row["device_id"][1:]) % 2
+
+    def batch_of(row: Row) -> int:
+        lags = "event_id" in row and partition_of(row) == 1
+        return int(row["arrival_ts"] > (lagging_until if lags else until))
+
+    first, second = split(raw, batch_of, 2)
+    progress = {}
+    for partition in range(2):
+        arrivals = [row["arrival_ts"] for row in first["telemetry_events"] if partition_of(row) == partition]
+        place = ("cluster.telemetry.1", partition)
+        progress[place] = PartitionProgress(*place, 0, max(arrivals), None, FIRST_DAY)
+    present = watermark(progress)
+    assert present <= lagging_until
+    warehouse = start(make_warehouse, SECOND_VERSION)
+    bring(warehouse, first, present)
+    told = announced(warehouse)
+    assert told
+    bring(warehouse, second, END)
+    later = announced(warehouse)
+    assert {key: later.get(key) for key in told} == told
     assert differences(rebuilt, warehouse) == []
 
 

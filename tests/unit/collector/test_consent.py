@@ -9,14 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from ingestion.collector.attribution import Assignment
 from ingestion.collector.consent import (
     ERASED,
     ConsentSnapshot,
     ConsentSnapshotStaleError,
     OptOut,
     build_consent_snapshot,
+    claim_of,
+    covered_by,
     drops_by_reason,
-    erased_stretches,
+    erasures,
     load_latest_snapshot,
     load_snapshot,
     mentions_opted_out,
@@ -26,7 +29,7 @@ from ingestion.collector.consent import (
 from ingestion.contracts.columns import record_schema
 from ingestion.contracts.consent import AnalyticsDefault
 from ingestion.lake.extract import land_extract
-from ingestion.lake.redactions import Worn, epoch_us
+from ingestion.lake.redactions import Redaction, Redactions, Worn, epoch_us
 from ingestion.lake.store import LocalStore
 
 
@@ -205,6 +208,16 @@ def test_a_changed_default_holds_from_its_change_on(silent: LocalStore) -> None:
     assert snapshot(silent, day(8)).opted_out == [REFUSED]
 
 
+def test_a_statement_about_an_assignment_that_facts_set_aside_counts_for_consent_no_more(
+    store: LocalStore,
+) -> None:
+    stated = {"assignment_id": "a", "device_id": "d", "pet_id": "q", "assigned_from": day(2)}
+    # Of a clock that is ahead, of no device.
+    land(store, "device_assignments", "5", day(7), [{**stated, "changed_at": day(20)}])
+    land(store, "device_assignments", "6", day(7), [{**stated, "assignment_id": "c", "device_id": ""}])
+    assert snapshot(store, day(25)).opted_out == [OptOut("d", day(4), day(8))]
+
+
 def test_nothing_may_be_ingested_under_an_old_snapshot_or_none(store: LocalStore, tmp_path: Path) -> None:
     snapshot(store, day(7))
     with pytest.raises(
@@ -240,10 +253,30 @@ def test_a_snapshot_without_reasons_is_of_opt_outs(tmp_path: Path) -> None:
 
 
 def test_what_an_erased_pet_wore_is_free_when_another_pet_gets_it() -> None:
-    worn = [Worn("d", day(2), None), Worn("e", day(2), day(3)), Worn("f", day(2), None)]
-    assigned = [("d", "q", day(9), None), ("d", "r", day(7), day(8)), ("d", "q", day(1), day(2))]
-    assert erased_stretches(worn, assigned) == [
-        OptOut("d", day(2), day(7), ERASED),
-        OptOut("e", day(2), day(3), ERASED),
-        OptOut("f", day(2), None, ERASED),
+    worn = [Worn("d", day(2), None, "p"), Worn("e", day(2), day(3), "p"), Worn("f", day(2), None, "p")]
+    erased = Redactions(
+        (
+            Redaction(
+                redaction_id="r",
+                kind="erasure",
+                reason="12",
+                requested_at=day(10),
+                deadline=day(20),
+                owner_ids=["o"],
+                worn=worn,
+            ),
+        )
+    )
+    others = [
+        Assignment("d", "q", day(9), None),
+        Assignment("d", "r", day(7), day(8)),
+        Assignment("d", "q", day(1), day(2)),
     ]
+    assert covered_by(erasures(erased), [*others, *map(claim_of, worn)], []) == (
+        [
+            OptOut("d", day(2), day(7), ERASED),
+            OptOut("e", day(2), day(3), ERASED),
+            OptOut("f", day(2), None, ERASED),
+        ],
+        [],
+    )

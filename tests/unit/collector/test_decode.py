@@ -4,6 +4,7 @@ What is tried, and the comparison, are `fuzz`: here the small forms of it and wh
 decoding promises besides. A million messages: `make fuzz`.
 """
 
+from datetime import datetime, timedelta
 from functools import reduce
 from typing import Any
 
@@ -23,6 +24,7 @@ from ingestion.contracts.columns import TELEMETRY_FIELDS
 from ingestion.contracts.telemetry import parse_event
 
 ARRIVAL, ARRIVAL_US = tokens.ARRIVAL, tokens.ARRIVAL_US
+EPOCH, MICROSECOND = datetime(1970, 1, 1), timedelta(microseconds=1)
 GOOD = (
     b'{"device_id":"collar-1","event_ts":"2026-06-01T08:00:00.5Z","event_id":"e-1","accel_x_g":-0.1234,'
     b'"step_count":12,"gps_lat":47.1234567,"pulse_bpm":80.1,"weight_kg":0,"schema_version":1}'
@@ -33,8 +35,9 @@ def assert_equal_to_reference(
     payloads: list[bytes], max_bytes: int = telemetry.MAX_MESSAGE_BYTES
 ) -> DecodedBatch:
     arrival_us = np.full(len(payloads), ARRIVAL_US)
-    decoded = decode_contract_json(payloads, arrival_us, max_bytes)
-    assert disagreements(payloads, decoded, judge(payloads, arrival_us, max_bytes=max_bytes)) == []
+    decoded = decode_contract_json(payloads, arrival_us, tokens.RECEIPTS, max_bytes)
+    judged = judge(payloads, arrival_us, tokens.RECEIPTS, max_bytes=max_bytes)
+    assert disagreements(payloads, decoded, judged) == []
     decoded.table.validate(full=True)
     return decoded
 
@@ -97,6 +100,31 @@ def test_sizes_around_the_limit_equal_the_reference() -> None:
 @example([GOOD.replace(b"e-1", b"[" * 64).replace(b":1}", b" : 1}"), b" ", GOOD[1:]])
 def test_bulk_decoding_equals_the_reference(payloads: list[bytes]) -> None:
     assert_equal_to_reference(payloads)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([GOOD, GOOD.replace(b"2026-06-01T08:00:00.5Z", b"2036-01-01T00:00:00Z"), b"{}"]),
+            st.sampled_from(
+                [tokens.RECEIPTS.first, ARRIVAL, tokens.RECEIPTS.last, datetime(2036, 1, 1), EPOCH]
+            ),
+            st.integers(-1, 1),
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_bulk_decoding_believes_the_receipts_that_the_reference_believes(
+    received: list[tuple[bytes, datetime, int]],
+) -> None:
+    payloads = [payload for payload, _, _ in received]
+    arrival_us = np.array([(moment - EPOCH) // MICROSECOND + off for _, moment, off in received], np.int64)
+    judged = judge(payloads, arrival_us, tokens.RECEIPTS)
+    assert disagreements(payloads, decode_contract_json(payloads, arrival_us, tokens.RECEIPTS), judged) == []
+    by_vendor = decode_vendor(payloads, arrival_us, tokens.RECEIPTS, parse_event)
+    assert disagreements(payloads, by_vendor, judged) == []
 
 
 NEAR = {
@@ -284,7 +312,7 @@ def test_good_messages_take_the_fast_path_even_beside_bad_ones(monkeypatch: Any)
     monkeypatch.setattr(decode.telemetry, "parse_event", counting)
     bad = [b"", GOOD[:-1], GOOD.replace(b"12,", b'"12",'), GOOD.replace(b"80.1", b"NaN"), b"\xff"]
     payloads = [GOOD, bad[0], GOOD, bad[1], bad[2], GOOD, bad[3], bad[4], GOOD]
-    decoded = decode_contract_json(payloads, np.full(len(payloads), ARRIVAL_US))
+    decoded = decode_contract_json(payloads, np.full(len(payloads), ARRIVAL_US), tokens.RECEIPTS)
     assert decoded.index.tolist() == [0, 2, 5, 8]
     assert looked_at == bad
 
@@ -292,15 +320,17 @@ def test_good_messages_take_the_fast_path_even_beside_bad_ones(monkeypatch: Any)
 def test_batches_in_a_row_count_through() -> None:
     payloads = [GOOD, b"", GOOD, GOOD, GOOD, b"{}", GOOD, b"x" * 5000, GOOD]
     parts = [payloads[:2], [], payloads[2:6], payloads[6:]]
-    whole = decode.concatenate([decode_contract_json(part, np.full(len(part), ARRIVAL_US)) for part in parts])
-    at_once = decode_contract_json(payloads, np.full(len(payloads), ARRIVAL_US))
+    whole = decode.concatenate(
+        [decode_contract_json(part, np.full(len(part), ARRIVAL_US), tokens.RECEIPTS) for part in parts]
+    )
+    at_once = decode_contract_json(payloads, np.full(len(payloads), ARRIVAL_US), tokens.RECEIPTS)
     assert whole.table.equals(at_once.table)
     assert whole.index.tolist() == at_once.index.tolist()
     assert whole.rejects == at_once.rejects
 
 
 def test_nothing_decodes_to_an_empty_table() -> None:
-    decoded = decode_contract_json([], np.empty(0, np.int64))
+    decoded = decode_contract_json([], np.empty(0, np.int64), tokens.RECEIPTS)
     assert decoded.table.schema == SCHEMA
     assert len(decoded.index) == 0
 
@@ -311,7 +341,7 @@ def test_vendor_messages_are_validated_and_keep_their_text() -> None:
         return {"device_id": device, "event_id": "e", "event_ts": ARRIVAL, "pulse_bpm": int(pulse)}
 
     payloads = [b"a;80", b"b;-1", b"", b"c;81"]
-    decoded = decode_vendor(payloads, np.full(4, ARRIVAL_US), vendor)
+    decoded = decode_vendor(payloads, np.full(4, ARRIVAL_US), tokens.RECEIPTS, vendor)
     assert decoded.table["device_id"].to_pylist() == ["a", "c"]
     assert decoded.table["payload"].to_pylist() == ["a;80", "c;81"]
     assert [(r.index, r.reason) for r in decoded.rejects] == [(1, "range"), (2, "empty")]

@@ -12,7 +12,9 @@ from ingestion.contracts import telemetry
 from ingestion.contracts.columns import TELEMETRY_FIELDS
 from ingestion.contracts.telemetry import (
     REJECT_REASONS,
+    ReceiptBounds,
     RejectError,
+    believed_receipts,
     check_clock,
     parse_event,
 )
@@ -134,14 +136,30 @@ def test_details_name_the_field_and_never_the_value() -> None:
 
 def test_clock_bounds_are_inclusive() -> None:
     arrival = datetime(2026, 6, 1)
-    check_clock(arrival - timedelta(days=400), arrival)
-    check_clock(arrival + timedelta(hours=24), arrival)
+    any_time = ReceiptBounds(datetime.min, datetime.max)
+    check_clock(arrival - timedelta(days=400), arrival, any_time)
+    check_clock(arrival + timedelta(hours=24), arrival, any_time)
     for event_ts in (
         arrival - timedelta(days=400, microseconds=1),
         arrival + timedelta(hours=24, microseconds=1),
     ):
         with pytest.raises(RejectError, match="clock"):
-            check_clock(event_ts, arrival)
+            check_clock(event_ts, arrival, any_time)
+
+
+def test_a_time_of_receipt_is_believed_from_the_claims_first_to_an_hour_after_it() -> None:
+    claimed_at, not_before = datetime(2026, 6, 1, 12), datetime(2000, 1, 1)
+    believed = believed_receipts(claimed_at, not_before)
+    for arrival in (not_before, claimed_at, claimed_at + timedelta(hours=1)):
+        check_clock(arrival, arrival, believed)
+    for arrival, said in (
+        (not_before - timedelta(microseconds=1), "before"),
+        (datetime(1970, 1, 1), "before"),
+        (claimed_at + timedelta(hours=1, microseconds=1), "after the claim"),
+        (datetime(2036, 1, 1), "after the claim"),
+    ):
+        with pytest.raises(RejectError, match=f"clock: .*receipt.*{said}"):
+            check_clock(arrival, arrival, believed)
 
 
 def test_an_unknown_reason_is_a_mistake_in_the_code() -> None:

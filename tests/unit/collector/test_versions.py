@@ -10,8 +10,17 @@ import pytest
 
 from ingestion.collector.decode import decode_contract_json
 from ingestion.contracts import telemetry
-from ingestion.contracts.telemetry import FORMS, PLAIN_FORM, Form, RejectError, parse_event
+from ingestion.contracts.telemetry import (
+    FORMS,
+    NOT_BEFORE,
+    PLAIN_FORM,
+    Form,
+    RejectError,
+    believed_receipts,
+    parse_event,
+)
 
+RECEIPTS = believed_receipts(datetime(2026, 6, 1), NOT_BEFORE)
 ARRIVAL_US = int((datetime(2026, 6, 1) - datetime(1970, 1, 1)) / timedelta(microseconds=1))
 EVENT: dict[str, Any] = {"device_id": "d", "event_ts": "2026-06-01T00:00:00Z", "event_id": "e"}
 
@@ -60,7 +69,7 @@ def second(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_the_version_selects_the_form(payload: bytes, expected: Any) -> None:
-    decoded = decode_contract_json([payload], np.array([ARRIVAL_US]))
+    decoded = decode_contract_json([payload], np.array([ARRIVAL_US]), RECEIPTS)
     if isinstance(expected, str):
         with pytest.raises(RejectError) as caught:
             parse_event(payload)
@@ -76,5 +85,7 @@ def test_bulk_decoding_reads_only_versions_of_the_plain_form(monkeypatch: pytest
     """Were it to read another version's messages, it would take their fields for the contract's."""
     assert {version for version in FORMS if FORMS[version] is PLAIN_FORM} == telemetry.SCHEMA_VERSIONS
     monkeypatch.setitem(FORMS, 2, Form(frozenset(), lambda event: event | {"weight_kg": Decimal(2)}))
-    decoded = decode_contract_json([message(weight_kg=1, schema_version=2)] * 3, np.full(3, ARRIVAL_US))
+    decoded = decode_contract_json(
+        [message(weight_kg=1, schema_version=2)] * 3, np.full(3, ARRIVAL_US), RECEIPTS
+    )
     assert decoded.table["weight_kg"].to_pylist() == [Decimal(2)] * 3

@@ -1,10 +1,10 @@
 """Schemas that check-jsonschema carries."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import check_jsonschema
+import click.testing
 import pytest
 
 
@@ -13,12 +13,8 @@ def schema_problems() -> Callable[[str, Path], str]:
     """What is wrong with a file by a schema's name, in the checker's words; empty when nothing is."""
 
     def of(schema: str, path: Path) -> str:
-        checked = subprocess.run(
-            [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, path],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return checked.stdout + checked.stderr if checked.returncode else ""
+        arguments = ["--builtin-schema", schema, str(path)]
+        checked = click.testing.CliRunner().invoke(check_jsonschema.main, arguments)
+        return checked.output if checked.exit_code else ""
 
     return of

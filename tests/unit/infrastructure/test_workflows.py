@@ -90,7 +90,7 @@ def test_the_jobs_there_have_to_be_are_there() -> None:
     assert {path.stem: {*jobs(path)} for path in WORKFLOWS} == {
         "ci": {"lint", "test", "demo", "slim"},
         "hourly": {"critical"},
-        "nightly": {"demo", "parity"},
+        "nightly": {"demo", "suite", "chaos", "fuzz", "parity"},
         "snowflake": {"layers", "pull-request"},
         "weekly": {"full-refresh"},
     }

@@ -208,7 +208,7 @@ def test_a_writer_may_die_at_any_step(tmp_path: Path, puts: int, after: bool) ->
     with pytest.raises(KeyboardInterrupt):
         land(dying, claim_range(dying, a_claim()))
 
-    if chain_end(healthy, "c.telemetry.i", 2) is None:
+    if not list_claims(healthy):
         assert (puts, after) == (1, False)
         claim = claim_range(healthy, a_claim(claimed_by="successor", end=5))
     elif not (unfinished := open_claims(healthy, "c.telemetry.i", 2)):
@@ -249,10 +249,18 @@ def test_known_manifests_are_not_read(tmp_path: Path) -> None:
 
 
 def test_chains_are_checked_for_holes_and_overlaps() -> None:
-    verify_chain([a_claim(5, 9), a_claim(0, 5), a_claim(40, 50, partition=1)])
-    for broken in ([a_claim(0, 5), a_claim(6, 9)], [a_claim(0, 5), a_claim(4, 9)]):
-        with pytest.raises(ClaimChainError, match=r"c\.telemetry\.i partition 2"):
+    verify_chain([a_claim(5, 9), a_claim(0, 5), a_claim(0, 50, partition=1), a_claim(0, 0, partition=3)])
+    for broken, why in (
+        ([a_claim(0, 5), a_claim(6, 9)], "not contiguous"),
+        ([a_claim(0, 5), a_claim(4, 9)], "overlap"),
+        ([a_claim(5, 9)], "begins at 5, not at 0; `petwellness claims supersede`"),
+    ):
+        with pytest.raises(ClaimChainError, match=rf"c\.telemetry\.i partition 2: .*{why}"):
             verify_chain(broken)
+
+
+def test_a_partition_without_claims_goes_on_at_0(store: LocalStore) -> None:
+    assert chain_end(store, "c.telemetry.i", 2) == 0
 
 
 def test_tables_off_the_contract_are_refused_by_column(store: LocalStore) -> None:

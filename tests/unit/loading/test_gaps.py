@@ -171,6 +171,20 @@ def test_a_lake_that_contradicts_itself_is_broken() -> None:
     assert {*kinds(state.look())} == {"broken"}
 
 
+@pytest.mark.parametrize(("start", "end"), [(5, 10), (4, 9)], ids=["begins above 0", "overlap"])
+def test_a_chain_that_two_workers_began_names_its_command(start: int, end: int) -> None:
+    claims = [claim(start, end)] if start == 5 else [claim(0, 9), claim(start, end)]
+    manifests = [manifest(one) for one in claims]
+    raw = {m.range_key: RawRange(m.end, m.rows, m.rows, m.rows) for m in manifests}
+    [gap] = lake_gaps(claims, manifests, raw, [], deleted_topics([STREAM])).gaps
+    assert (gap.kind.name, gap.kind.fix, gap.kind.is_open) == (
+        "forked",
+        "`petwellness claims supersede`",
+        True,
+    )
+    assert gap.where == f"{STREAM} partition 0 [{start}, {end})"
+
+
 def test_what_the_log_lost_is_told_and_cannot_be_closed() -> None:
     state = State()
     gone = msgspec.structs.replace(state.claims[1], gap_reason="the log starts at 20")
@@ -213,11 +227,15 @@ def test_a_log_is_held_against_the_end_of_the_claims(low: int, high: int, expect
     assert brief(log_gaps("telemetry", STREAM, {0: (low, high)}, claims, False)) == expected
 
 
-def test_a_partition_without_claims_waits_from_its_start_on() -> None:
+def test_a_partition_without_claims_waits_from_its_start_on_and_has_lost_what_is_before() -> None:
     found = log_gaps("telemetry", STREAM, {3: (5, 9), 4: (5, 5)}, [], False)
-    assert brief(found) == [("waiting", "telemetry[3] [5, 9)", 4)]
-    assert found[0].kind.is_open
-    assert not log_gaps("telemetry", STREAM, {3: (5, 9)}, [], True)[0].kind.is_open
+    assert brief(found) == [
+        ("expired", "telemetry[3] [0, 5)", 5),
+        ("waiting", "telemetry[3] [5, 9)", 4),
+        ("expired", "telemetry[4] [0, 5)", 5),
+    ]
+    assert found[1].kind.is_open
+    assert not log_gaps("telemetry", STREAM, {3: (5, 9)}, [], True)[1].kind.is_open
 
 
 def test_silent_devices_are_named_with_their_clinic() -> None:

@@ -116,6 +116,10 @@ def drop_claim(s: State) -> None:
     s.claims = [c for c in s.claims if c.range_key != SECOND]
 
 
+def drop_first_claim(s: State) -> None:
+    s.claims = [c for c in s.claims if c.range_key != ("s", 0, 0)]
+
+
 def drop_manifest(s: State) -> None:
     s.manifests = [m for m in s.manifests if m.range_key != SECOND]
 
@@ -146,8 +150,8 @@ def add_orphans(s: State) -> None:
 @pytest.mark.parametrize(
     ("fault", "rules"),
     [
-        # Without its neighbour's claim a chain only begins later: the manifest tells.
         (drop_claim, {"manifest without claim"}),
+        (drop_first_claim, {"manifest without claim", "chain begins above 0"}),
         (drop_manifest, {"claim without manifest", "ledger without manifest"}),
         (drop_ledger, {"manifest not loaded"}),
         (cut_claim, {"claims not contiguous"}),
@@ -173,14 +177,36 @@ def test_a_missing_claim_between_two_leaves_a_hole() -> None:
 
 
 def test_an_overlap_is_no_chain() -> None:
-    assert state(manifest(claim("s", 0, 0, 10)), manifest(claim("s", 0, 8, 20))).rules() == {
-        "claims not contiguous"
-    }
+    overlapping = state(*(manifest(claim("s", 0, start, end)) for start, end in ((0, 10), (5, 8), (8, 20))))
+    findings = overlapping.reconciled().findings
+    assert [(f.range_key, f.rule) for f in findings] == [
+        (("s", 0, 5), "claims overlap"),
+        (("s", 0, 8), "claims overlap"),
+    ]
+    assert "a claim before ends at 10; `petwellness claims supersede`" in findings[0].detail
+
+
+def test_a_chain_that_begins_above_0_names_what_closes_it() -> None:
+    """Its first claim may have a rival at another start: the log's start moves."""
+    [finding] = state(manifest(claim("s", 0, 7, 9)), manifest(claim("s", 0, 9, 12))).reconciled().findings
+    assert (finding.range_key, finding.rule) == (("s", 0, 7), "chain begins above 0")
+    assert "`petwellness claims supersede` closes [0, 7)" in finding.detail
+
+
+def test_a_link_on_its_way_is_a_link() -> None:
+    """The clocks of two workers differ: the later claim looks older, and settled, without the one before."""
+    s = state(*(manifest(claim("s", 0, start, start + 5)) for start in (0, 5)))
+    first, second = s.claims
+    s.claims = [msgspec.structs.replace(first, claimed_at=CLAIMED_AT + timedelta(minutes=2)), second]
+    s.manifests = s.manifests[1:]
+    del s.raw_ranges["s", 0, 0]
+    result = s.reconciled(settled_before=CLAIMED_AT + timedelta(minutes=1))
+    assert (result.findings, result.pending) == ((), 1)
 
 
 def test_chains_of_other_partitions_and_streams_are_their_own() -> None:
     assert (
-        state(manifest(claim("s", 0, 0, 10)), manifest(claim("s", 1, 7, 9)), manifest(claim("t", 0, 40, 41)))
+        state(manifest(claim("s", 0, 0, 10)), manifest(claim("s", 1, 0, 9)), manifest(claim("t", 0, 0, 41)))
         .reconciled()
         .passed
     )
@@ -220,8 +246,8 @@ def consistent(draw: st.DrawFn) -> State:
     manifests = []
     for stream_id in draw(st.lists(st.sampled_from("abc"), min_size=1, unique=True)):
         for partition in draw(st.lists(st.integers(0, 3), min_size=1, max_size=3, unique=True)):
-            start = draw(st.integers(0, 10**6))
-            for length in draw(st.lists(st.integers(1, 1000), min_size=2, max_size=4)):
+            start = 0
+            for length in draw(st.lists(st.integers(1, 10**6), min_size=2, max_size=4)):
                 set_aside = [draw(st.integers(0, length // 3)) for _ in range(3)]
                 manifests.append(manifest(claim(stream_id, partition, start, start + length), *set_aside))
                 start += length

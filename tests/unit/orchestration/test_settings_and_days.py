@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -128,6 +129,51 @@ def test_a_backfill_builds_exactly_its_partitions(dirty: list[date], keys: list[
     assert days_to_build(other, [day.isoformat() for day in keys], dirty) == tuple(sorted(keys))
 
 
+@given(st.lists(DAYS), st.lists(DAYS, unique=True, min_size=1))
+def test_a_backfill_of_a_job_builds_its_partitions_and_not_what_is_dirty(
+    dirty: list[date], keys: list[date]
+) -> None:
+    from petwellness_orchestration.defs.warehouse.partitions import DIRTY_TAGS, days_to_build
+
+    tags = {**DIRTY_TAGS, "dagster/backfill": "abcdefgh"}
+    assert days_to_build(tags, [day.isoformat() for day in keys], dirty, ["anl/x"]) == tuple(sorted(keys))
+
+
+@given(st.lists(DAYS))
+def test_a_run_without_partitions_builds_no_day_and_nothing_that_is_kept_by_day(dirty: list[date]) -> None:
+    from petwellness_orchestration.defs.warehouse.partitions import days_to_build
+    from petwellness_orchestration.named_days import PartitionsMissingError
+
+    assert days_to_build({}, [], dirty) == ()
+    with pytest.raises(PartitionsMissingError, match=r"anl/a, anl/b: kept by day, .* run the job `refresh`"):
+        days_to_build({}, [], dirty, ["anl/b", "anl/a"])
+
+
+@pytest.mark.parametrize(
+    ("assets", "checks", "tags", "every_day"),
+    [
+        (None, None, {}, False),
+        (None, None, {"petwellness/scope": "all"}, True),
+        ({"anl/pets"}, None, {}, False),
+        ({"anl/pets"}, {"a_check"}, {}, False),
+        (set(), {"a_check"}, {}, True),
+    ],
+)
+def test_checks_of_a_run_that_builds_nothing_look_at_every_day(
+    assets: set[str] | None, checks: set[str] | None, tags: dict[str, str], every_day: bool
+) -> None:
+    from petwellness_orchestration.defs.warehouse.partitions import looks_at_every_day
+
+    key = dg.AssetKey(["anl", "pets"])
+    run = dg.DagsterRun(
+        job_name="job",
+        tags=tags,
+        asset_selection=None if assets is None else {key for _ in assets},
+        asset_check_selection=None if checks is None else {dg.AssetCheckKey(key, name) for name in checks},
+    )
+    assert looks_at_every_day(run) is every_day
+
+
 @pytest.mark.parametrize(
     ("moment", "day"),
     [
@@ -156,6 +202,7 @@ def test_dbt_is_told_the_days_and_the_present() -> None:
         "as_of_ts": "2026-06-03 04:05:06",
     }
     assert dbt_variables(None, None, "run")["dirty_days"] is None
+    assert dbt_variables((), None, "run", 1, tests_every_day=True)["tested_days"] is None
     assert dbt_variables((), None, "run", 1) == {
         "run_id": "run",
         "build_seq": 1,

@@ -1,16 +1,17 @@
 """Small parts between the libraries and the graph: statuses, cursors, alerts, published columns."""
 
 import csv
-import os
-import subprocess
-import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr, ValidationError
 
 from petwellness_orchestration import sources
 from petwellness_orchestration.alerts import AlertNotDeliveredError, failure_message, post_webhook
+from petwellness_orchestration.cli import expected_line
+from petwellness_orchestration.settings import OperationsSettings
 
 
 def test_nobody_publishing_means_nothing_to_wait_for(tmp_path: Path) -> None:
@@ -27,17 +28,6 @@ def test_a_drain_waits_for_a_publisher_until_it_is_through(tmp_path: Path) -> No
     sources.clear_publisher_status(tmp_path)
     sources.clear_publisher_status(tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_publisher_that_died_is_an_error_once(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from petwellness_orchestration import sources;"
-        " sources.write_publisher_status(Path(sys.argv[1]), 'publishing')"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=os.environ)
-    with pytest.raises(sources.PublisherDiedError, match="start it again"):
-        sources.publisher_is_through(tmp_path)
-    assert sources.publisher_is_through(tmp_path)
 
 
 def test_problems_are_written_row_by_row(tmp_path: Path) -> None:
@@ -69,11 +59,50 @@ def test_an_alert_is_one_line(reason: str, end: str) -> None:
 
 
 def test_an_alert_that_cannot_be_delivered_keeps_the_path_to_itself() -> None:
+    address = SecretStr("http://127.0.0.1:1/services/geheim")
     with pytest.raises(
         AlertNotDeliveredError, match=r"127\.0\.0\.1:1 .*PETWELLNESS_ALERT_WEBHOOK_URL"
     ) as raised:
-        post_webhook("http://127.0.0.1:1/services/secret", "text")
-    assert "secret" not in str(raised.value)
+        post_webhook(address, "text")
+    assert "geheim" not in "".join(traceback.format_exception(raised.value))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "hooks.example/geheim",
+        "http:///geheim",
+        "//hooks.example/geheim",
+        "ftp://hooks.example/geheim",
+        "http://127.0.0.1:geheim/x",
+        "http://geheim@127.0.0.1:1/geheim",
+        "http://127.0.0.1:1/ge heim/geheim",
+        "http://127.0.0.1:1/gehe\u0131m/geheim",
+        "http://[geheim/x",
+    ],
+)
+def test_an_address_that_cannot_be_posted_to_is_refused_and_not_repeated(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PETWELLNESS_ALERT_WEBHOOK_URL", url)
+    with pytest.raises(ValidationError, match="give https://host/path") as refused:
+        OperationsSettings()
+    line = expected_line(refused.value)
+    assert line is not None
+    assert "alert_webhook_url" in line
+    for text in (line, "".join(traceback.format_exception(refused.value))):
+        assert "geheim" not in text
+    # Also one that got past the settings says nothing of it.
+    with pytest.raises(AlertNotDeliveredError, match="PETWELLNESS_ALERT_WEBHOOK_URL") as failed:
+        post_webhook(SecretStr(url), "text")
+    assert "geheim" not in "".join(traceback.format_exception(failed.value))
+
+
+def test_settings_do_not_show_the_address_of_the_webhook(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PETWELLNESS_ALERT_WEBHOOK_URL", "https://hooks.example/geheim")
+    assert "geheim" not in repr(OperationsSettings()) + OperationsSettings().model_dump_json()
+    monkeypatch.setenv("PETWELLNESS_ALERT_WEBHOOK_URL", "")
+    assert OperationsSettings().alert_webhook_url is None
 
 
 def model(
