@@ -34,6 +34,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -c 'from ingestion.collector.decode import compile_scanner; compile_scanner()'
 	@touch $@
 
 demo: install ## The whole platform once, headless (DATA=folder for real input)

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from ingestion.collector.attribution import Assignment, Demand, Stretch, divided, earliest
 from ingestion.contracts.consent import (
     ANALYTICS,
+    RECORD_CLOCK_AHEAD,
     AnalyticsDefault,
     OwnerRecord,
     Statement,
@@ -42,9 +43,6 @@ REASONS = (ERASED, ANALYTICS_OPT_OUT)
 
 # How far the clocks of two machines may be apart.
 CLOCK_TOLERANCE = timedelta(minutes=5)
-
-# A record dated later than this after its receipt is of a wrong clock (dbt_project/macros/histories/change_log.sql).
-CLOCK_AHEAD = timedelta(days=1)
 
 
 class ConsentSnapshotStaleError(Exception):
@@ -356,7 +354,11 @@ def claim_of(worn: Worn) -> Assignment:
 def _assignments(rows: Iterable[dict[str, Any]]) -> list[Assignment]:
     """The last statement about each assignment, as the histories of the warehouse take it: deleted ones, those
     of no device and statements of a clock that is ahead are left out."""
-    last = {row["assignment_id"]: row for row in rows if row["changed_at"] <= row["arrival_ts"] + CLOCK_AHEAD}
+    last = {
+        row["assignment_id"]: row
+        for row in rows
+        if row["changed_at"] <= row["arrival_ts"] + RECORD_CLOCK_AHEAD
+    }
     return [
         Assignment(row["device_id"], row["pet_id"] or None, row["assigned_from"], row["assigned_to"])
         for row in last.values()

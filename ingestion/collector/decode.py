@@ -85,6 +85,11 @@ def decode_contract_json(
     return _merged(scanned, judged)
 
 
+def compile_scanner() -> None:
+    """Have the scanner compiled and kept beside its module, so that no later process waits some ten seconds for it."""
+    decode_contract_json([b"{}"], np.zeros(1, np.int64), ReceiptBounds(_EPOCH, _EPOCH))
+
+
 def decode_vendor(
     payloads: Texts | Sequence[bytes],
     arrival_us: Ints,

@@ -17,7 +17,7 @@ MESSAGE_CHANNELS = ("push", "sms", "email")
 FLAGS = (ANALYTICS, SHARE_RESEARCH, *MESSAGE_CHANNELS)
 
 # A record dated further ahead of its receipt tells of a wrong clock; what it says holds from its receipt.
-CLOCK_TOLERANCE = timedelta(hours=24)
+RECORD_CLOCK_AHEAD = timedelta(hours=24)
 
 
 class AnalyticsDefault(StrEnum):
@@ -92,4 +92,4 @@ def statements(flag: str, records: Iterable[OwnerRecord]) -> list[Statement]:
 
 def said_at(changed_at: datetime, arrival_ts: datetime) -> datetime:
     """From when on a record's statements hold."""
-    return arrival_ts if changed_at > arrival_ts + CLOCK_TOLERANCE else changed_at
+    return arrival_ts if changed_at > arrival_ts + RECORD_CLOCK_AHEAD else changed_at
