@@ -125,9 +125,8 @@ def read_demands(
     """What households want kept out, by records received up to `as_of` (naive UTC; none: all) and the redaction
     ledger, and the assignments that say what it covers; both empty where nobody wants anything."""
     owners = read_records(store, "owners", ["owner_id", "op", "consent_flags"], redactions, as_of)
-    said = statements(
-        ANALYTICS, (OwnerRecord(*map(row.get, OwnerRecord._fields)) for row in owners.to_pylist())
-    )
+    flagged = owners.filter(pc.is_valid(owners["consent_flags"])).select(OwnerRecord._fields)
+    said = statements(ANALYTICS, (OwnerRecord(**row) for row in flagged.to_pylist()))
     demands = erasures(redactions)
     is_silence_no = not allows(ANALYTICS, None, silence.analytics_default)
     if is_silence_no or not all(statement.is_allowed for statement in said):
