@@ -63,7 +63,8 @@ class _NotedExecutor(dg.Executor):
 @dg.executor(name="in_process", config_schema=dg.in_process_executor.config_schema)
 def in_process_executor(context: dg.InitExecutorContext) -> dg.Executor:
     """All steps in the run's process, which the run's tags name."""
-    return _NotedExecutor(dg.in_process_executor.executor_creation_fn(context))  # type: ignore[misc, arg-type]
+    create: Any = dg.in_process_executor.executor_creation_fn
+    return _NotedExecutor(create(context))
 
 
 def fail_abandoned_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
