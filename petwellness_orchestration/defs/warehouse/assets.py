@@ -60,7 +60,9 @@ def _build(context: dg.AssetExecutionContext, platform: PlatformResource) -> Ite
     selected = _selected(context)
     by_day = [_shown(props) for props in selected if is_daily(props)]
     start = begin_build(platform, context.run_id)
-    days = days_to_build(context.run.tags, partition_keys(context), start.dirty, by_day)
+    # A run may name days for other steps: Dagster gives none to one that selects nothing by day.
+    own_keys = partition_keys(context) if by_day else ()
+    days = days_to_build(context.run.tags, own_keys, start.dirty, by_day)
     # What is built of some tables or for some days leaves the rest as dirty as it was.
     is_whole = days == start.dirty and not context.is_subset
     as_of_ts = start.present(is_whole)
@@ -82,7 +84,9 @@ def _build(context: dg.AssetExecutionContext, platform: PlatformResource) -> Ite
             as_of_ts=as_of_ts,
         )
         after.keep(build, context.log.error)
-        yield from _asset_events(context, run.events, counts, days)
+        yield from _asset_events(
+            context, run.events, counts, [day for day in days if f"{day}" not in own_keys]
+        )
         if not run.succeeded:
             raise _failed(run)
         if is_whole:
@@ -150,9 +154,10 @@ def _asset_events(
     context: dg.AssetExecutionContext,
     events: Sequence[Mapping[str, Any]],
     counts: Mapping[str, TableCount],
-    days: tuple[date, ...],
+    extra_days: Sequence[date],
 ) -> Iterator[Any]:
-    """dbt's result events as Dagster's, with row counts, and one materialization per extra day."""
+    """dbt's result events as Dagster's, with row counts, and one materialization for each day that is not a partition
+    of the run: those get theirs with the output."""
     manifest = read_manifest()
     for event in events:
         message = DbtCoreCliEventMessage(raw_event=dict(event), event_history_metadata={})
@@ -164,18 +169,13 @@ def _asset_events(
             else:
                 yield asset_event
         if count is not None and count.by_day is not None:
-            rows_by_day = {day: count.by_day[day] for day in days if count.by_day.get(day)}
+            rows_by_day = {day: count.by_day[day] for day in extra_days if count.by_day.get(day)}
             _log_days(context, TRANSLATOR.get_asset_key(manifest["nodes"][unique_id]), rows_by_day)
 
 
 def _log_days(context: dg.AssetExecutionContext, key: dg.AssetKey, rows_by_day: Mapping[date, int]) -> None:
-    """Status of each rebuilt day; the run's own partitions get theirs with the output."""
-    own = partition_keys(context)
     for day, rows in rows_by_day.items():
-        if day.isoformat() not in own:
-            context.log_event(
-                dg.AssetMaterialization(key, partition=day.isoformat(), metadata={"rows": rows})
-            )
+        context.log_event(dg.AssetMaterialization(key, partition=day.isoformat(), metadata={"rows": rows}))
 
 
 def _span(days: tuple[date, ...]) -> str:
