@@ -101,14 +101,15 @@ def newest_end(progress: Progress) -> datetime | None:
 def watermark(progress: Progress, dead: Collection[str] = ()) -> datetime | None:
     """The least moment up to which an active partition is known, never past the newest arrival; None if there is none.
 
-    Partitions of `dead` streams, and of those whose topic has a newer stream, are not active.
+    Partitions of `dead` streams, and of those whose topic has a newer stream, are not active: they hold nothing, and
+    what they brought has been present.
     """
     active = _active([one for one in progress.values() if one.stream_id not in dead])
-    arrivals = [one.newest_arrival_ts for one in active if one.newest_arrival_ts is not None]
+    arrivals = [one.newest_arrival_ts for one in progress.values() if one.newest_arrival_ts is not None]
     known = [one.known_until for one in active if one.known_until is not None]
     if not arrivals or len(known) < len(active):
         return None
-    return min(*known, max(arrivals))
+    return min([*known, max(arrivals)])
 
 
 def advanced(

@@ -209,6 +209,15 @@ def test_dead_streams_do_not_hold_it() -> None:
     assert watermark(found, {"old.t.1"}) == at(9)
 
 
+def test_what_a_stream_brought_before_it_was_replaced_has_been_present() -> None:
+    """A broker that starts again has nothing to bring that has landed before: all of it is at its end."""
+    found = progress(
+        ("k.t.1", 0, 9, None), ("k.t.1", 1, 4, None), ("k.t.2", 0, None, 99), ("k.t.2", 1, None, 99)
+    )
+    assert watermark(found) == at(9)
+    assert watermark(progress(("k.t.1", 0, 9, None)), {"k.t.1"}) == at(9)
+
+
 def test_a_mark_counts_once_everything_before_its_end_is_loaded() -> None:
     lagging = with_loaded({}, [manifest("k.t.1", 0, 0, 5, [at(1)], at(2))])
     seen = PartitionSeen(stream_id="k.t.1", partition=0, end=8, at=at(9))
