@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingestion.contracts.telemetry import NOT_BEFORE
 from ingestion.lake.landing import Manifest
 from ingestion.lake.progress import PartitionSeen, ProgressMark
 from ingestion.loading.watermark import (
@@ -199,7 +200,7 @@ def test_where_all_are_at_their_ends_it_is_the_newest_arrival() -> None:
 
 
 def test_a_partition_that_is_there_and_of_which_nothing_is_known_holds_it() -> None:
-    assert watermark(progress(("k.t.1", 0, 9, 99), ("k.t.1", 1, None, None))) is None
+    assert watermark(progress(("k.t.1", 0, 9, 99), ("k.t.1", 1, None, None))) == NOT_BEFORE
     assert watermark({}) is None
 
 
