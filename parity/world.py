@@ -200,7 +200,8 @@ class World:
                         feed=TELEMETRY_FEED,
                         source_system=decoder.source_system,
                         decoder=decoder_label(decoder),
-                        claimed_at=step.at + timedelta(minutes=5),
+                        # The last day's late messages come after its step.
+                        claimed_at=max(step.at + timedelta(minutes=5), received_at(batch)),
                         claimed_by="parity",
                         consent_snapshot_id=consent.snapshot_id,
                     ),
@@ -224,6 +225,11 @@ class World:
 
     def _end_of(self, day: int) -> datetime:
         return self.fleet.config.start_ts + timedelta(days=day + 1)
+
+
+def received_at(messages: Sequence[Message]) -> datetime:
+    """When the last of some messages was received (naive UTC)."""
+    return datetime(1970, 1, 1) + timedelta(milliseconds=max(one.arrival_ms for one in messages))
 
 
 def packed(messages: Sequence[Message], start: int) -> Packed:

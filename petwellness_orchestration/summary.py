@@ -30,6 +30,8 @@ BOOKKEEPING = frozenset(
         "raw.rebuilt_days",
         "raw.cold_days",
         "raw.kept_days",
+        "raw.partition_progress",
+        "raw.watermark",
         "cur.applied_inputs",
         "cur.day_inputs",
         "cur.record_days",

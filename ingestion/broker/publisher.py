@@ -9,6 +9,7 @@ duplicates key sets the repeats aside). What a wave contains is its source's bus
 import contextlib
 import math
 import time
+import uuid
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +25,7 @@ from ingestion.broker.embedded import MAX_UNLANDED_BYTES
 from ingestion.contracts.telemetry import MAX_RECEIPT_AHEAD
 from ingestion.lake import layout
 from ingestion.lake.landing import landed_end, utc_now
+from ingestion.lake.progress import PartitionSeen, ProgressMark, put_progress
 from ingestion.lake.store import ObjectExistsError, ObjectMissingError, ObjectStore
 
 # What the embedded broker keeps of a message besides key and value: at most this much framing.
@@ -188,7 +190,9 @@ def publish_waves(
     """Publish waves in order, each recorded once it is landed; the next is produced while one still lands.
 
     A wave already recorded is not read. Messages go to the partition of their key.
-    A collector has to run meanwhile.
+    A collector has to run meanwhile. At the end a progress mark says how far
+    everything has landed: an embedded broker ends with its publisher, and no collector
+    could say so any more.
 
     Raises BrokerUnreachableError, PublishError, LandingStalledError (nothing landed
     for `stall_timeout_s`, or `should_stop()` while waiting).
@@ -208,6 +212,7 @@ def publish_waves(
         while landing:
             publisher.wait_until_landed(landing[0])
             yield _record(store, landing.popleft())
+        put_progress(store, publisher.seen())
 
 
 @dataclass
@@ -317,6 +322,22 @@ class LivePublisher:
         self._wait(
             [lane for lane, _ in wave.reach], lambda: all(lane.landed >= end for lane, end in wave.reach)
         )
+
+    def seen(self) -> ProgressMark:
+        """How far the partitions that were published to have landed, and whether their logs end there."""
+        seen = []
+        for lane in (lane for lanes in self._lanes.values() for lane in lanes):
+            moment, end = utc_now(), self._log_end(lane)
+            lane.refresh(self._store)
+            seen.append(
+                PartitionSeen(
+                    stream_id=lane.stream.stream_id,
+                    partition=lane.partition,
+                    end=lane.landed,
+                    at=moment if lane.landed >= end else None,
+                )
+            )
+        return ProgressMark(marked_at=utc_now(), marked_by=uuid.uuid4().hex, partitions=seen)
 
     def flush(self) -> None:
         """Wait until the broker has everything. Raises PublishError, BrokerUnreachableError."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from ingestion.contracts.feeds import TELEMETRY_FEED
+from ingestion.contracts.telemetry import NOT_BEFORE
 from ingestion.lake import layout
 from ingestion.lake.landing import Manifest
 from ingestion.lake.progress import ProgressMark
@@ -99,16 +100,20 @@ def newest_end(progress: Progress) -> datetime | None:
 
 
 def watermark(progress: Progress, dead: Collection[str] = ()) -> datetime | None:
-    """The least moment up to which an active partition is known, never past the newest arrival; None if there is none.
+    """The least moment up to which an active partition is known, never past the newest arrival; None before any.
 
-    Partitions of `dead` streams, and of those whose topic has a newer stream, are not active.
+    Partitions of `dead` streams, and of those whose topic has a newer stream, are not active: they hold nothing, and
+    what they brought has been present.
     """
     active = _active([one for one in progress.values() if one.stream_id not in dead])
-    arrivals = [one.newest_arrival_ts for one in active if one.newest_arrival_ts is not None]
+    arrivals = [one.newest_arrival_ts for one in progress.values() if one.newest_arrival_ts is not None]
     known = [one.known_until for one in active if one.known_until is not None]
-    if not arrivals or len(known) < len(active):
+    if not arrivals:
         return None
-    return min(*known, max(arrivals))
+    if len(known) < len(active):
+        # Of some partition nothing is known: no receipt that anybody believes is earlier.
+        return NOT_BEFORE
+    return min([*known, max(arrivals)])
 
 
 def advanced(

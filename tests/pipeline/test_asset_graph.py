@@ -199,8 +199,8 @@ def test_the_reconciliation_stands_before_everything_that_reads_raw(graph: Any) 
     from petwellness_orchestration.names import LOAD_HISTORY
 
     below = {"stg", "cur", "anl", "ml", "published"}
-    # Seeds, the calendar, and the builds' own bookkeeping, which read nothing.
-    apart = {"ml/feature_catalogue", "anl/alert_rules", "anl/dates", "cur/applied_inputs"}
+    # Seeds, and the builds' own bookkeeping, which read nothing.
+    apart = {"ml/feature_catalogue", "anl/alert_rules", "cur/applied_inputs"}
     unguarded = {
         node.key.to_user_string()
         for node in graph.asset_nodes

@@ -39,10 +39,7 @@ def home(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             " select 'p1' as pet_id, timestamp '2026-09-01' as hour_ts, date '2026-09-01' as event_date"
         )
         con.execute("create table raw.before as from anl.telemetry_events")
-        con.execute(
-            "insert into raw.redacted_ranges values"
-            f" ('s', 0, 0, 'telemetry_events', 0, timestamp '{PRESENT}', 0)"
-        )
+        con.execute(f"insert into raw.watermark values (timestamp '{PRESENT}')")
     return folder
 
 

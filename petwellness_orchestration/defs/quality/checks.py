@@ -134,7 +134,8 @@ def reviews_keep_up(platform: PlatformResource) -> dg.AssetCheckResult:
     with platform.warehouse() as con:
         if not con.execute("select 1 from cur.visit_documents limit 1").fetchall():
             return not_applicable("no documents")
-        overdue_before = (data_time(con) or datetime.min) - allowed
+        present = data_time(con)
+        overdue_before = datetime.min if present is None else present - allowed
         [(waiting, overdue, unreadable, oldest)] = con.execute(
             "select count(*), count(*) filter (waiting_since_ts < ?),"
             " count(*) filter (review_reason = 'unreadable'), min(waiting_since_ts) from anl.documents_to_review",

@@ -23,6 +23,7 @@ from ingestion.broker.publisher import (
 from ingestion.collector import engine
 from ingestion.lake import layout
 from ingestion.lake.landing import list_manifests
+from ingestion.lake.progress import read_progress
 from ingestion.lake.store import S3Store
 
 World = Any  # The class of the fixtures; see conftest.
@@ -102,6 +103,13 @@ def test_waves_follow_one_another_and_each_is_recorded(world: World) -> None:
         layout.wave_key(f"w{n}") for n in range(3)
     ]
     assert world.landed().num_rows == 300
+    # The publisher's own word that all of it has landed, besides the collector's.
+    ends = {m.partition: m.end for m in sorted(list_manifests(world.store), key=lambda m: m.start)}
+    marks = [
+        {seen.partition: seen.end for seen in mark.partitions if seen.at}
+        for mark in read_progress(world.store)
+    ]
+    assert marks[-2:] == [ends, ends]
 
 
 def test_without_a_collector_no_wave_is_recorded_and_publishing_again_completes_it(world: World) -> None:

@@ -365,9 +365,7 @@ def test_a_table_without_the_day_does_not_keep_the_others_from_it(
         for statement in SETUP:
             con.execute(statement)
         con.execute("delete from anl.telemetry_summary_hourly where event_date = '2026-06-01'")
-        con.execute(
-            "insert into raw.redacted_ranges values ('s', 0, 0, 'telemetry_events', 0, timestamp '2026-06-08 17:00:00', 0)"
-        )
+        con.execute("insert into raw.watermark values (timestamp '2026-06-08 17:00:00')")
         retain(con, store, TABLES, AS_OF, NOW, tmp_path)
     assert retaining.restore(settings, store, TABLES, FIRST, keep_days=2) == {EVENTS.full_name: 39}
     with open_warehouse(settings.state.warehouse_path) as con:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingestion.contracts.telemetry import NOT_BEFORE
 from ingestion.lake.landing import Manifest
 from ingestion.lake.progress import PartitionSeen, ProgressMark
 from ingestion.loading.watermark import (
@@ -199,7 +200,7 @@ def test_where_all_are_at_their_ends_it_is_the_newest_arrival() -> None:
 
 
 def test_a_partition_that_is_there_and_of_which_nothing_is_known_holds_it() -> None:
-    assert watermark(progress(("k.t.1", 0, 9, 99), ("k.t.1", 1, None, None))) is None
+    assert watermark(progress(("k.t.1", 0, 9, 99), ("k.t.1", 1, None, None))) == NOT_BEFORE
     assert watermark({}) is None
 
 
@@ -207,6 +208,15 @@ def test_dead_streams_do_not_hold_it() -> None:
     found = progress(("k.t.1", 0, 3, None), ("k.t.2", 0, 9, None), ("old.t.1", 0, 4, None))
     assert watermark(found) == at(4)
     assert watermark(found, {"old.t.1"}) == at(9)
+
+
+def test_what_a_stream_brought_before_it_was_replaced_has_been_present() -> None:
+    """A broker that starts again has nothing to bring that has landed before: all of it is at its end."""
+    found = progress(
+        ("k.t.1", 0, 9, None), ("k.t.1", 1, 4, None), ("k.t.2", 0, None, 99), ("k.t.2", 1, None, 99)
+    )
+    assert watermark(found) == at(9)
+    assert watermark(progress(("k.t.1", 0, 9, None)), {"k.t.1"}) == at(9)
 
 
 def test_a_mark_counts_once_everything_before_its_end_is_loaded() -> None:

@@ -209,9 +209,7 @@ DOCUMENTS = (
 def queue(tmp_path: Path, *rows: str) -> list[str]:
     """A queue of documents in a warehouse whose data end at midnight of 2026-06-10."""
     with open_warehouse(tmp_path / "warehouse.duckdb") as con:
-        con.execute(
-            "insert into raw.redacted_ranges values ('s', 0, 0, 'owners', 1, timestamp '2026-06-10 00:00:00', 0)"
-        )
+        con.execute("insert into raw.watermark values (timestamp '2026-06-10 00:00:00')")
     return [DOCUMENTS, *(f"insert into anl.documents_to_review values ({row})" for row in rows)]
 
 
