@@ -1,12 +1,17 @@
 """State folders of small fleets and what runs in them: made once a session, also across workers."""
 
 import fcntl
+import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -53,16 +58,41 @@ def command(*arguments: str) -> list[str]:
 def run(
     *arguments: str, env: Mapping[str, str], timeout_s: float = DEMO_TIMEOUT_S, cwd: Path | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a `petwellness` subcommand to its end."""
-    return subprocess.run(
-        command(*arguments),
-        check=False,
-        capture_output=True,
+    """Run a `petwellness` subcommand to its end, in a process of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        stdout, stderr = Path(name, "stdout"), Path(name, "stderr")
+        request = {
+            "arguments": arguments,
+            "env": dict(env),
+            "cwd": str(cwd or Path.cwd()),
+            "stdout": str(stdout),
+            "stderr": str(stderr),
+        }
+        server = command_server()
+        assert server.stdin is not None
+        assert server.stdout is not None
+        print(json.dumps(request), file=server.stdin, flush=True)
+        pid = int(server.stdout.readline())
+        overtime = threading.Timer(timeout_s, os.killpg, (pid, signal.SIGKILL))
+        overtime.start()
+        try:
+            returncode = int(server.stdout.readline())
+        finally:
+            overtime.cancel()
+        return subprocess.CompletedProcess(
+            ["petwellness", *arguments], returncode, stdout.read_text(), stderr.read_text()
+        )
+
+
+@cache
+def command_server() -> "subprocess.Popen[str]":
+    """The process whose forks the commands of this worker are; it ends with the worker, whose pipe it reads."""
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", str(Path(__file__).with_name("command_server.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=timeout_s,
-        env=dict(env),
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
+        cwd=Path(__file__).resolve().parents[2],
     )
 
 
