@@ -60,11 +60,14 @@ class _NotedExecutor(dg.Executor):
         yield from self._inner.execute(plan_context, execution_plan)
 
 
-@dg.executor(name="in_process", config_schema=dg.in_process_executor.config_schema)
+# Its schema is typed as what a definition has, not as what it may be given.
+_DAGSTERS: Any = dg.in_process_executor
+
+
+@dg.executor(name="in_process", config_schema=_DAGSTERS.config_schema)
 def in_process_executor(context: dg.InitExecutorContext) -> dg.Executor:
     """All steps in the run's process, which the run's tags name."""
-    create: Any = dg.in_process_executor.executor_creation_fn
-    return _NotedExecutor(create(context))
+    return _NotedExecutor(_DAGSTERS.executor_creation_fn(context))
 
 
 def fail_abandoned_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
