@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from itertools import takewhile
+from itertools import takewhile, zip_longest
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -317,25 +317,27 @@ def _finished_ranges(
         # What came before a chain that is rolled up already stays outside: a span has no hole.
         beyond = [range_key for range_key in range_keys if range_key[2] >= expected]
         leading = [*takewhile(finished.__contains__, beyond[:room])]
-        found += _closed(store, leading, expected, cut_off)
+        following = [start for _, _, start in beyond[1 : len(leading) + 1]]
+        found += _closed(store, leading, following, expected, cut_off)
     return found
 
 
 def _closed(
-    store: ObjectStore, range_keys: list[RangeKey], expected: int, cut_off: datetime
+    store: ObjectStore, range_keys: list[RangeKey], following: list[int], expected: int, cut_off: datetime
 ) -> list[tuple[_RangeFacts, datetime, bytes, bytes]]:
     """Of a partition's finished ranges those that follow one another, up to the last one claimed in a closed hour.
 
     A later claim closes the ones before it, whatever their clocks said. Of a chain that
-    does not begin at 0 (`chains`) nothing is taken until it does.
+    does not begin at 0 (`chains`) nothing is taken until it does, nor from a claim on that
+    overlaps the `following` one: a frontier behind it would hide that one.
     """
     claims = store.get_many([layout.claim_key(*range_key) for range_key in range_keys])
     facts = []
     closed = 0
     decoder = msgspec.json.Decoder(_RangeFacts)
-    for data in claims:
+    for data, next_start in zip_longest(claims, following):
         claim = decoder.decode(data)
-        if claim.start != expected:
+        if claim.start != expected or (next_start is not None and next_start < claim.end):
             break
         expected = claim.end
         facts.append(claim)
