@@ -302,6 +302,19 @@ def test_a_chain_that_begins_above_0_is_rolled_up_once_its_gap_is_closed(
     assert [c.start for c in list_claims(lake)] == [0, 3, 4, 5]
 
 
+def test_a_claim_that_overlaps_is_not_hidden_by_a_roll_up(
+    lake: ObjectStore, history: Any, claim_telemetry: Any, finish: Any
+) -> None:
+    history(lake, 0, 2)
+    for start, rows in ((2, 3), (3, 2)):
+        finish(lake, claim_telemetry(lake, start, rows, START))
+    history(lake, 5, 7)
+    generation = roll_up(lake, LATER)
+    assert generation is not None
+    assert generation.frontier(STREAM, 0) == 7
+    assert [c.start for c in list_claims(lake)] == [0, 1, 2, 3, 5, 6]
+
+
 def test_what_comes_before_a_chain_that_was_rolled_up_above_0_is_seen(
     lake: ObjectStore,
     history: Any,
