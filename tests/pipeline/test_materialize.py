@@ -309,7 +309,7 @@ def test_what_cannot_be_made_says_what_to_do(
 def test_what_is_built_alone_stays_for_the_next_build_and_in_the_present_of_the_last(ui: Ui) -> None:
     """A load has come: tables that are built alone neither take its days as built nor its time as theirs."""
     before = marks(ui)
-    alerts = ui.rows("from anl.wellness_alerts order by all")
+    kpis = ui.rows("from anl.clinic_kpis order by all")
     days = "select distinct unnest(event_dates) from raw.load_history"
     ui.execute(
         "insert into raw.load_history select * replace ('later' as stream_id, 2 as load_seq)"
@@ -318,9 +318,9 @@ def test_what_is_built_alone_stays_for_the_next_build_and_in_the_present_of_the_
         " from raw.owners limit 1"
     )
     try:
-        assert ui.materialize("anl/wellness_alerts").succeeded
+        assert ui.materialize("anl/clinic_kpis").succeeded
         assert marks(ui) == before
-        assert ui.rows("from anl.wellness_alerts order by all") == alerts
+        assert ui.rows("from anl.clinic_kpis order by all") == kpis
         assert ui.rows(f"{days} where load_seq > {before[WAREHOUSE_MARK]}")
     finally:
         ui.execute(
