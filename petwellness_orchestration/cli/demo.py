@@ -25,7 +25,8 @@ from petwellness_orchestration.settings import PROJECT_ROOT, PlatformSettings, l
 
 SUMMARY_NAME = "demo_summary.json"
 PUBLISHER_LOG = "publisher.log"
-PUBLISHER_START_TIMEOUT_S = 30
+# One that dies is noticed at once; this is for one that hangs.
+PUBLISHER_START_TIMEOUT_S = 120
 
 # Stages people know, from the graph's steps.
 STAGES = {
