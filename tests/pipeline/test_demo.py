@@ -305,18 +305,13 @@ def test_no_personal_data_is_published(demo_state: Any, warehouse: duckdb.DuckDB
 def test_the_second_demo_changes_nothing_and_says_so(
     demo_state: Any, summary: dict[str, Any], petwellness: Petwellness
 ) -> None:
-    import time
-
     before = state_of(demo_state.home)
-    started = time.monotonic()
     again = petwellness("demo", env=demo_state.environment)
-    elapsed_s = time.monotonic() - started
     assert again.returncode == 0, again.stderr
     assert "nothing to do: same input, same code, same lake; nothing was published or changed" in again.stdout
     assert "Result: passed" in again.stdout
+    # Nor was there a run of the graph: it would stand in Dagster's storage.
     assert state_of(demo_state.home) == before
-    # One second on a quiet machine; a run of the graph takes more than ten.
-    assert elapsed_s < 8
 
 
 @pytest.fixture(scope="module")
@@ -344,6 +339,7 @@ def test_rebuild_only_says_what_it_would_do(
     assert state_of(demo_state.home) == before
 
 
+@pytest.mark.full  # The same after an erasure, which has more to keep apart, is in test_erasure.py.
 def test_a_rebuild_from_the_lake_gives_the_same_tables(
     demo_state: Any,
     warehouse: duckdb.DuckDBPyConnection,
