@@ -1,12 +1,15 @@
 """Runs `petwellness` commands as forks of one process that has imported the large libraries already.
 
 Importing Dagster, dbt and the rest takes each command some five seconds of a core. A fork starts with them, and with
-nothing of the platform's own: settings are read anew in every one. Requests are lines of JSON on standard input; the
-answers, on standard output, are the fork's process id at its start and its exit code at its end.
+nothing of the platform's own: settings are read anew in every one. One server is for all workers of a session: each
+has a connection, on which requests are lines of JSON; the answers are the process id of the command at its start and
+its exit code at its end. The server ends with its last connection.
 """
 
+import contextlib
 import json
 import os
+import socket
 import sys
 from typing import Any, NoReturn
 
@@ -25,22 +28,42 @@ PRELOADED = (
 )
 
 
-def serve() -> None:
+def main(address: str) -> None:
+    """Listen at a path, and say so by one line on standard output."""
     for name in PRELOADED:
         __import__(name)
     assert not [name for name in sys.modules if name.startswith(("petwellness_orchestration", "ingestion"))]
-    requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
-    for line in requests:
-        request = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            # Not closed by name: what Python has read ahead of the requests is this process's alone.
-            os.close(requests.fileno())
-            os.close(answers.fileno())
-            become(request)
-        print(pid, file=answers, flush=True)
-        _, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen()
+    print("listening", flush=True)
+    serving: set[int] = set()
+    while True:
+        with contextlib.suppress(TimeoutError):
+            connection, _ = listener.accept()
+            if (pid := os.fork()) == 0:
+                listener.close()
+                return serve(connection)
+            connection.close()
+            serving.add(pid)
+        listener.settimeout(0.2)
+        while serving and (ended := os.waitpid(-1, os.WNOHANG)[0]):
+            serving.discard(ended)
+        if not serving:
+            return os.unlink(address)
+
+
+def serve(connection: socket.socket) -> None:
+    """Run what one worker asks for, one command after the other."""
+    with connection, connection.makefile("r") as requests, connection.makefile("w") as answers:
+        for line in requests:
+            if (pid := os.fork()) == 0:
+                # The connection is the worker's and this process's parent's alone.
+                os.close(connection.detach())
+                become(json.loads(line))
+            print(pid, file=answers, flush=True)
+            _, status = os.waitpid(pid, 0)
+            print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
 
 
 def become(request: dict[str, Any]) -> NoReturn:
@@ -61,4 +84,4 @@ def become(request: dict[str, Any]) -> NoReturn:
 
 
 if __name__ == "__main__":
-    serve()
+    main(sys.argv[1])

@@ -1,9 +1,11 @@
 """State folders of small fleets and what runs in them: made once a session, also across workers."""
 
 import fcntl
+import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -11,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ SMALL_FLEET = {
     "PETWELLNESS_SALT": "salt of the tests",
 }
 DEMO_TIMEOUT_S = 480
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 Petwellness = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -55,53 +57,88 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "petwellness_orchestration.cli", *arguments]
 
 
-def run(
-    *arguments: str, env: Mapping[str, str], timeout_s: float = DEMO_TIMEOUT_S, cwd: Path | None = None
-) -> "subprocess.CompletedProcess[str]":
-    """Run a `petwellness` subcommand to its end, in a process of its own."""
-    with tempfile.TemporaryDirectory() as name:
-        stdout, stderr = Path(name, "stdout"), Path(name, "stderr")
-        request = {
-            "arguments": arguments,
-            "env": dict(env),
-            "cwd": str(cwd or Path.cwd()),
-            "stdout": str(stdout),
-            "stderr": str(stderr),
-        }
-        server = command_server()
-        assert server.stdin is not None
-        assert server.stdout is not None
-        print(json.dumps(request), file=server.stdin, flush=True)
-        pid = int(server.stdout.readline())
-        overtime = threading.Timer(timeout_s, os.killpg, (pid, signal.SIGKILL))
-        overtime.start()
-        try:
-            returncode = int(server.stdout.readline())
-        finally:
-            overtime.cancel()
-        return subprocess.CompletedProcess(
-            ["petwellness", *arguments], returncode, stdout.read_text(), stderr.read_text()
-        )
-
-
-@cache
-def command_server() -> "subprocess.Popen[str]":
-    """The process whose forks the commands of this worker are; it ends with the worker, whose pipe it reads."""
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", str(Path(__file__).with_name("command_server.py"))],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).resolve().parents[2],
-    )
-
-
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """One worker at a time."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+class Commands:
+    """Runs `petwellness` subcommands in processes of their own, forks of the session's `command_server`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        # A socket's path may be some hundred characters long, which temporary folders of tests can be by themselves.
+        digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+        self._address = Path(tempfile.gettempdir()) / f"petwellness-commands-{digest}"
+        self._connection: socket.socket | None = None
+        self._server: subprocess.Popen[str] | None = None
+
+    def __call__(
+        self,
+        *arguments: str,
+        env: Mapping[str, str],
+        timeout_s: float = DEMO_TIMEOUT_S,
+        cwd: Path | None = None,
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a subcommand to its end; one that takes longer is killed."""
+        connection = self._connect()
+        with (
+            tempfile.TemporaryDirectory() as name,
+            connection.makefile("r") as answers,
+            connection.makefile("w") as requests,
+        ):
+            stdout, stderr = Path(name, "stdout"), Path(name, "stderr")
+            request = {
+                "arguments": arguments,
+                "env": dict(env),
+                "cwd": str(cwd or Path.cwd()),
+                "stdout": str(stdout),
+                "stderr": str(stderr),
+            }
+            print(json.dumps(request), file=requests, flush=True)
+            pid = int(answers.readline())
+            overtime = threading.Timer(timeout_s, os.killpg, (pid, signal.SIGKILL))
+            overtime.start()
+            try:
+                returncode = int(answers.readline())
+            finally:
+                overtime.cancel()
+            return subprocess.CompletedProcess(
+                ["petwellness", *arguments], returncode, stdout.read_text(), stderr.read_text()
+            )
+
+    def _connect(self) -> socket.socket:
+        """The worker's connection; who comes first starts the server."""
+        if self._connection is None:
+            connection = socket.socket(socket.AF_UNIX)
+            with locked(self._folder / "commands.lock"):
+                try:
+                    connection.connect(str(self._address))
+                except OSError:
+                    self._address.unlink(missing_ok=True)
+                    self._start_server()
+                    connection.connect(str(self._address))
+            self._connection = connection
+        return self._connection
+
+    def _start_server(self) -> None:
+        script = Path(__file__).with_name("command_server.py")
+        self._server = subprocess.Popen(
+            [sys.executable, "-W", "ignore", str(script), str(self._address)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=REPOSITORY,
+        )
+        assert self._server.stdout is not None
+        assert self._server.stdout.readline() == "listening\n"
+
+    def close(self) -> None:
+        """Leave the server, which ends with its last connection."""
+        if self._connection is not None:
+            self._connection.close()
 
 
 @pytest.fixture(scope="session")
@@ -123,9 +160,11 @@ def manifest(shared_folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def petwellness() -> Petwellness:
+def petwellness(shared_folder: Path) -> Iterator[Petwellness]:
     """Runs a subcommand in a process of its own."""
-    return run
+    commands = Commands(shared_folder)
+    yield commands
+    commands.close()
 
 
 @pytest.fixture(scope="session")
@@ -152,14 +191,14 @@ def start_petwellness() -> Callable[..., "subprocess.Popen[str]"]:
 
 
 @pytest.fixture(scope="session")
-def demo_state(manifest: Path, shared_folder: Path) -> DemoState:
+def demo_state(manifest: Path, shared_folder: Path, petwellness: Petwellness) -> DemoState:
     """A demo that nothing disturbed. Not to be changed: copy the folder to break something."""
     folder = shared_folder / "undisturbed"
     home = folder / "home"
     with locked(shared_folder / "undisturbed.lock"):
         if not (folder / "returncode").exists():
             folder.mkdir(exist_ok=True)
-            done = run("demo", env=environment(home))
+            done = petwellness("demo", env=environment(home))
             (folder / "stdout").write_text(done.stdout)
             (folder / "stderr").write_text(done.stderr)
             (folder / "returncode").write_text(str(done.returncode))
