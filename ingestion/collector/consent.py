@@ -140,7 +140,7 @@ def read_demands(
         refusing = {statement.owner_id for statement in [*silent, *said] if not statement.is_allowed}
         demands += refusals(
             (statement for statement in [*silent, *said] if statement.owner_id in refusing),
-            owners_of_pets(pets, refusing),
+            stated_owners(pets, refusing),
         )
     return demands, read_assignments(store, redactions, as_of) if demands else []
 
@@ -246,7 +246,7 @@ def erasures(redactions: Redactions) -> list[Demand]:
     ]
 
 
-def owners_of_pets(pets: LandedRecords, owner_ids: Iterable[str]) -> list[tuple[str, str | None, datetime]]:
+def stated_owners(pets: LandedRecords, owner_ids: Iterable[str]) -> list[tuple[str, str | None, datetime]]:
     """What is said of the owner of every pet that one of `owner_ids` ever had: pet, owner (none: nobody) and
     since when, in order of change.
 

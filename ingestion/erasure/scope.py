@@ -19,9 +19,9 @@ from ingestion.collector.consent import (
     claim_of,
     covered_by,
     erasures,
-    owners_of_pets,
     ownerships,
     read_assignments,
+    stated_owners,
 )
 from ingestion.contracts.columns import RECORD_FEEDS
 from ingestion.contracts.feeds import RECORD_FEED_NAMES
@@ -89,7 +89,7 @@ def find_household(store: ObjectStore, owner_id: str, redactions: Redactions) ->
         )
     owned = ownerships(
         (pet_id, owner, since)
-        for pet_id, owner, since in owners_of_pets(pets, [owner_id])
+        for pet_id, owner, since in stated_owners(pets, [owner_id])
         if owner is not None and pet_id not in redactions.pet_ids
     )
     whole = sorted(pet for pet, held in owned.items() if held[-1].value == owner_id)

@@ -43,19 +43,6 @@ class LandedFile(NamedTuple):
     footer: Mapping[bytes, bytes]
 
 
-def read_landed(
-    store: ObjectStore, keys: Sequence[str], feed: str, columns: Sequence[str] | None = None
-) -> pa.Table:
-    """Rows of some landing files of a feed in its schema, or in `columns` of it, in the order of `keys`.
-
-    Raises LandingSchemaError for a file that lacks a required column or holds one of another
-    type, KeyError for an unknown feed or column.
-    """
-    schema = landed_schema(feed, columns)
-    tables = [file.rows for file in landed_files(store, keys, schema)]
-    return pa.concat_tables(tables) if tables else schema.empty_table()
-
-
 def landed_schema(feed: str, columns: Sequence[str] | None = None) -> pa.Schema:
     """Schema of a feed, or of `columns` of it. Raises KeyError for an unknown feed or column."""
     schema = feed_schema(feed)
@@ -63,7 +50,10 @@ def landed_schema(feed: str, columns: Sequence[str] | None = None) -> pa.Schema:
 
 
 def landed_files(store: ObjectStore, keys: Sequence[str], schema: pa.Schema) -> Iterator[LandedFile]:
-    """Landing files one by one in the order of `keys`, their rows in `schema`. Raises LandingSchemaError."""
+    """Landing files one by one in the order of `keys`, their rows in `schema`.
+
+    Raises LandingSchemaError for a file that lacks a required column or holds one of another type.
+    """
     for key, data in zip(keys, store.get_many(keys), strict=True):
         file = pq.ParquetFile(pa.BufferReader(data))
         present = [name for name in schema.names if name in file.schema_arrow.names]
