@@ -22,7 +22,6 @@ import pyarrow.compute as pc
 from ingestion.collector.attribution import Assignment, Demand, Stretch, divided, earliest
 from ingestion.contracts.consent import (
     ANALYTICS,
-    RECORD_CLOCK_AHEAD,
     AnalyticsDefault,
     OwnerRecord,
     Statement,
@@ -30,8 +29,9 @@ from ingestion.contracts.consent import (
     statements,
 )
 from ingestion.lake import layout
+from ingestion.lake.changes import Change, is_dated_ahead
 from ingestion.lake.disputes import Decision, Disputed, decided_to_go, load_decisions, undecided
-from ingestion.lake.records import read_records
+from ingestion.lake.records import LandedRecords, read_records
 from ingestion.lake.redactions import Redactions, Worn, epoch_us, load_redactions, rows_received_in
 from ingestion.lake.store import ObjectExistsError, ObjectStore
 
@@ -124,26 +124,22 @@ def read_demands(
 ) -> tuple[list[Demand], list[Assignment]]:
     """What households want kept out, by records received up to `as_of` (naive UTC; none: all) and the redaction
     ledger, and the assignments that say what it covers; both empty where nobody wants anything."""
-    owners = read_records(store, "owners", ["owner_id", "op", "consent_flags"], redactions, as_of)
+    owners = read_records(store, "owners", ["consent_flags"], redactions, as_of).table
     flagged = owners.filter(pc.is_valid(owners["consent_flags"])).select(OwnerRecord._fields)
     said = statements(ANALYTICS, (OwnerRecord(**row) for row in flagged.to_pylist()))
     demands = erasures(redactions)
     is_silence_no = not allows(ANALYTICS, None, silence.analytics_default)
     if is_silence_no or not all(statement.is_allowed for statement in said):
-        pets = read_records(store, "pets", ["pet_id", "owner_id"], redactions, as_of)
+        pets = read_records(store, "pets", ["owner_id"], redactions, as_of)
         silent = (
-            unsaid({*_distinct(owners), *_distinct(pets)}, said, silence.default_since)
+            unsaid({*_distinct(owners), *_distinct(pets.table)}, said, silence.default_since)
             if is_silence_no
             else []
         )
         refusing = {statement.owner_id for statement in [*silent, *said] if not statement.is_allowed}
-        theirs = pc.unique(
-            pets.filter(pc.is_in(pets["owner_id"], pa.array([*refusing], pa.string())))["pet_id"]
-        )
-        pets = pets.filter(pc.is_in(pets["pet_id"], theirs))
         demands += refusals(
             (statement for statement in [*silent, *said] if statement.owner_id in refusing),
-            ((row["pet_id"], row["owner_id"], row["changed_at"]) for row in pets.to_pylist()),
+            stated_owners(pets, refusing),
         )
     return demands, read_assignments(store, redactions, as_of) if demands else []
 
@@ -249,6 +245,30 @@ def erasures(redactions: Redactions) -> list[Demand]:
     ]
 
 
+def stated_owners(pets: LandedRecords, owner_ids: Iterable[str]) -> list[tuple[str, str | None, datetime]]:
+    """What is said of the owner of every pet that one of `owner_ids` ever had: pet, owner (none: nobody) and
+    since when, in order of change.
+
+    A deletion, stated or derived, says nothing of the owner: a pet that is gone from its source has not left
+    its household. A record of a clock that is ahead counts only where nothing else is said of its pet. Either
+    way a refusal counts in doubt.
+    """
+    named = pc.is_in(pets.table["owner_id"], pa.array([*owner_ids], pa.string()))
+    theirs = pets.of(pc.unique(pets.table.filter(named)["pet_id"]).to_pylist())
+    said = [
+        (change.key, change.row["owner_id"], change.changed_at)
+        for change in theirs.changes()
+        if change.row is not None
+    ]
+    described = {pet_id for pet_id, _, _ in said}
+    ahead = [
+        (row["pet_id"], row["owner_id"], row["changed_at"])
+        for row in theirs.rows()
+        if row["op"] != "delete" and row["pet_id"] not in described and is_dated_ahead(row)
+    ]
+    return [*ahead, *said]
+
+
 def ownerships(owners_of_pets: Iterable[tuple[str, str | None, datetime]]) -> dict[str, list[Held]]:
     """Who owned each pet when; the first known owner is taken as its owner before that, too."""
     owned: dict[str, list[Held]] = defaultdict(list)
@@ -336,12 +356,12 @@ def mentions_opted_out(
 def read_assignments(
     store: ObjectStore, redactions: Redactions, as_of: datetime | None = None
 ) -> list[Assignment]:
-    """Every landed assignment as last stated up to `as_of`, and those of erased pets, whose records are hidden
-    and whose claims go on: the redaction ledger knows them."""
-    columns = ["assignment_id", "op", "device_id", "pet_id", "assigned_from", "assigned_to"]
-    rows = read_records(store, "device_assignments", columns, redactions, as_of).to_pylist()
+    """Every assignment that is there by what was received up to `as_of`, and those of erased pets, whose records
+    are hidden and whose claims go on: the redaction ledger knows them."""
+    columns = ["device_id", "pet_id", "assigned_from", "assigned_to"]
+    landed = read_records(store, "device_assignments", columns, redactions, as_of)
     return [
-        *_assignments(rows),
+        *_assignments(landed.changes()),
         *(claim_of(worn) for entry in redactions for worn in entry.worn),
     ]
 
@@ -351,18 +371,13 @@ def claim_of(worn: Worn) -> Assignment:
     return Assignment(worn.device_id, worn.pet_id, worn.from_ts, worn.to_ts)
 
 
-def _assignments(rows: Iterable[dict[str, Any]]) -> list[Assignment]:
-    """The last statement about each assignment, as the histories of the warehouse take it: deleted ones, those
-    of no device and statements of a clock that is ahead are left out."""
-    last = {
-        row["assignment_id"]: row
-        for row in rows
-        if row["changed_at"] <= row["arrival_ts"] + RECORD_CLOCK_AHEAD
-    }
+def _assignments(changes: Iterable[Change]) -> list[Assignment]:
+    """The last state of each assignment, as the histories of the warehouse have it, without those of no device."""
+    last = {change.key: change.row for change in changes}
     return [
         Assignment(row["device_id"], row["pet_id"] or None, row["assigned_from"], row["assigned_to"])
         for row in last.values()
-        if row["op"] != "delete" and row["device_id"]
+        if row is not None and row["device_id"]
     ]
 
 

@@ -148,7 +148,7 @@ def _follow_up(
                 requested.setdefault(owner_id, entry)
     if not requested:
         return []
-    pets = read_records(store, "pets", ["pet_id", "owner_id"], Redactions())
+    pets = read_records(store, "pets", ["owner_id"], Redactions()).table
     named = {
         owner
         for pet, owner in zip(pets["pet_id"].to_pylist(), pets["owner_id"].to_pylist(), strict=True)

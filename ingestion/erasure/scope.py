@@ -14,7 +14,15 @@ from datetime import datetime, timedelta
 import pyarrow as pa
 
 from ingestion.collector.attribution import Assignment, earliest, ended
-from ingestion.collector.consent import Held, claim_of, covered_by, erasures, ownerships, read_assignments
+from ingestion.collector.consent import (
+    Held,
+    claim_of,
+    covered_by,
+    erasures,
+    ownerships,
+    read_assignments,
+    stated_owners,
+)
 from ingestion.contracts.columns import RECORD_FEEDS
 from ingestion.contracts.feeds import RECORD_FEED_NAMES
 from ingestion.erasure.disputes import list_disputed
@@ -70,9 +78,9 @@ def find_household(store: ObjectStore, owner_id: str, redactions: Redactions) ->
     Raises UnknownHouseholdError when no record names it and the ledger does not know it either.
     """
     # Of an erased household the ledger hides what names it; a pet it did not know has to be seen.
-    owners = read_records(store, "owners", ["owner_id"], Redactions())
-    pets = read_records(store, "pets", ["pet_id", "owner_id"], Redactions())
-    if owner_id not in {*owners["owner_id"].to_pylist(), *pets["owner_id"].to_pylist()}:
+    owners = read_records(store, "owners", [], Redactions())
+    pets = read_records(store, "pets", ["owner_id"], Redactions())
+    if owner_id not in {*owners.table["owner_id"].to_pylist(), *pets.table["owner_id"].to_pylist()}:
         if owner_id in redactions.owner_ids:
             return Household(owner_id)
         raise UnknownHouseholdError(
@@ -80,9 +88,9 @@ def find_household(store: ObjectStore, owner_id: str, redactions: Redactions) ->
             "or land its records first"
         )
     owned = ownerships(
-        (row["pet_id"], row["owner_id"], row["changed_at"])
-        for row in pets.to_pylist()
-        if row["owner_id"] is not None and row["pet_id"] not in redactions.pet_ids
+        (pet_id, owner, since)
+        for pet_id, owner, since in stated_owners(pets, [owner_id])
+        if owner is not None and pet_id not in redactions.pet_ids
     )
     whole = sorted(pet for pet, held in owned.items() if held[-1].value == owner_id)
     moved_on = [
@@ -218,10 +226,12 @@ def _business_keys(
         if not about:
             continue
         moment = _MOMENTS.get(feed)
-        table = read_records(store, feed, ["business_key", *about, *([moment] if moment else [])], redactions)
+        landed = read_records(
+            store, feed, ["business_key", *about, *([moment] if moment else [])], redactions
+        )
         keys = {
             row["business_key"]
-            for row in table.to_pylist()
+            for row in landed.rows()
             if (row.get("owner_id") == owner_id and feed in _ABOUT_OWNERS)
             or row.get("pet_id") in set(whole)
             or (moment and _was_theirs(row["pet_id"], row[moment], moved_on))

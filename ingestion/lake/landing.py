@@ -475,10 +475,7 @@ def derive_manifest(source_file: str, data: bytes) -> Manifest:
     Raises LandingError for an object that does not carry this platform's footer.
     """
     metadata = pq.read_metadata(pa.BufferReader(data))
-    raw = (metadata.metadata or {}).get(FOOTER_KEY)
-    if raw is None:
-        raise LandingError(f"{source_file} has no '{FOOTER_KEY.decode()}' footer: nothing of this platform's")
-    footer = msgspec.json.decode(raw, type=_Footer)
+    footer = _read_footer(source_file, metadata.metadata or {})
     claim = footer.claim
     min_event_ts, max_event_ts = _column_bounds(metadata, "event_ts")
     min_arrival_ts, max_arrival_ts = _column_bounds(metadata, "arrival_ts")
@@ -514,6 +511,21 @@ def derive_manifest(source_file: str, data: bytes) -> Manifest:
     )
     verify_law(manifest)
     return manifest
+
+
+def claim_in(source_file: str, metadata: Mapping[bytes, bytes]) -> Claim:
+    """The claim of a range, from the metadata of its main object or of one that replaced it.
+
+    Raises LandingError for an object that does not carry this platform's footer.
+    """
+    return _read_footer(source_file, metadata).claim
+
+
+def _read_footer(source_file: str, metadata: Mapping[bytes, bytes]) -> _Footer:
+    raw = metadata.get(FOOTER_KEY)
+    if raw is None:
+        raise LandingError(f"{source_file} has no '{FOOTER_KEY.decode()}' footer: nothing of this platform's")
+    return msgspec.json.decode(raw, type=_Footer)
 
 
 def _column_bounds(metadata: Any, name: str) -> tuple[datetime | None, datetime | None]:

@@ -6,7 +6,8 @@ would be lost without a word. Writing is in `landing`; the warehouse's loader re
 by SQL to the same rules (`ingestion.loading.duckdb_raw`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,23 +35,30 @@ def check_schema_version(manifests: Iterable[Manifest]) -> None:
             )
 
 
-def read_landed(
-    store: ObjectStore, keys: Sequence[str], feed: str, columns: Sequence[str] | None = None
-) -> pa.Table:
-    """Rows of some landing files of a feed in its schema, or in `columns` of it, in the order of `keys`.
+class LandedFile(NamedTuple):
+    """A landing file that was read: its key, its rows, and what its footer says (`landing.claim_in`)."""
 
-    Raises LandingSchemaError for a file that lacks a required column or holds one of another
-    type, KeyError for an unknown feed or column.
-    """
+    key: str
+    rows: pa.Table
+    footer: Mapping[bytes, bytes]
+
+
+def landed_schema(feed: str, columns: Sequence[str] | None = None) -> pa.Schema:
+    """Schema of a feed, or of `columns` of it. Raises KeyError for an unknown feed or column."""
     schema = feed_schema(feed)
-    if columns is not None:
-        schema = pa.schema([schema.field(name) for name in columns])
-    tables = []
+    return schema if columns is None else pa.schema([schema.field(name) for name in columns])
+
+
+def landed_files(store: ObjectStore, keys: Sequence[str], schema: pa.Schema) -> Iterator[LandedFile]:
+    """Landing files one by one in the order of `keys`, their rows in `schema`.
+
+    Raises LandingSchemaError for a file that lacks a required column or holds one of another type.
+    """
     for key, data in zip(keys, store.get_many(keys), strict=True):
         file = pq.ParquetFile(pa.BufferReader(data))
         present = [name for name in schema.names if name in file.schema_arrow.names]
-        tables.append(in_schema(file.read(present), schema, key))
-    return pa.concat_tables(tables) if tables else schema.empty_table()
+        rows = in_schema(file.read(present), schema, key)
+        yield LandedFile(key, rows, file.metadata.metadata or {})
 
 
 def in_schema(table: pa.Table, schema: pa.Schema, name: str) -> pa.Table:

@@ -61,13 +61,15 @@ class Town:
     extracts: int = 0
     snapshots: list[ConsentSnapshot] = field(default_factory=list)
 
-    def land_records(self, feed: str, rows: Sequence[dict[str, Any]], at: datetime = START) -> Manifest:
-        """An extract of upserts, stated and received `at`."""
+    def land_records(
+        self, feed: str, rows: Sequence[dict[str, Any]], at: datetime = START, complete: bool = False
+    ) -> Manifest:
+        """An extract of upserts, or of all that exists, stated and received `at`."""
         self.extracts += 1
         key = RECORD_KEYS[feed]
+        op = "snapshot" if complete else "upsert"
         full = [
-            {"business_key": row[key], "op": "upsert", "changed_at": at, "payload": "{}", **row}
-            for row in rows
+            {"business_key": row[key], "op": op, "changed_at": at, "payload": "{}", **row} for row in rows
         ]
         return land_extract(
             self.store,
@@ -75,7 +77,7 @@ class Town:
             feed=feed,
             extract_id=f"e{self.extracts:03}",
             table=records_table(feed, full),
-            complete=False,
+            complete=complete,
             extracted_at=at,
             claimed_at=at,
         )

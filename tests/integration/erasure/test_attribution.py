@@ -172,6 +172,55 @@ def test_a_closing_record_that_comes_late_changes_whose_it_is_and_consent_follow
 
 
 @pytest.mark.parametrize("asked", ["refusal", "erasure"])
+def test_an_assignment_that_a_later_complete_extract_lacks_is_no_claim(street: Street, asked: str) -> None:
+    a1, a2 = assignment("a1", "p1", 0), assignment("a2", "p2", 5)
+    street.settle([])
+    street.town.land_records("device_assignments", [a1, a2], day(5), complete=True)
+    street.town.land_records("device_assignments", [a1], day(6), complete=True)
+    street.take_snapshot(day(6))
+    street.land(10)
+    if asked == "refusal":
+        street.refuse("o2", day(0), day(10))
+    else:
+        street.erase("o2", day(10))
+    assert street.town.land_day(10, collars=["d"]).consent_dropped == 0
+    assert street.left() == events(0, 11)
+    # It clips nobody else's: who wore it all the time is asked for all of it.
+    street.refuse("o1", day(2), day(11))
+    assert street.left() == events(0, 2)
+
+
+def test_an_assignment_that_is_back_in_a_complete_extract_is_a_claim_again(street: Street) -> None:
+    a1, a2 = assignment("a1", "p1", 0), assignment("a2", "p2", 5)
+    street.settle([])
+    for number, listed in enumerate([[a1, a2], [], [a1, a2]], start=5):
+        # The source has never changed them.
+        unmoved = [{**one, "changed_at": day(0)} for one in listed]
+        street.town.land_records("device_assignments", unmoved, day(number), complete=True)
+        street.take_snapshot(day(number))
+    street.land(10)
+    street.refuse("o1", day(0), day(10))
+    assert street.left() == events(5, 10)
+
+
+def test_a_pet_that_a_complete_extract_lacks_does_not_free_its_owner_from_what_was_asked(
+    street: Street,
+) -> None:
+    street.settle([assignment("a1", "p1", 0), assignment("a2", "p2", 0, device_id="e")])
+    street.collars = ("d", "e")
+    pets = [{"pet_id": "p1", "owner_id": "o1"}, {"pet_id": "p2", "owner_id": "o2"}]
+    owners = [{"owner_id": "o1"}, {"owner_id": "o2"}]
+    street.town.land_records("pets", pets, day(1), complete=True)
+    street.town.land_records("owners", owners, day(1), complete=True)
+    street.town.land_records("pets", [], day(2), complete=True)
+    street.town.land_records("owners", [], day(2), complete=True)
+    street.land(4)
+    street.refuse("o1", day(1), day(4))
+    street.erase("o2", day(4))
+    assert street.left() == events(0, 1)
+
+
+@pytest.mark.parametrize("asked", ["refusal", "erasure"])
 def test_what_two_pets_claim_lands_is_listed_and_waits(street: Street, asked: str) -> None:
     street.settle([assignment("a1", "p1", 0, 6), assignment("a2", "p2", 4, 9)])
     street.land(5)

@@ -34,7 +34,7 @@ from ingestion.lake.landing import (
     list_claims,
     list_manifests,
 )
-from ingestion.lake.reading import NewerSchemaError, in_schema, read_landed
+from ingestion.lake.reading import NewerSchemaError, in_schema, landed_files, landed_schema
 from ingestion.lake.store import ObjectStore
 from ingestion.loading import duckdb_raw
 from ingestion.loading.compare import compare_tables
@@ -162,15 +162,18 @@ def test_old_and_new_files_are_read_and_loaded_together(
 
     keys = sorted(manifest.source_file for manifest in list_manifests(lake) if manifest.feed == TELEMETRY)
     for order in (keys, keys[::-1], keys[:2]):
-        table = read_landed(lake, order, TELEMETRY)
+        table = pa.concat_tables(file.rows for file in landed_files(lake, order, landed_schema(TELEMETRY)))
         assert table.schema == feed_schema(TELEMETRY)
         by_offset = dict(
             zip(table["kafka_offset"].to_pylist(), table["quality_score"].to_pylist(), strict=True)
         )
         assert all((value is None) == (offset < 6) for offset, value in by_offset.items())
     clinics = [manifest.source_file for manifest in list_manifests(lake) if manifest.feed == "clinics"]
-    found = read_landed(lake, clinics, "clinics", ["clinic_id", "timezone"])
-    assert sorted(found["timezone"].to_pylist(), key=str) == ["Europe/Zurich", None]
+    schema = landed_schema("clinics", ["clinic_id", "timezone"])
+    found = [
+        zone for file in landed_files(lake, clinics, schema) for zone in file.rows["timezone"].to_pylist()
+    ]
+    assert sorted(found, key=str) == ["Europe/Zurich", None]
 
 
 def test_a_load_of_old_files_only(lake: ObjectStore, older: Callable[[], Any], tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from history_reference import Change, Extract, _derived, history
 from seeded_raw import DAY, FIRST_DAY, extract, merged, record
 
 from ingestion.contracts.columns import RECORD_FEEDS
+from ingestion.lake.changes import Extract as CompleteExtract
+from ingestion.lake.changes import change_log
 from ingestion.loading.compare import compare_tables
 
 HISTORIES = ("owners", "pets", "devices", "clinics", "device_assignments", "clinic_visits")
@@ -397,6 +399,29 @@ def test_increments_give_the_histories_of_the_reference(warehouse, form, raw):
         assert {1, 2, 3, 4, 5} <= kinds, "the generated log is too tame to test anything"
         assert returns_of_an_extract(raw, feed, expected), "no one returns whose source has changed nothing"
         assert built_histories(feed, warehouse.rows(f"select * from cur.{feed}")) == expected, feed
+
+
+def test_consent_and_erasure_read_the_same_present_state_from_the_lake(warehouse, form, raw):
+    for feed in form.histories:
+        extracts = [
+            CompleteExtract(
+                row["source_system"],
+                row["stream_id"],
+                row["extracted_at"],
+                row["arrival_ts"] or row["extracted_at"],
+                row["row_count"],
+            )
+            for row in raw["extracts"]
+            if row["feed"] == feed and row["complete"]
+        ]
+        last = {change.key: change.row for change in change_log(raw[feed], extracts, id_column(feed))}
+        columns = ", ".join(field.name for field in RECORD_FEEDS[feed][1:])
+        present = warehouse.rows(
+            f"select {id_column(feed)} as id, {columns} from cur.{feed} where is_current and not is_deleted"
+        )
+        assert {key: attributes_of(feed, row) for key, row in last.items() if row is not None} == {
+            row["id"]: tuple(row[field.name] for field in RECORD_FEEDS[feed][1:]) for row in present
+        }, feed
 
 
 def returns_of_an_extract(raw, feed, histories):
