@@ -7,7 +7,7 @@ The law of contracts.md (Histories), for readers of the lake; the warehouse has 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import pairwise
 from operator import itemgetter
@@ -20,7 +20,7 @@ CHANGE_ORDER = ["changed_at", "arrival_ts", "stream_id", "kafka_partition", "kaf
 Row = Mapping[str, Any]
 """A landed record: CHANGE_ORDER, `op`, the key of its entity and whatever a reader asked for besides."""
 
-_place = itemgetter(*CHANGE_ORDER)
+_place: Callable[[Row], tuple[datetime, datetime, str, int, int]] = itemgetter(*CHANGE_ORDER)
 
 
 class Extract(NamedTuple):
