@@ -90,8 +90,8 @@ def test_a_build_takes_up_what_was_loaded_and_vouches_for_it(
     monkeypatch.setenv("PETWELLNESS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PETWELLNESS_LAKE_URL", str(store.url))
 
-    # The last day is not over for its data: the present is the newest receipt.
-    world = World(WorldSize(collars=2, initial_days=2, increments=0))
+    # Of two collars one is alone with a household that refuses, so that no day would end for the data.
+    world = World(WorldSize(collars=3, initial_days=1, increments=0))
     initial, erasure, _ = world.steps()
     world.land(store, initial)
     with open_snowflake(SnowflakeSettings(), {"run": "test"}) as con:
