@@ -148,16 +148,17 @@ def test_a_released_range_comes_back(store: LocalStore, warehouse_path: Path, la
     assert content(warehouse_path) == fresh(store)
 
 
-def test_a_message_from_the_future_does_not_hold_the_present_once_it_is_quarantined(
+def test_a_message_from_the_future_moves_the_present_no_further_than_its_claim(
     store: LocalStore, warehouse_path: Path, land_telemetry: Land
 ) -> None:
+    """As releases before the clock of a receipt was judged have landed them; what was present stays (decision 043)."""
     land_telemetry(store, 0, 5)
-    land_telemetry(store, 5, 1, first_ts=datetime(2036, 1, 1))
+    manifest = land_telemetry(store, 5, 1, first_ts=datetime(2036, 1, 1))
     load(warehouse_path, store)
     quarantine(store, (5, 6))
     load(warehouse_path, store)
     with open_warehouse(warehouse_path) as con:
-        assert data_time(con) == START + timedelta(minutes=4, seconds=2)
+        assert data_time(con) == manifest.ingested_at
 
 
 def test_records_are_quarantined_by_their_place_too(

@@ -426,14 +426,8 @@ def learn(empty_registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
                 " $at as extracted_at, $at as claimed_at, $at as arrival_ts",
                 {"at": present},
             )
-            con.execute("delete from raw.appointments")
-            con.execute(
-                "insert into raw.appointments by name select 's' as stream_id, 0 as kafka_partition,"
-                " 0 as kafka_offset, $at as arrival_ts, $at as ingested_at, 'clinics' as source_system,"
-                " 'f' as source_file, 'a' as business_key, 'upsert' as op, $at as changed_at,"
-                " $at as extracted_at, '{}' as payload, 'a' as appointment_id, 'p' as pet_id, $at as scheduled_ts",
-                {"at": present},
-            )
+            con.execute("delete from raw.watermark")
+            con.execute("insert into raw.watermark values (?)", [present])
             for name in ("computed_features", "visit_records", "pet_records", "owner_records"):
                 rows = fleet.sql(f"from ml.{name}").to_arrow_table()
                 if "pet_id" in rows.column_names:

@@ -18,24 +18,21 @@ def test_a_build_of_some_tables_judges_as_of_the_last_whole_build(
     monkeypatch.setenv("PETWELLNESS_SALT", "salt of the tests")
     platform = PlatformResource()
 
-    def bring(load_seq: int, arrival_ts: datetime) -> None:
+    def bring(present: datetime) -> None:
         with platform.warehouse() as con:
-            con.execute(
-                "insert into raw.redacted_ranges by name select 's' as stream_id, 0 as kafka_partition,"
-                " ? as start_offset, 'owners' as feed, 0 as redacted_count, ? as max_arrival_ts",
-                [load_seq, arrival_ts],
-            )
+            con.execute("delete from raw.watermark")
+            con.execute("insert into raw.watermark values (?)", [present])
 
     nothing = begin_build(platform, "run")
     assert (nothing.present(True), nothing.present(False)) == (None, None)
 
-    bring(1, PRESENT)
+    bring(PRESENT)
     first = begin_build(platform, "run")
     # Never built whole: there is no other present than that of what is loaded.
     assert (first.present(True), first.present(False)) == (PRESENT, PRESENT)
     with built(platform, "run") as after:
         after.vouch(first)
 
-    bring(2, PRESENT + timedelta(days=1))
+    bring(PRESENT + timedelta(days=1))
     second = begin_build(platform, "run")
     assert (second.present(True), second.present(False)) == (PRESENT + timedelta(days=1), PRESENT)

@@ -40,7 +40,8 @@ def evaluated(
 ) -> tuple[dg.AssetCheckResult, dict[str, Any]]:
     """What a check says in a run with these tags. Dagster's own context for direct calls has no run."""
     function = check.op.compute_fn.decorated_fn
-    context = SimpleNamespace(run=SimpleNamespace(tags=tags or {}))
+    run = SimpleNamespace(tags=tags or {}, asset_selection=None, asset_check_selection=None)
+    context = SimpleNamespace(run=run)
     takes_context = "context" in inspect.signature(function).parameters
     result = function(context, platform) if takes_context else function(platform)
     assert isinstance(result, dg.AssetCheckResult)
