@@ -3,6 +3,7 @@ order, and where real data is."""
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,7 +40,8 @@ OF_THE_TESTS = frozenset({"PETWELLNESS_REAL_DATA", "PETWELLNESS_KAFKA_JARS"})
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Forget the caller's settings, in every worker, before anything is imported."""
+    """Forget the caller's settings and what signals it ignores, in every worker, before anything is imported."""
+    restore_signals()
     settings.load_profile("patient" if "not full" in config.option.markexpr else "full")
     for name in list(os.environ):
         if name.startswith("PETWELLNESS_") and name not in OF_THE_TESTS:
@@ -65,6 +67,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def place(path: str) -> int:
     """Where a file of tests comes in ORDER; last if no entry names it."""
     return next((at for at, folder in enumerate(ORDER) if path.startswith(f"{folder}/")), len(ORDER))
+
+
+def restore_signals() -> None:
+    """Take SIGINT and SIGTERM again: after `make test &` in a script the first is ignored, Dagster gives the second
+    what the first has, and every program that a test starts inherits both."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
