@@ -7,6 +7,7 @@ its exit code at its end. The server ends with its last connection.
 """
 
 import contextlib
+import gc
 import json
 import os
 import socket
@@ -33,6 +34,8 @@ def main(address: str) -> None:
     for name in PRELOADED:
         __import__(name)
     assert not [name for name in sys.modules if name.startswith(("petwellness_orchestration", "ingestion"))]
+    # What is here stays: a collection in a fork would go through it, and copy its pages, for nothing.
+    gc.freeze()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen()
