@@ -1,7 +1,6 @@
 """What all tiers share: no setting of the person who runs the tests reaches them, how many workers run them in which
 order, and where real data is."""
 
-import gc
 import os
 import shutil
 import signal
@@ -63,11 +62,6 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests into the order of ORDER; within a folder they stay as they were."""
     items.sort(key=lambda item: place(item.path.relative_to(REPOSITORY / "tests").as_posix()))
-
-
-def pytest_collection_finish() -> None:
-    """What is loaded by now stays until the end; no collection need go through it again."""
-    gc.freeze()
 
 
 def place(path: str) -> int:

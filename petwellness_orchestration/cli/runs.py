@@ -6,7 +6,6 @@ folder's Dagster instance, so the UI shows it.
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
 import warnings
@@ -88,8 +87,6 @@ def run_job(
         selected = dg.AssetSelection.from_coercible(list(assets)).resolve(graph)
         selection = sorted(key for key in selected if key in graph.executable_asset_keys)
     quiet_libraries()
-    # The graph and the libraries stay until the end: each collection would go through all of them for nothing.
-    gc.freeze()
     with dg.DagsterInstance.get() as instance, events_kept_open(settings):
         for run in fail_abandoned_runs(instance):
             say(f"run {run.run_id} of job '{run.job_name}' was killed before: marked as failed")

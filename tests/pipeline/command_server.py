@@ -6,12 +6,15 @@ has a connection, on which requests are lines of JSON; the answers are the proce
 its exit code at its end. The server ends with its last connection.
 """
 
+import atexit
 import contextlib
 import gc
 import json
 import os
 import socket
 import sys
+import threading
+import traceback
 from typing import Any, NoReturn
 
 PRELOADED = (
@@ -82,8 +85,22 @@ def become(request: dict[str, Any]) -> NoReturn:
 
     from petwellness_orchestration.cli import main
 
-    main()
-    sys.exit(0)
+    code: Any = 0
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    # As children of multiprocessing end: to take the interpreter apart would take seconds of collecting.
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 if __name__ == "__main__":
