@@ -44,7 +44,7 @@ test: install ## The default test suite; needs nothing running
 	@$(BIN)/python -m pytest
 
 test-fast: install ## Unit tests: no process started, nothing waited for
-	@$(BIN)/python -m pytest tests/unit
+	@$(BIN)/python -m pytest -n logical tests/unit
 
 test-full: install ## The suite with every test in its full size
 	@$(BIN)/python -m pytest -m ""
