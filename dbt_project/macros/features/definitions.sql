@@ -4,25 +4,27 @@
    unit, window, least coverage and version are in the catalogue
    (seeds/ml/ml_feature_catalogue.csv): a changed expression here is a new
    version there. Coverage is the share of the window's minutes (windows within
-   a day) or days (longer ones) in which the collar measured what the feature is
-   made of; null for what rests on records alone. #}
+   a day and weeks) or days (weights, batteries) in which the collar measured
+   what the feature is made of; null for what rests on records alone. A
+   comparison has the coverage of its thinner side: a day of nine events is no
+   day to compare with. #}
 {% macro feature_definitions() -%}
     {{ return([
         {'name': 'steps_24h', 'value': 'cast(steps as double)', 'coverage': share_of_day('step_minutes')},
         {
             'name': 'steps_delta_24h',
             'value': ratio_of('steps - steps_day_before', 'steps_day_before'),
-            'coverage': share_of_days(2, 'steps', 'case when steps_day_before is not null then 1 end'),
+            'coverage': share_of_both(share_of_day('step_minutes'), share_of_day('step_minutes_day_before')),
         },
         {
             'name': 'steps_mean_7d',
             'value': ratio_of('steps_last_7d', 'step_days_last_7d'),
-            'coverage': share_of_days(7, none, 'step_days_last_7d'),
+            'coverage': share_of_week('step_minutes_last_7d'),
         },
         {
             'name': 'steps_delta_7d',
             'value': ratio_of('steps', ratio_of('steps_7d_before', 'step_days_7d_before')) ~ ' - 1',
-            'coverage': share_of_days(8, 'steps', 'step_days_7d_before'),
+            'coverage': share_of_both(share_of_day('step_minutes'), share_of_week('step_minutes_7d_before')),
         },
         {
             'name': 'steps_cv_7d',
@@ -30,7 +32,7 @@
                 sample_sd('step_days_last_7d', 'steps_last_7d', 'steps_square_last_7d'),
                 ratio_of('steps_last_7d', 'step_days_last_7d'),
             ),
-            'coverage': share_of_days(7, none, 'step_days_last_7d'),
+            'coverage': share_of_week('step_minutes_last_7d'),
         },
         {
             'name': 'active_minutes_24h',
@@ -83,7 +85,9 @@
                 ratio_of('night_rest_minutes', 'night_minutes'),
                 ratio_of('night_rest_minutes_7d_before', 'night_minutes_7d_before'),
             ),
-            'coverage': share_of_days(8, 'nullif(night_minutes, 0)', 'nights_7d_before'),
+            'coverage': share_of_both(
+                share_of_night('night_minutes'), share_of_minutes('night_minutes_7d_before', 7 * minutes_per_night())
+            ),
         },
         {'name': 'licks_24h', 'value': 'cast(licks as double)', 'coverage': share_of_day('lick_minutes')},
         {
@@ -118,7 +122,7 @@
         {
             'name': 'licks_delta_7d',
             'value': ratio_of('licks', ratio_of('licks_7d_before', 'lick_days_7d_before')) ~ ' - 1',
-            'coverage': share_of_days(8, 'licks', 'lick_days_7d_before'),
+            'coverage': share_of_both(share_of_day('lick_minutes'), share_of_week('lick_minutes_7d_before')),
         },
         {
             'name': 'pulse_mean_24h',
@@ -137,7 +141,7 @@
             'value': difference(
                 mean_of('pulse_bpm_sum', 'pulse_count'), mean_of('pulse_bpm_sum_7d_before', 'pulse_count_7d_before')
             ),
-            'coverage': share_of_days(8, 'nullif(pulse_count, 0)', 'pulse_days_7d_before'),
+            'coverage': share_of_both(share_of_day('pulse_minutes'), share_of_week('pulse_minutes_7d_before')),
         },
         {
             'name': 'resting_pulse_24h',
@@ -150,7 +154,7 @@
                 mean_of('rest_pulse_bpm_sum', 'rest_pulse_count'),
                 mean_of('rest_pulse_bpm_sum_7d_before', 'rest_pulse_count_7d_before'),
             ),
-            'coverage': share_of_days(8, 'nullif(rest_pulse_count, 0)', 'rest_pulse_days_7d_before'),
+            'coverage': share_of_both(share_of_day('rest_pulse_minutes'), share_of_week('rest_pulse_minutes_7d_before')),
         },
         {
             'name': 'body_temp_mean_24h',
@@ -168,7 +172,7 @@
                 mean_of('body_temp_c_sum', 'body_temp_count'),
                 mean_of('body_temp_c_sum_7d_before', 'body_temp_count_7d_before'),
             ),
-            'coverage': share_of_days(8, 'nullif(body_temp_count, 0)', 'body_temp_days_7d_before'),
+            'coverage': share_of_both(share_of_day('body_temp_minutes'), share_of_week('body_temp_minutes_7d_before')),
         },
         {
             'name': 'fever_minutes_24h',
@@ -186,7 +190,7 @@
                 mean_of('respiration_rpm_sum', 'respiration_count'),
                 mean_of('respiration_rpm_sum_7d_before', 'respiration_count_7d_before'),
             ),
-            'coverage': share_of_days(8, 'nullif(respiration_count, 0)', 'respiration_days_7d_before'),
+            'coverage': share_of_both(share_of_day('respiration_minutes'), share_of_week('respiration_minutes_7d_before')),
         },
         {
             'name': 'night_rest_respiration',
@@ -196,12 +200,14 @@
         {
             'name': 'weight_latest_30d',
             'value': mean_of('weight_latest_kg_sum', 'weight_latest_count'),
-            'coverage': share_of_days(30, none, 'weight_days_30d'),
+            'coverage': share_of_days(30, 'weight_days_30d'),
         },
         {
             'name': 'weight_trend_30d',
             'value': 'weight_slope_kg_per_day * 30',
-            'coverage': share_of_days(30, none, 'weight_days_30d'),
+            'coverage': share_of_both(
+                share_of_days(15, 'weight_days_last_15d'), share_of_days(15, 'weight_days_15d_before')
+            ),
         },
         {
             'name': 'battery_min_24h',
@@ -211,7 +217,7 @@
         {
             'name': 'battery_drain_7d',
             'value': ratio_of('battery_drop_pct_last_7d', 'battery_drop_days_last_7d'),
-            'coverage': share_of_days(7, none, 'battery_drop_days_last_7d'),
+            'coverage': share_of_days(7, 'battery_drop_days_last_7d'),
         },
         {
             'name': 'wear_minutes_24h',
@@ -226,12 +232,12 @@
         {
             'name': 'coverage_7d',
             'value': ratio_of('observed_minutes_last_7d', 7 * minutes_per_day()),
-            'coverage': share_of_minutes('observed_minutes_last_7d', 7 * minutes_per_day()),
+            'coverage': share_of_week('observed_minutes_last_7d'),
         },
         {
             'name': 'silent_days_7d',
             'value': 'case when days_on_platform >= 7 then cast(7 - coalesce(observed_days_last_7d, 0) as double) end',
-            'coverage': share_of_days(7, none, 'observed_days_last_7d'),
+            'coverage': share_of_week('observed_minutes_last_7d'),
         },
         {'name': 'days_since_last_visit', 'value': ratio_of('last_visit_age_us', 86400000000), 'coverage': none},
         {'name': 'visits_365d', 'value': 'cast(visit_count_365d as double)', 'coverage': none},
@@ -308,9 +314,16 @@
     {{ share_of_minutes(minutes, minutes_per_night()) }}
 {%- endmacro %}
 
-{# Share of a window's days with a measurement: `today` (an expression, null
-   when the day itself has none; or none) and a count of days before. #}
-{% macro share_of_days(window_days, today, days) -%}
-    {%- set today_days = 'case when ' ~ today ~ ' is not null then 1 else 0 end + ' if today else '' -%}
-    {{ ratio_of(today_days ~ 'coalesce(' ~ days ~ ', 0)', window_days) }}
+{% macro share_of_week(minutes) -%}
+    {{ share_of_minutes(minutes, 7 * minutes_per_day()) }}
+{%- endmacro %}
+
+{# Coverage of a comparison: the lesser of its two sides'. #}
+{% macro share_of_both(side, other_side) -%}
+    least({{ side }}, {{ other_side }})
+{%- endmacro %}
+
+{# Share of a window's days with a measurement, for what is measured once a day. #}
+{% macro share_of_days(window_days, days) -%}
+    {{ ratio_of('coalesce(' ~ days ~ ', 0)', window_days) }}
 {%- endmacro %}

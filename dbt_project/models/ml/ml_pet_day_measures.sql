@@ -49,20 +49,14 @@
 {% set lows = ['pulse_bpm_min', 'battery_min_pct'] %}
 {% set highs = ['pulse_bpm_max', 'body_temp_c_max', 'night_longest_rest_minutes'] %}
 {# Measures that a day is compared with: sums of the seven days before it, and
-   the days of these that have any. #}
+   of daily totals the days that have any. #}
 {% set compared = [
-    'steps', 'licks', 'pulse_bpm_sum', 'pulse_count', 'rest_pulse_bpm_sum', 'rest_pulse_count', 'body_temp_c_sum',
-    'body_temp_count', 'respiration_rpm_sum', 'respiration_count', 'night_minutes', 'night_rest_minutes',
+    'steps', 'step_minutes', 'licks', 'lick_minutes', 'pulse_bpm_sum', 'pulse_count', 'pulse_minutes',
+    'rest_pulse_bpm_sum', 'rest_pulse_count', 'rest_pulse_minutes', 'body_temp_c_sum', 'body_temp_count',
+    'body_temp_minutes', 'respiration_rpm_sum', 'respiration_count', 'respiration_minutes', 'night_minutes',
+    'night_rest_minutes',
 ] %}
-{% set measured_days = {
-    'step_days': 'steps',
-    'lick_days': 'licks',
-    'pulse_days': 'pulse_bpm_sum',
-    'rest_pulse_days': 'rest_pulse_bpm_sum',
-    'body_temp_days': 'body_temp_c_sum',
-    'respiration_days': 'respiration_rpm_sum',
-    'nights': 'nullif(night_minutes, 0)',
-} %}
+{% set measured_days = {'step_days': 'steps', 'lick_days': 'licks'} %}
 
 -- A row says what was known at end_ts, the midnight that ends its day: records
 -- and events with arrival_ts <= end_ts, no later ones.
@@ -238,8 +232,10 @@ telemetry as (
         count(case when days_ago between 1 and 7 then {{ column }} end) as {{ name }}_7d_before,
         {%- endfor %}
         sum(case when days_ago = 1 then steps end) as steps_day_before,
+        sum(case when days_ago = 1 then step_minutes end) as step_minutes_day_before,
         sum(case when days_ago <= 6 then steps end) as steps_last_7d,
         count(case when days_ago <= 6 then steps end) as step_days_last_7d,
+        sum(case when days_ago <= 6 then step_minutes end) as step_minutes_last_7d,
         sum(case when days_ago <= 6 then cast(steps as decimal(12, 0)) * cast(steps as decimal(12, 0)) end)
             as steps_square_last_7d,
         count(case when days_ago <= 6 then event_count end) as observed_days_last_7d,
@@ -335,6 +331,8 @@ weight_sums as (
         event_date,
         pet_id,
         count(distinct x) as weight_days_30d,
+        count(distinct case when x > -15 then x end) as weight_days_last_15d,
+        count(distinct case when x <= -15 then x end) as weight_days_15d_before,
         sum(case when x = last_x then y end) as latest_y,
         sum(case when x = last_x then n end) as latest_n,
         cast(sum(n) as decimal(12, 0)) as n,
@@ -351,6 +349,8 @@ weight_trends as (
         event_date,
         pet_id,
         weight_days_30d,
+        weight_days_last_15d,
+        weight_days_15d_before,
         latest_y as weight_latest_kg_sum,
         latest_n as weight_latest_count,
         {{ ratio_of('n * sxy - sx * sy', 'n * sxx - sx * sx') }} as weight_slope_kg_per_day
@@ -385,9 +385,11 @@ select
     telemetry.{{ column }},
     {%- endfor %}
     cast(telemetry.steps_day_before as bigint) as steps_day_before,
+    cast(telemetry.step_minutes_day_before as bigint) as step_minutes_day_before,
     cast(telemetry.steps_last_7d as bigint) as steps_last_7d,
     cast(telemetry.steps_square_last_7d as decimal(26, 0)) as steps_square_last_7d,
     cast(telemetry.step_days_last_7d as bigint) as step_days_last_7d,
+    cast(telemetry.step_minutes_last_7d as bigint) as step_minutes_last_7d,
     cast(telemetry.observed_minutes_last_7d as bigint) as observed_minutes_last_7d,
     cast(telemetry.observed_days_last_7d as bigint) as observed_days_last_7d,
     {%- for column in compared %}
@@ -399,6 +401,8 @@ select
     cast(batteries.battery_drop_pct_last_7d as decimal(8, 2)) as battery_drop_pct_last_7d,
     cast(batteries.battery_drop_days_last_7d as bigint) as battery_drop_days_last_7d,
     cast(weight_trends.weight_days_30d as bigint) as weight_days_30d,
+    cast(weight_trends.weight_days_last_15d as bigint) as weight_days_last_15d,
+    cast(weight_trends.weight_days_15d_before as bigint) as weight_days_15d_before,
     cast(weight_trends.weight_latest_kg_sum as decimal(18, 3)) as weight_latest_kg_sum,
     cast(weight_trends.weight_latest_count as bigint) as weight_latest_count,
     weight_trends.weight_slope_kg_per_day,
