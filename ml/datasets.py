@@ -74,6 +74,7 @@ RECORD_FEATURES = frozenset(
 TRAILING_FEATURES = frozenset(
     {
         "battery_drain_7d",
+        "coverage_24h",
         "coverage_7d",
         "silent_days_7d",
         "steps_cv_7d",
@@ -82,7 +83,8 @@ TRAILING_FEATURES = frozenset(
         "weight_trend_30d",
     }
 )
-"""Features that earlier days can fill: nor do these say anything about the day itself."""
+"""Features that earlier days can fill, and the share of the day that was measured, which is 0 on a silent day:
+nor do these say that anything was measured on the day itself."""
 
 
 @dataclass(frozen=True)

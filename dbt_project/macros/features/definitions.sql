@@ -226,12 +226,12 @@
         },
         {
             'name': 'coverage_24h',
-            'value': ratio_of('observed_minutes', minutes_per_day()),
+            'value': share_of_day('observed_minutes'),
             'coverage': share_of_day('observed_minutes'),
         },
         {
             'name': 'coverage_7d',
-            'value': ratio_of('observed_minutes_last_7d', 7 * minutes_per_day()),
+            'value': share_of_week('observed_minutes_last_7d'),
             'coverage': share_of_week('observed_minutes_last_7d'),
         },
         {

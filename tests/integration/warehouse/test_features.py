@@ -396,6 +396,7 @@ def test_a_day_without_data_is_null_with_its_coverage_and_never_zero(features):
     # Only the day before, of a collar that has been worn for two days and a half: no steps, observed.
     assert values(mia) == {
         "steps_mean_7d": 0.0,
+        "coverage_24h": 0.0,
         "coverage_7d": pytest.approx(1 / (7 * DAY_MINUTES)),
         "days_on_platform": 2.5,
     }
@@ -404,6 +405,15 @@ def test_a_day_without_data_is_null_with_its_coverage_and_never_zero(features):
     # One minute of the seven days before, none of the day itself
     assert mia["steps_delta_7d"] == near((None, 0))
     assert mia["visits_365d"] == (None, None)
+
+
+def test_a_silent_day_is_covered_by_nothing(features):
+    """So that a mean over days counts those on which nothing came."""
+    silent = {pet_day for pet_day, found in features.items() if found["steps_24h"][1] == 0}
+    assert ("rex", (T + DAY).date()) in silent
+    assert {features[pet_day]["coverage_24h"] for pet_day in silent} == {(0.0, 0.0)}
+    assert features["rex", (T - 6 * DAY).date()]["coverage_7d"] == near((2 / WEEK_MINUTES, 2 / WEEK_MINUTES))
+    assert None not in {found["coverage_7d"][0] for found in features.values()}
 
 
 def test_a_zero_is_one_that_was_observed(features):
