@@ -37,6 +37,7 @@ in_time as (
         sum(lick_count) as total_licks,
         sum(body_temp_c) as body_temp_c_sum,
         count(body_temp_c) as body_temp_count,
+        {{ distinct_minutes('event_ts', 'body_temp_c is not null') }} as body_temp_minutes,
         min(battery_pct) as battery_min_pct
     from {{ ref('stg_telemetry_events') }}
     where {{ date_in_days('event_date', days) }} and arrival_ts <= {{ judged_at("date_trunc('hour', event_ts)") }}
@@ -138,6 +139,7 @@ by_pet as (
         sum(in_time.total_licks) as total_licks,
         sum(in_time.body_temp_c_sum) as body_temp_c_sum,
         coalesce(sum(in_time.body_temp_count), 0) as body_temp_count,
+        coalesce(sum(in_time.body_temp_minutes), 0) as body_temp_minutes,
         min(in_time.battery_min_pct) as battery_min_pct
     from collars
     left join in_time
@@ -162,6 +164,7 @@ select
     cast(total_licks as bigint) as total_licks,
     cast(body_temp_c_sum as decimal(18, 2)) as body_temp_c_sum,
     cast(body_temp_count as bigint) as body_temp_count,
+    cast(body_temp_minutes as integer) as body_temp_minutes,
     battery_min_pct
 from by_pet
 where event_count > 0 or is_expected

@@ -42,6 +42,7 @@ hours as (
         total_licks,
         body_temp_c_sum,
         body_temp_count,
+        body_temp_minutes,
         battery_min_pct
     from {{ ref('anl_wellness_hours') }}
     where {{ date_in_days('event_date', window_days) }}
@@ -142,7 +143,8 @@ measured as (
         judged_at,
         'fever' as rule,  -- noqa: RF04
         body_temp_c_sum as measure,
-        body_temp_count as measurements
+        body_temp_count as measurements,
+        body_temp_minutes as measured_minutes
     from hours
     where body_temp_count > 0 and {{ date_in_days('event_date', signal_days) }}
     union all
@@ -153,7 +155,8 @@ measured as (
         judged_at,
         'low_battery' as rule,  -- noqa: RF04
         battery_min_pct as measure,
-        1 as measurements
+        1 as measurements,
+        observed_minutes as measured_minutes
     from hours
     where battery_min_pct is not null and {{ date_in_days('event_date', signal_days) }}
     union all
@@ -164,7 +167,8 @@ measured as (
         judged_at,
         'collar_dropout' as rule,  -- noqa: RF04
         event_count as measure,
-        1 as measurements
+        1 as measurements,
+        observed_minutes as measured_minutes
     from hours
     where (is_expected or event_count > 0) and {{ date_in_days('event_date', signal_days) }}
 ),
@@ -201,7 +205,7 @@ judged as (
             measured.rule = rules.rule
             and measured.judged_at >= rules.valid_from
             and (rules.valid_to is null or rules.valid_to > measured.judged_at)
-    where measured.measurements >= coalesce(rules.min_window_minutes, 0)
+    where measured.measured_minutes >= coalesce(rules.min_window_minutes, 0)
 ),
 
 -- Below the threshold is bad for some rules and good for the others; what is neither bad nor clear says nothing.

@@ -62,7 +62,7 @@ class Story:
         pet_id: str,
         first: datetime,
         until: datetime,
-        every_minutes: int = 1,
+        every_minutes: float = 1,
         delay: timedelta = timedelta(seconds=5),
         **measures: Any,
     ) -> None:
@@ -78,7 +78,7 @@ class Story:
                 moment as event_ts, moment + ? as arrival_ts, moment + ? as ingested_at,
                 'petwellness-collar' as source_system, 'landing/test.parquet' as source_file,
                 ? as device_id, 'e' || epoch_us(moment) as event_id, 1 as schema_version, '{{}}' as payload {columns}
-            from (select unnest(generate_series(?, ?, to_minutes({every_minutes}))) as moment)
+            from (select unnest(generate_series(?, ?, to_seconds({round(60 * every_minutes)}))) as moment)
             """,
             [delay, delay, f"collar of {pet_id}", first, until - timedelta(microseconds=1)],
         )
@@ -179,6 +179,15 @@ def fevers(tell: Story) -> None:
         hours(pet_id, day(1), temps)
     tell.pet("hot in few minutes", cadence=None)
     hours("hot in few minutes", day(1), [40.0] * 6, every_minutes=3)
+    # 60 measurements an hour, in ten of its minutes.
+    tell.pet("measured often in few minutes", cadence=None)
+    for number in range(6):
+        start = day(1) + timedelta(hours=number)
+        tell.events(
+            *("measured often in few minutes", start, start + timedelta(minutes=10)),
+            every_minutes=1 / 6,
+            body_temp_c=40.0,
+        )
     tell.pet("hot and deleted", cadence=None)
     hours("hot and deleted", day(1), [40.0] * 12)
     tell.add("pets", "hot and deleted", day(1, "06:30"), op="delete")
@@ -342,7 +351,10 @@ def test_fever_needs_four_hours_and_ends_after_four_clear_ones(alerts):
 
 @pytest.mark.parametrize(
     "pet_id",
-    ["hot for three hours", "nearly hot", "hot with a gap", "hot in few minutes", "hot and deleted at once"],
+    [
+        *("hot for three hours", "nearly hot", "hot with a gap", "hot in few minutes"),
+        *("measured often in few minutes", "hot and deleted at once"),
+    ],
 )
 def test_no_fever(alerts, pet_id):
     assert of(alerts, pet_id, "fever") == []
