@@ -14,11 +14,15 @@
 {% macro window_hours() -%}{{ return(24) }}{%- endmacro %}
 {% macro baseline_hours() -%}{{ return(168) }}{%- endmacro %}
 
+{# Days after the last signal on which an alert may expire. A rule that compares windows waits longer than its
+   window, so that a gap that leaves its windows too thin for a day does not end an episode. #}
+{% macro expiry_days() -%}{{ return(2) }}{%- endmacro %}
+
 {# Days before a judged one in which a run of hours and the last signal may lie. #}
-{% macro signal_lookback_days() -%}{{ return(2) }}{%- endmacro %}
+{% macro signal_lookback_days() -%}{{ return(expiry_days() + 1) }}{%- endmacro %}
 
 {# Days before a judged one on which its windows may reach. #}
-{% macro window_lookback_days() -%}{{ return(10) }}{%- endmacro %}
+{% macro window_lookback_days() -%}{{ return(signal_lookback_days() + 8) }}{%- endmacro %}
 
 {# The data's own present, the watermark, is var as_of_ts; a build by hand without it takes the newest arrival in stg. #}
 {% macro data_present() -%}

@@ -13,5 +13,6 @@ where
     or (baseline_hours is null and window_hours <> 1)
     or raise_after_hours > {{ 24 * signal_lookback_days() }} - expire_after_hours
     or clear_after_hours > {{ 24 * signal_lookback_days() }} - expire_after_hours
-    or expire_after_hours > 24
+    or expire_after_hours > {{ 24 * expiry_days() }}
+    or (baseline_hours is not null and expire_after_hours < window_hours + raise_after_hours)
     or threshold = clear_threshold

@@ -118,14 +118,17 @@
 {%- endmacro %}
 
 {# Days on which a model that judges hours can change as the present moves on:
-   those since the present of its last build, and those after one with telemetry
-   that have none and so no fingerprint, because an alert may expire on them. #}
+   those since the present of its last build, and those soon after one with
+   telemetry that have none and so no fingerprint, because an alert may expire on
+   them. #}
 {% macro waiting_days_sql() -%}
     select {{ iso_date('event_date') }} as event_date
     from (
         select event_date from {{ ref('cur_day_inputs') }}
+        {%- for step in range(1, expiry_days() + 1) %}
         union
-        select cast({{ midnight_after('event_date') }} as date) as event_date from {{ ref('cur_day_inputs') }}
+        select cast({{ midnight_after('event_date', step) }} as date) as event_date from {{ ref('cur_day_inputs') }}
+        {%- endfor %}
     ) as candidates
     where
         event_date not in (select event_date from {{ ref('cur_day_inputs') }})

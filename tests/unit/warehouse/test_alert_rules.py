@@ -13,8 +13,8 @@ CONSTANTS = (
 KNOWN = {
     ("collar_dropout", "v1"): "events per hour,0,1,1,,,,6,1,24,warning",
     ("fever", "v1"): "degrees Celsius,39.2,38.9,1,,30,,4,4,24,critical",
-    ("sudden_inactivity", "v1"): "percent of baseline,45,65,24,168,1152,4320,4,4,24,warning",
-    ("excessive_licking", "v1"): "percent of baseline,180,140,24,168,1152,4320,4,4,24,warning",
+    ("sudden_inactivity", "v2"): "percent of baseline,45,65,24,168,1152,4320,4,4,48,warning",
+    ("excessive_licking", "v2"): "percent of baseline,180,140,24,168,1152,4320,4,4,48,warning",
     ("low_battery", "v1"): "percent,15,25,1,,,,2,1,24,info",
     ("overdue_vaccine", "v1"): "days,1,0,,,,,,,,info",
 }
