@@ -28,6 +28,90 @@ known_pets as (
         ~ ' or pet_id in (select completed_visits.pet_id from completed_visits)') | indent(4) }}
 ),
 
+-- Hours in which the fleet was heard, numbered: an outage of the platform is no time in which a collar fell silent.
+heard_hours as (
+    select
+        judged_at,
+        row_number() over (order by judged_at) as heard_no
+    from (select distinct hours.judged_at from {{ ref('anl_wellness_hours') }} as hours) as judged
+),
+
+followed as (
+    select
+        pet_id,
+        rule,
+        rule_version,
+        transition,
+        transition_at,
+        condition_from_ts,
+        observed_value,
+        baseline_value,
+        close_reason,
+        lead(transition_at) over (partition by pet_id, rule order by transition_at) as next_at
+    from {{ ref('anl_wellness_transitions') }}
+),
+
+-- An alert lapses when the fleet was heard for the rule's time since the last signal: null while it was not yet.
+lapses as (
+    select
+        followed.pet_id,
+        followed.rule,
+        followed.transition_at as stale_at,
+        lapsed.judged_at as lapsed_at,
+        followed.next_at
+    from followed
+    inner join rules on followed.rule = rules.rule and followed.rule_version = rules.rule_version
+    inner join heard_hours as confirmed
+        on confirmed.judged_at = {{ hours_after('followed.transition_at', '-rules.expire_after_hours') }}
+    left join heard_hours as lapsed on lapsed.heard_no = confirmed.heard_no + rules.expire_after_hours
+    where followed.close_reason = 'no_data'
+),
+
+effective as (
+    select
+        pet_id,
+        rule,
+        rule_version,
+        transition,
+        transition_at,
+        condition_from_ts,
+        observed_value,
+        baseline_value,
+        close_reason
+    from followed
+    where close_reason is null or close_reason <> 'no_data'
+    union all
+    select
+        pet_id,
+        rule,
+        cast(null as varchar) as rule_version,
+        'closed' as transition,
+        lapsed_at as transition_at,
+        cast(null as timestamp) as condition_from_ts,
+        cast(null as double) as observed_value,
+        cast(null as double) as baseline_value,
+        'no_data' as close_reason
+    from lapses
+    where lapsed_at < next_at or (lapsed_at is not null and next_at is null)
+),
+
+-- What is raised while it is open, or closed while it is not, changes nothing.
+changes as (
+    select
+        pet_id,
+        rule,
+        rule_version,
+        transition,
+        transition_at,
+        condition_from_ts,
+        observed_value,
+        baseline_value,
+        close_reason
+    from effective
+    qualify
+        transition <> lag(transition, 1, 'closed') over (partition by pet_id, rule order by transition_at)
+),
+
 turns as (
     select
         pet_id,
@@ -40,7 +124,16 @@ turns as (
         baseline_value,
         lead(transition_at) over (partition by pet_id, rule order by transition_at) as closed_at,
         lead(close_reason) over (partition by pet_id, rule order by transition_at) as close_reason
-    from {{ ref('anl_wellness_transitions') }}
+    from changes
+),
+
+stale as (
+    select
+        pet_id,
+        rule,
+        stale_at
+    from lapses
+    where lapsed_at is null and next_at is null
 ),
 
 -- What completed visits say of the next vaccination, while it was known; late from `late_from` on.
@@ -212,6 +305,7 @@ select
     cast(alerts.raised_at as date) as raised_date,
     alerts.closed_at,
     alerts.closed_at is null as is_open,
+    case when alerts.closed_at is null then stale.stale_at end as stale_at,
     alerts.close_reason,
     alerts.condition_from_ts,
     alerts.observed_value,
@@ -222,6 +316,7 @@ select
     alerts.rule_version
 from alerts
 inner join rules on alerts.rule = rules.rule and alerts.rule_version = rules.rule_version
+left join stale on alerts.pet_id = stale.pet_id and alerts.rule = stale.rule
 left join known_pets as pets on alerts.pet_id = pets.pet_id and {{ known_at('pets', 'alerts.raised_at') }}
 left join last_visits
     on

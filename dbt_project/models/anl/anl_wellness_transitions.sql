@@ -293,6 +293,8 @@ signals as (
         or (flavour = 'clear' and run_hours >= clear_after_hours)
 ),
 
+-- What each signal does taken alone. Whether an alert is open is not known here: the last signal may lie any time
+-- back, behind an outage.
 transitions as (
     select
         pet_id,
@@ -320,7 +322,7 @@ transitions as (
         baseline_value,
         'cleared' as close_reason
     from signals
-    where flavour = 'clear' and previous_flavour = 'bad' and hours_since_expiry <= 0
+    where flavour = 'clear' and (previous_flavour is null or previous_flavour = 'bad' or hours_since_expiry > 0)
     union all
     select
         pet_id,

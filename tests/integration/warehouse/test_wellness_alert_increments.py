@@ -202,6 +202,16 @@ def test_the_world_shows_every_rule_and_both_ends(rebuilt):
     assert sum(row["n"] for row in alerts) > 15
 
 
+def test_alerts_that_are_open_when_all_data_ends_stay_open(rebuilt):
+    ends = FIRST_DAY + DAYS * DAY
+    at_the_end = rebuilt.rows(
+        "select is_open, stale_at from anl.wellness_alerts where rule not in ('overdue_vaccine', 'collar_dropout')"
+        f" and raised_at < '{ends}' and coalesce(closed_at, '{END}') > '{ends + 2 * HOUR}'"
+    )
+    assert at_the_end
+    assert all(alert["is_open"] and alert["stale_at"] > ends for alert in at_the_end)
+
+
 def test_a_new_version_of_a_rule_leaves_what_was_judged_before(rebuilt):
     fevers = rebuilt.rows("select rule_version, raised_at from anl.wellness_alerts where rule = 'fever'")
     assert fevers

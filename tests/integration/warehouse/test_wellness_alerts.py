@@ -229,6 +229,14 @@ def habits(tell: Story) -> None:
     habit("a little lazy", {"step_count": 100}, {"step_count": 46}, day(6), later=False)
     habit("licking", {"lick_count": 1}, {"lick_count": 3}, day(6), later=False)
     habit("licking a little", {"lick_count": 10}, {"lick_count": 17}, day(6), later=False)
+    # Three minutes an hour are lost, and four hours of the second night.
+    tell.pet("licking with a gap", cadence=None)
+    tell.events("licking with a gap", day(0), day(4), lick_count=1)
+    for hour in range(5 * 24):
+        start = day(4) + timedelta(hours=hour)
+        if not day(4, "20:00") <= start < day(5):
+            licks = 3 if start < day(5, "18:00") else 1
+            tell.events("licking with a gap", start, start + timedelta(minutes=57), lick_count=licks)
     worn = {"body_temp_c": 38.5}
     habit("collar on the table", {"step_count": 1, **worn}, {"step_count": 0}, day(6), later=False)
     tell.pet("silent, not lazy")
@@ -399,10 +407,53 @@ def test_excessive_licking_against_the_pets_own_week(alerts):
     # After k hours of three licks a minute 1 + 2k / 24 of the baseline: 180 % from k = 10 on, the fourth is k = 13:
     # 11 * 60 + 13 * 180 licks in 24 hours are 125 an hour. The data ends with day 5; in its last hour the baseline
     # has 24 hours of three a minute in 120, so the window is 3 / (1 + 2 * 24 / 120) = 214 % of it, still too much.
+    # Its window is empty by the end of day 6; another day later the alert expires.
     assert of(alerts, "licking", "excessive_licking") == [
-        (day(4, "13:15"), day(7, "00:15"), "no_data", day(4, "09:00"), 125.0, 60.0)
+        (day(4, "13:15"), day(8, "00:15"), "no_data", day(4, "09:00"), 125.0, 60.0)
     ]
     assert of(alerts, "licking a little", "excessive_licking") == []
+
+
+def test_an_episode_with_a_gap_is_told_once(alerts):
+    # With the gap in it a window has 20 * 57 minutes, less than the 1152 asked for, until 19:00 of day 5: those
+    # hours say nothing, and the alert waits for them.
+    [(raised_at, closed_at, reason, *_)] = of(alerts, "licking with a gap", "excessive_licking")
+    assert (raised_at, reason) == (day(4, "13:15"), "cleared")
+    assert closed_at > day(5, "18:00")
+
+
+def test_an_outage_of_the_fleet_closes_no_alert(make_warehouse):
+    """Two hot pets; nothing is heard of any collar from day 2 to day 5, then of one of them for three days."""
+    warehouse = make_warehouse({})
+    with warehouse.connect() as con:
+        tell = Story(con)
+        for pet_id in ("hot again", "lost"):
+            tell.pet(pet_id, cadence=None)
+            tell.events(pet_id, day(1, "18:00"), day(2), body_temp_c=40.0)
+        tell.events("hot again", day(5), day(5, "06:00"), body_temp_c=40.0)
+        tell.events("hot again", day(5, "06:00"), day(8), body_temp_c=38.0)
+    warehouse.load(tell.records)
+
+    def build(present: datetime) -> dict[str, tuple[Any, ...]]:
+        """By pet its one alert, after a run in which no day was dirty but at first."""
+        warehouse.build(
+            *("--select", "+anl_wellness_alerts"),
+            variables={"as_of_ts": f"{present:%Y-%m-%d %H:%M:%S}"},
+            without=("unit_test", "test"),
+        )
+        shown = "pet_id, raised_at, closed_at, close_reason, stale_at"
+        rows = [tuple(row.values()) for row in warehouse.rows(f"select {shown} from anl.wellness_alerts")]
+        assert len({pet_id for pet_id, *_ in rows}) == len(rows) == 2
+        return {pet_id: tuple(rest) for pet_id, *rest in rows}
+
+    raised, stale = day(1, "22:15"), day(3, "00:15")
+    assert build(day(4)) == dict.fromkeys(["hot again", "lost"], (raised, None, None, stale))
+    # The fever went on when data came back, and ended: the same alert. Of the other collar nothing came while the
+    # fleet was heard for 24 hours.
+    assert build(day(8)) == {
+        "hot again": (raised, day(5, "10:15"), "cleared", None),
+        "lost": (raised, day(6, "00:15"), "no_data", None),
+    }
 
 
 def test_a_vaccination_is_overdue_the_day_after_it_was_due_until_a_visit_is_known(alerts):
