@@ -104,8 +104,8 @@ CATS_SQL = f"""
 select
     count(*) as fixes,
     count(*) filter (quality_score = 0) as flagged_outliers,
-    count(*) filter (pet_id is not null) as fixes_on_a_cat,
-    count(distinct pet_id) as cats
+    count(*) filter (pet_id <> 'unknown') as fixes_on_a_cat,
+    count(distinct pet_id) filter (pet_id <> 'unknown') as cats
 from anl.telemetry_events
 where source_system = '{CATS}'
 """

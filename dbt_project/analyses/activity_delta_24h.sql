@@ -17,7 +17,7 @@ last_24h as (
     inner join windows
         on events.event_ts >= windows.last_from_ts and events.event_ts < windows.until_ts
     where
-        events.pet_id is not null
+        events.pet_id <> 'unknown'
         and events.event_date >= cast({{ hours_after(present, -24) }} as date)
     group by events.pet_id
 ),
@@ -31,7 +31,7 @@ previous_24h as (
     inner join windows
         on events.event_ts >= windows.previous_from_ts and events.event_ts < windows.last_from_ts
     where
-        events.pet_id is not null
+        events.pet_id <> 'unknown'
         and events.event_date >= cast({{ hours_after(present, -48) }} as date)
         and events.event_date <= cast({{ hours_after(present, -24) }} as date)
     group by events.pet_id

@@ -1,8 +1,12 @@
 {{ config(meta={'dagster': {'ref': {'name': 'anl_clinics'}}}) }}
--- Every key that a fact names is in its dimension; a fact without one joins to
--- 'unknown'. Facts kept by day are looked at on the run's days. Returns what is missing.
+-- Every key of a fact is in its dimension, so that no row is lost in an inner join: where there is none it is
+-- 'unknown' and never null. Facts kept by day are looked at on the run's days. Returns what is missing.
 {% set days = tested_days() %}
 {% set keys = [
+    ['anl_telemetry_events', 'pet_id', 'anl_pets', 'pet_id', 'event_date'],
+    ['anl_telemetry_events', 'owner_id', 'anl_owners', 'owner_id', 'event_date'],
+    ['anl_telemetry_events', 'clinic_id', 'anl_clinics', 'clinic_id', 'event_date'],
+    ['anl_telemetry_events', 'event_date', 'anl_dates', 'date_day', 'event_date'],
     ['anl_pet_daily_summary', 'pet_id', 'anl_pets', 'pet_id', 'event_date'],
     ['anl_pet_daily_summary', 'owner_id', 'anl_owners', 'owner_id', 'event_date'],
     ['anl_pet_daily_summary', 'clinic_id', 'anl_clinics', 'clinic_id', 'event_date'],
@@ -17,6 +21,8 @@
     ['anl_wellness_alerts', 'owner_id', 'anl_owners', 'owner_id', none],
     ['anl_wellness_alerts', 'clinic_id', 'anl_clinics', 'clinic_id', none],
     ['anl_wellness_alerts', 'raised_date', 'anl_dates', 'date_day', none],
+    ['anl_documents_to_review', 'pet_id', 'anl_pets', 'pet_id', none],
+    ['anl_documents_to_review', 'clinic_id', 'anl_clinics', 'clinic_id', none],
 ] %}
 {% for fact, key, dimension, id, day in keys %}
 {% if not loop.first %}union all{% endif %}
@@ -26,5 +32,8 @@ select
 from {{ ref(fact) }} as facts
 where
     {{ date_in_days('facts.' ~ day, days) if day else 'true' }}
-    and facts.{{ key }} not in (select known.{{ id }} from {{ ref(dimension) }} as known)
+    and (
+        facts.{{ key }} is null
+        or facts.{{ key }} not in (select known.{{ id }} from {{ ref(dimension) }} as known)
+    )
 {% endfor %}

@@ -12,11 +12,14 @@ with clinic_ids as (
     union
     select clinic_id
     from {{ ref('anl_wellness_alerts') }}
-    where clinic_id is not null
     union
-    -- A clinic that only captured events may be in no other table.
+    -- A clinic that only captured events may be in no other table; summaries outlive the events.
     select clinic_id
     from {{ ref('anl_pet_daily_summary') }}
+    where clinic_resolution = 'capture'
+    union
+    select clinic_id
+    from {{ ref('anl_telemetry_events') }}
     where clinic_resolution = 'capture'
     union
     select 'unknown' as clinic_id

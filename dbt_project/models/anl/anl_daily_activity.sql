@@ -41,7 +41,7 @@ devices as (
         min(event_ts) as first_event_ts,
         max(event_ts) as last_event_ts
     from {{ ref('anl_telemetry_events') }}
-    where pet_id is not null and {{ date_in_days('event_date', days) }}
+    where pet_id <> 'unknown' and {{ date_in_days('event_date', days) }}
     group by pet_id, event_date
 )
 

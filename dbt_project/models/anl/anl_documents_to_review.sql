@@ -21,8 +21,8 @@ with doubtful as (
 select
     doubtful.document_id,
     doubtful.visit_id,
-    doubtful.pet_id,
-    visits.clinic_id,
+    coalesce(doubtful.pet_id, 'unknown') as pet_id,
+    coalesce(visits.clinic_id, 'unknown') as clinic_id,
     doubtful.media_type,
     doubtful.page_count,
     doubtful.ocr_engine,

@@ -11,7 +11,6 @@ owner_ids as (
     union
     select owner_id
     from {{ ref('anl_wellness_alerts') }}
-    where owner_id is not null
     union
     select owner_id
     from {{ ref('anl_owner_engagement') }}

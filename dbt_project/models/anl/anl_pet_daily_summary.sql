@@ -33,7 +33,7 @@ capture_clinics as (
         event_date,
         capture_clinic_id
     from {{ ref('anl_telemetry_events') }}
-    where clinic_resolution = 'capture' and pet_id is not null and {{ date_in_days('event_date', days) }}
+    where clinic_resolution = 'capture' and pet_id <> 'unknown' and {{ date_in_days('event_date', days) }}
     group by pet_id, event_date, capture_clinic_id
     qualify
         row_number() over (
@@ -75,8 +75,8 @@ select
     pets.name as pet_name,
     pets.species,
     pets.breed,
-    contexts.owner_id,
-    coalesce(contexts.clinic_id, capture_clinics.capture_clinic_id) as clinic_id,
+    coalesce(contexts.owner_id, 'unknown') as owner_id,
+    coalesce(contexts.clinic_id, capture_clinics.capture_clinic_id, 'unknown') as clinic_id,
     case
         when contexts.clinic_id is not null then 'visit'
         when capture_clinics.capture_clinic_id is not null then 'capture'

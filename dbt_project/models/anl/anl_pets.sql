@@ -10,6 +10,9 @@ with pet_ids as (
     select pet_id
     from {{ ref('anl_wellness_alerts') }}
     union
+    select pet_id
+    from {{ ref('anl_documents_to_review') }}
+    union
     select 'unknown' as pet_id
 ),
 

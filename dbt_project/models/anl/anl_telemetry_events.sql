@@ -28,11 +28,11 @@ with contexts as (
 select
     events.event_id,
     events.device_id,
-    contexts.pet_id,
+    coalesce(contexts.pet_id, 'unknown') as pet_id,
     coalesce(contexts.pet_resolution, 'unassigned') as pet_resolution,
-    contexts.owner_id,
+    coalesce(contexts.owner_id, 'unknown') as owner_id,
     -- Before the pet's first visit, and without a pet, the clinic stamped at capture stands in.
-    coalesce(contexts.clinic_id, events.capture_clinic_id) as clinic_id,
+    coalesce(contexts.clinic_id, events.capture_clinic_id, 'unknown') as clinic_id,
     case
         when contexts.clinic_id is not null then 'visit'
         when events.capture_clinic_id is not null then 'capture'

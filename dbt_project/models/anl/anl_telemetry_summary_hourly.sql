@@ -30,7 +30,7 @@ with totals as (
         count(respiration_rpm) as respiration_count,
         min(battery_pct) as battery_min_pct
     from {{ ref('anl_telemetry_events') }}
-    where pet_id is not null and {{ date_in_days('event_date', days) }}
+    where pet_id <> 'unknown' and {{ date_in_days('event_date', days) }}
     group by pet_id, date_trunc('hour', event_ts), event_date
 )
 

@@ -297,8 +297,8 @@ select
     {{ typed_md5([['alerts.pet_id', 'text'], ['alerts.rule', 'text'], ['alerts.raised_at', 'timestamp']]) | indent(4) }}
         as alert_id,
     alerts.pet_id,
-    pets.owner_id,
-    last_visits.clinic_id,
+    coalesce(pets.owner_id, 'unknown') as owner_id,
+    coalesce(last_visits.clinic_id, 'unknown') as clinic_id,
     alerts.rule,
     rules.severity,
     alerts.raised_at,

@@ -174,7 +174,7 @@ def no_critical_alert_is_open(platform: PlatformResource) -> dg.AssetCheckResult
             " group by severity, rule order by severity, rule"
         ).fetchall()
         critical = con.execute(
-            "select pet_id, rule, raised_at, coalesce(clinic_id, 'no clinic') from anl.wellness_alerts"
+            "select pet_id, rule, raised_at, clinic_id from anl.wellness_alerts"
             " where is_open and severity = 'critical' order by raised_at, pet_id limit ?",
             [EXAMPLES],
         ).fetchall()

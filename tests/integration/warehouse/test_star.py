@@ -141,6 +141,21 @@ def test_a_fact_of_an_unheard_of_clinic_is_reported(warehouse: Any) -> None:
     assert (str(result.status), result.failures) == ("fail", 1)
 
 
+def test_a_fact_that_holds_null_for_unknown_is_reported(warehouse: Any) -> None:
+    keys = "event_id, device_id, event_ts, event_date, arrival_ts, pet_resolution, clinic_resolution, pet_id"
+    with warehouse.connect() as con:
+        con.execute(
+            f"insert into anl.telemetry_events ({keys}, owner_id, clinic_id)"
+            " values ('e1', 'd1', '2026-06-01', '2026-06-01', '2026-06-01', 'unassigned', 'unknown', null,"
+            " 'unknown', 'unknown')"
+        )
+    outcome = warehouse.invoke("test", "--select", "star_keys_have_dimensions")
+    with warehouse.connect() as con:
+        con.execute("delete from anl.telemetry_events where event_id = 'e1'")
+    [result] = outcome.result.results
+    assert (str(result.status), result.failures) == ("fail", 1)
+
+
 # By clinic and date: due, missed, overdue vaccinations. k1's one bad day weighs little: 4 of 14, not the
 # mean of 3/4 and 1/10. The overdue of k1 are those of its last date.
 KPIS = [
@@ -154,9 +169,9 @@ PET_DAYS = [
     ("rex", date(2026, 6, 1), "k1", 100, date(2026, 6, 1)),
     ("rex", date(2026, 6, 2), "k1", 200, date(2026, 6, 1)),
     ("rex", date(2026, 6, 3), "k1", None, None),
-    ("tom", date(2026, 6, 1), None, 70, None),
+    ("tom", date(2026, 6, 1), "unknown", 70, None),
 ]
-ALERTS = [("x1", "k1", "critical", True), ("x2", "k1", "critical", False), ("x3", None, "info", True)]
+ALERTS = [("x1", "k1", "critical", True), ("x2", "k1", "critical", False), ("x3", "unknown", "info", True)]
 # Sent by push, e-mail and SMS; opened. 3 of 3 + 1, whatever SMS were sent.
 CONTACTS = [("ada", date(2026, 6, 1), 3, 0, 5, 1), ("tom", date(2026, 6, 2), 0, 1, 0, 2)]
 
@@ -183,7 +198,7 @@ def ask(warehouse: Any, dbt_project: Any) -> Any:
         )
         con.executemany(
             "insert into anl.pet_daily_summary (pet_id, event_date, clinic_id, total_steps, next_vaccine_due,"
-            " clinic_resolution) values (?, ?, ?, ?, ?, 'visit')",
+            " clinic_resolution, owner_id) values (?, ?, ?, ?, ?, 'visit', 'unknown')",
             PET_DAYS,
         )
         con.executemany(

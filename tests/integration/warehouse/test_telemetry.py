@@ -87,8 +87,8 @@ def reference_pet(assignments, device_id, event_ts):
 
     pets = {row["pet_id"] for row in mine if row["assigned_from"] <= event_ts < end(row)}
     if not pets:
-        return None, "unassigned"
-    return (pets.pop(), "assigned") if len(pets) == 1 else (None, "ambiguous")
+        return "unknown", "unassigned"
+    return (pets.pop(), "assigned") if len(pets) == 1 else ("unknown", "ambiguous")
 
 
 def test_the_pet_is_the_one_that_wore_the_device_at_the_events_time(warehouse):
@@ -110,7 +110,7 @@ def version_at(versions, moment):
 
 def reference_owner(pets, pet_id, moment):
     version = version_at([row for row in pets if row["pet_id"] == pet_id], moment)
-    return version["owner_id"] if version and not version["is_deleted"] else None
+    return version["owner_id"] if version and not version["is_deleted"] else "unknown"
 
 
 def completed_visits(warehouse):
@@ -125,7 +125,7 @@ def reference_clinic(visits, pet_id, moment, captured):
     ]
     if past:
         return max(past, key=lambda row: (row["visit_ts"], row["visit_id"]))["clinic_id"], "visit"
-    return captured, "capture" if captured else "unknown"
+    return (captured, "capture") if captured else ("unknown", "unknown")
 
 
 def test_owner_and_clinic_are_those_of_the_pet_at_the_events_time(warehouse):
@@ -139,7 +139,7 @@ def test_owner_and_clinic_are_those_of_the_pet_at_the_events_time(warehouse):
         for event in events
     ]
     assert {resolution for *_, resolution in expected} == {"visit", "capture", "unknown"}
-    assert {event["owner_id"] for event in events} == {"o0", "o1", "o2", None}
+    assert {event["owner_id"] for event in events} == {"o0", "o1", "o2", "unknown"}
     assert [(row["owner_id"], row["clinic_id"], row["clinic_resolution"]) for row in events] == expected
 
 
@@ -170,7 +170,7 @@ def reference_hour(events):
 
 
 def test_hours_are_counted_from_their_events_and_days_are_sums_of_hours(warehouse):
-    events = warehouse.rows("select * from anl.telemetry_events where pet_id is not null")
+    events = warehouse.rows("select * from anl.telemetry_events where pet_id <> 'unknown'")
     hours, days = defaultdict(list), defaultdict(list)
     for event in events:
         hours[event["pet_id"], event["event_ts"].replace(minute=0, second=0, microsecond=0)].append(event)
