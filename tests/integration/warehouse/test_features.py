@@ -409,9 +409,8 @@ def test_a_day_without_data_is_null_with_its_coverage_and_never_zero(features):
 
 def test_a_silent_day_is_covered_by_nothing(features):
     """So that a mean over days counts those on which nothing came."""
-    silent = {pet_day for pet_day, found in features.items() if found["steps_24h"][1] == 0}
-    assert ("rex", (T + DAY).date()) in silent
-    assert {features[pet_day]["coverage_24h"] for pet_day in silent} == {(0.0, 0.0)}
+    silent = [("rex", T + DAY), ("rex", T - 4 * DAY), ("rex", T - 5 * DAY), ("mia", T)]
+    assert {features[pet_id, day.date()]["coverage_24h"] for pet_id, day in silent} == {(0.0, 0.0)}
     assert features["rex", (T - 6 * DAY).date()]["coverage_7d"] == near((2 / WEEK_MINUTES, 2 / WEEK_MINUTES))
     assert None not in {found["coverage_7d"][0] for found in features.values()}
 
