@@ -38,7 +38,7 @@ DIMENSIONS = (
     Dimension(
         "Dates",
         "anl_dates",
-        "date_day",
+        "event_date",
         is_dates=True,
         sorted_by={"month_name": "month", "weekday_name": "iso_weekday"},
     ),
@@ -54,7 +54,7 @@ FACTS = (
         {"event_date": "Dates", "pet_id": "Pets", "owner_id": "Owners", "clinic_id": "Clinics"},
         ("clinic_resolution", "battery_min_pct", "last_visit_date", "next_vaccine_due"),
     ),
-    Fact("Clinic Days", "anl_clinic_kpis", {"date_day": "Dates", "clinic_id": "Clinics"}),
+    Fact("Clinic Days", "anl_clinic_kpis", {"event_date": "Dates", "clinic_id": "Clinics"}),
     Fact("Clinic Collars", "anl_clinic_daily_collars", {"event_date": "Dates", "clinic_id": "Clinics"}),
     Fact("Owner Days", "anl_owner_engagement", {"event_date": "Dates", "owner_id": "Owners"}),
     Fact(
@@ -79,7 +79,7 @@ FACTS = (
 
 # Names that the rule in names.py would not make well.
 COLUMN_NAMES = {
-    "date_day": "Date",
+    "event_date": "Date",
     "is_crossbreed": "Is Crossbreed",
     "iso_week": "ISO Week",
     "iso_weekday": "ISO Weekday",

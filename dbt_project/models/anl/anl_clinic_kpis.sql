@@ -7,7 +7,7 @@
 with visits as (
     select
         coalesce(clinic_id, 'unknown') as clinic_id,
-        cast(visit_ts as date) as date_day,
+        cast(visit_ts as date) as event_date,
         pet_id,
         {{ is_completed_visit() }} as is_completed,
         coalesce(is_unplanned, false) as is_unplanned,
@@ -20,7 +20,7 @@ with visits as (
 visit_days as (
     select
         clinic_id,
-        date_day,
+        event_date,
         sum(case when is_completed then 1 else 0 end) as completed_visit_count,
         sum(case when is_completed and is_unplanned then 1 else 0 end) as unplanned_visit_count,
         sum(
@@ -31,13 +31,13 @@ visit_days as (
         sum(case when is_completed then duration_us end) as visit_us_sum,
         count(case when is_completed then duration_us end) as timed_visit_count
     from visits
-    group by clinic_id, date_day
+    group by clinic_id, event_date
 ),
 
 appointment_days as (
     select
         coalesce(clinic_id, 'unknown') as clinic_id,
-        cast(scheduled_ts as date) as date_day,
+        cast(scheduled_ts as date) as event_date,
         count(*) as appointment_count
     from {{ ref('cur_appointments') }}
     where coalesce(status, 'scheduled') <> 'cancelled'
@@ -47,7 +47,7 @@ appointment_days as (
 collar_days as (
     select
         clinic_id,
-        event_date as date_day,
+        event_date,
         active_collar_count,
         silent_collar_count,
         expected_events,
@@ -70,46 +70,46 @@ overdue_spans as (
 overdue_changes as (
     select
         clinic_id,
-        date_day,
+        event_date,
         sum(day_change) as overdue_change
     from (
         select
             clinic_id,
-            first_day as date_day,
+            first_day as event_date,
             1 as day_change
         from overdue_spans
         where first_day < end_day
         union all
         select
             clinic_id,
-            end_day as date_day,
+            end_day as event_date,
             -1 as day_change
         from overdue_spans
         where first_day < end_day
     ) as changes
-    group by clinic_id, date_day
+    group by clinic_id, event_date
 ),
 
 -- A clinic has a row for every date from the first on which anything happened to the last known.
 known_days as (
     select
         clinic_id,
-        min(date_day) as first_day,
-        max(date_day) as last_day
+        min(event_date) as first_day,
+        max(event_date) as last_day
     from (
         select
             clinic_id,
-            date_day
+            event_date
         from visit_days
         union all
         select
             clinic_id,
-            date_day
+            event_date
         from appointment_days
         union all
         select
             clinic_id,
-            date_day
+            event_date
         from collar_days
     ) as happenings
     group by clinic_id
@@ -118,18 +118,18 @@ known_days as (
 clinic_dates as (
     select
         known_days.clinic_id,
-        dates.date_day
+        dates.event_date
     from known_days
     inner join {{ ref('anl_dates') }} as dates
         on
-            known_days.first_day <= dates.date_day
-            and dates.date_day <= coalesce(cast({{ last_known_day }} as date), known_days.last_day)
+            known_days.first_day <= dates.event_date
+            and dates.event_date <= coalesce(cast({{ last_known_day }} as date), known_days.last_day)
 ),
 
 daily as (
     select
         clinic_dates.clinic_id,
-        clinic_dates.date_day,
+        clinic_dates.event_date,
         coalesce(visit_days.completed_visit_count, 0) as completed_visit_count,
         coalesce(visit_days.unplanned_visit_count, 0) as unplanned_visit_count,
         coalesce(visit_days.scheduled_visit_count, 0) as scheduled_visit_count,
@@ -145,19 +145,19 @@ daily as (
         coalesce(overdue_changes.overdue_change, 0) as overdue_change
     from clinic_dates
     left join visit_days
-        on clinic_dates.clinic_id = visit_days.clinic_id and clinic_dates.date_day = visit_days.date_day
+        on clinic_dates.clinic_id = visit_days.clinic_id and clinic_dates.event_date = visit_days.event_date
     left join appointment_days
-        on clinic_dates.clinic_id = appointment_days.clinic_id and clinic_dates.date_day = appointment_days.date_day
+        on clinic_dates.clinic_id = appointment_days.clinic_id and clinic_dates.event_date = appointment_days.event_date
     left join collar_days
-        on clinic_dates.clinic_id = collar_days.clinic_id and clinic_dates.date_day = collar_days.date_day
+        on clinic_dates.clinic_id = collar_days.clinic_id and clinic_dates.event_date = collar_days.event_date
     left join overdue_changes
-        on clinic_dates.clinic_id = overdue_changes.clinic_id and clinic_dates.date_day = overdue_changes.date_day
+        on clinic_dates.clinic_id = overdue_changes.clinic_id and clinic_dates.event_date = overdue_changes.event_date
 ),
 
 running as (
     select
         clinic_id,
-        date_day,
+        event_date,
         completed_visit_count,
         unplanned_visit_count,
         scheduled_visit_count,
@@ -171,20 +171,20 @@ running as (
         expected_events,
         event_count,
         sum(no_show_count) over (
-            partition by clinic_id order by date_day rows between 89 preceding and current row
+            partition by clinic_id order by event_date rows between 89 preceding and current row
         ) as no_show_count_90d,
         sum(scheduled_visit_count) over (
-            partition by clinic_id order by date_day rows between 89 preceding and current row
+            partition by clinic_id order by event_date rows between 89 preceding and current row
         ) as scheduled_visit_count_90d,
         sum(overdue_change) over (
-            partition by clinic_id order by date_day rows between unbounded preceding and current row
+            partition by clinic_id order by event_date rows between unbounded preceding and current row
         ) as overdue_vaccination_count
     from daily
 )
 
 select
     clinic_id,
-    date_day,
+    event_date,
     cast(completed_visit_count as bigint) as completed_visit_count,
     cast(unplanned_visit_count as bigint) as unplanned_visit_count,
     cast(seen_pet_count as bigint) as seen_pet_count,

@@ -44,7 +44,7 @@ bounds as (
 ),
 
 calendar as (
-    select cast({{ midnight_after('bounds.first_day', 'numbers.number') }} as date) as date_day
+    select cast({{ midnight_after('bounds.first_day', 'numbers.number') }} as date) as event_date
     from numbers
     cross join bounds
     where numbers.number <= {{ days_between('bounds.first_day', 'bounds.last_day') }}
@@ -53,27 +53,27 @@ calendar as (
 -- Days since a Monday long ago, so that no setting of the session says where a week begins.
 weekdays as (
     select
-        date_day,
-        cast(1 + mod({{ days_between("date '0001-01-01'", 'date_day') }}, 7) as integer) as iso_weekday
+        event_date,
+        cast(1 + mod({{ days_between("date '0001-01-01'", 'event_date') }}, 7) as integer) as iso_weekday
     from calendar
 ),
 
 -- The week of a date is that of its Thursday, and its year's first week holds January 4th.
 thursdays as (
     select
-        date_day,
+        event_date,
         iso_weekday,
-        cast({{ midnight_after('date_day', '(4 - iso_weekday)') }} as date) as thursday
+        cast({{ midnight_after('event_date', '(4 - iso_weekday)') }} as date) as thursday
     from weekdays
 )
 
 select
-    date_day,
-    cast(extract(year from date_day) as integer) as year,  -- noqa: RF04
-    cast(extract(quarter from date_day) as integer) as quarter,  -- noqa: RF04
-    cast(extract(month from date_day) as integer) as month,  -- noqa: RF04
-    cast(extract(day from date_day) as integer) as day_of_month,
-    case extract(month from date_day)
+    event_date,
+    cast(extract(year from event_date) as integer) as year,  -- noqa: RF04
+    cast(extract(quarter from event_date) as integer) as quarter,  -- noqa: RF04
+    cast(extract(month from event_date) as integer) as month,  -- noqa: RF04
+    cast(extract(day from event_date) as integer) as day_of_month,
+    case extract(month from event_date)
         {%- for month_name in month_names %}
         when {{ loop.index }} then '{{ month_name }}'
         {%- endfor %}

@@ -203,7 +203,7 @@ def story(make_warehouse: Any) -> dict[str, Any]:
     """The increments after the first load, in their order, and the figures of clinic k1 before them."""
     warehouse = make_warehouse(first_load())
     build(warehouse, None, at(6))
-    kpis = warehouse.rows("select * from anl.clinic_kpis where clinic_id = 'k1' order by date_day")
+    kpis = warehouse.rows("select * from anl.clinic_kpis where clinic_id = 'k1' order by event_date")
     moved_earlier = changed(
         "device_assignments", "a2", at(4, 10), device_id="d1", pet_id="p2", assigned_from=at(2, 6)
     )
@@ -326,7 +326,7 @@ def test_kpis_of_a_clinic_are_those_counted_by_hand(story: dict[str, Any]) -> No
         "silent_collar_count",
         "heartbeat_ratio",
     ]
-    found = {row["date_day"]: tuple(row[column] for column in columns) for row in story["kpis"]}
+    found = {row["event_date"]: tuple(row[column] for column in columns) for row in story["kpis"]}
     assert min(found) == date(2026, 3, 3)
     assert max(found) == date(2026, 6, 7)
     assert len(found) == 97

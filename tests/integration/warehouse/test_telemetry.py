@@ -220,13 +220,13 @@ def test_a_pets_day_shows_pet_owner_clinic_and_visits_as_at_its_last_moment(ware
 
 
 def test_the_calendar_agrees_with_pythons(warehouse):
-    rows = warehouse.rows("select * from anl.dates order by date_day")
+    rows = warehouse.rows("select * from anl.dates order by event_date")
     first, last = date(2015, 1, 1), date(2035, 12, 31)
-    assert [row["date_day"] for row in rows] == [
+    assert [row["event_date"] for row in rows] == [
         first + timedelta(days=number) for number in range((last - first).days + 1)
     ]
     for row in rows:
-        day = row.pop("date_day")
+        day = row.pop("event_date")
         assert row == {
             "year": day.year,
             "quarter": (day.month + 2) // 3,
@@ -245,7 +245,7 @@ def test_the_calendar_covers_what_the_data_hold(warehouse):
 
     def built(**stated):
         warehouse.build("--select", "anl_dates", variables=stated, without=("unit_test", "test"))
-        return warehouse.rows("select min(date_day) as low, max(date_day) as high from anl.dates")
+        return warehouse.rows("select min(event_date) as low, max(event_date) as high from anl.dates")
 
     [held] = warehouse.rows(
         "select min(event_date) as low, max(event_date) + 1 as high from"
