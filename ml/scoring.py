@@ -22,7 +22,7 @@ SCORES_TABLE = "anl.visit_risk_scores"
 SCORES_SCHEMA = pa.schema(
     [
         pa.field("pet_id", pa.string(), nullable=False),
-        pa.field("score_date", pa.date32(), nullable=False),
+        pa.field("event_date", pa.date32(), nullable=False),
         pa.field("end_ts", pa.timestamp("us"), nullable=False),
         # Probability of an unplanned visit in (end_ts, end_ts + 7 days]
         pa.field("risk_7d", pa.float64(), nullable=False),
@@ -43,7 +43,7 @@ class Scores:
     """Rows for `anl.visit_risk_scores` and what could not be scored."""
 
     table: pa.Table
-    """Columns as SCORES_SCHEMA; one row per (pet_id, score_date), ordered by score_date, pet_id."""
+    """Columns as SCORES_SCHEMA; one row per (pet_id, event_date), ordered by event_date, pet_id."""
     unscored: int
     """Pet-days of which the collar says nothing: see `FeatureMatrix.is_observed`."""
 
@@ -80,12 +80,12 @@ def write_scores(warehouse: Warehouse, table: pa.Table, days: Sequence[date]) ->
     Days without scores end up empty. Raises DatasetError when `table` holds another day than `days`:
     its old rows would stay beside the new ones.
     """
-    strays = set(table["score_date"].to_pylist()) - set(days)
+    strays = set(table["event_date"].to_pylist()) - set(days)
     if strays:
         raise DatasetError(
             f"scores of {min(strays)} are not among the days to replace; pass every scored day in `days`"
         )
-    warehouse.replace(SCORES_TABLE, "score_date in (?)", [sorted(set(days))], table.cast(SCORES_SCHEMA))
+    warehouse.replace(SCORES_TABLE, "event_date in (?)", [sorted(set(days))], table.cast(SCORES_SCHEMA))
     return table.num_rows
 
 
@@ -97,7 +97,7 @@ def forget_scores(warehouse: Warehouse, pet_ids: Sequence[str], days: Sequence[d
     """
     if not warehouse.has(SCORES_TABLE):
         return 0
-    return warehouse.delete(SCORES_TABLE, "pet_id in (?) or score_date in (?)", [pet_ids, days])
+    return warehouse.delete(SCORES_TABLE, "pet_id in (?) or event_date in (?)", [pet_ids, days])
 
 
 def risk_deciles(risk: Floats) -> NDArray[np.int32]:

@@ -171,7 +171,7 @@ def scores_to_republish(con: duckdb.DuckDBPyConnection, folder: Path) -> list[Pu
         return []
     write_scores(DuckDBWarehouse(con), SCORES_SCHEMA.empty_table(), [])
     schema, name = SCORES_TABLE.split(".")
-    return [PublishedTable(schema, name, tuple(SCORES_SCHEMA.names), day_column="score_date")]
+    return [PublishedTable(schema, name, tuple(SCORES_SCHEMA.names), day_column="event_date")]
 
 
 def find_leftovers(settings: PlatformSettings, store: ObjectStore) -> LeftoverReport:

@@ -178,7 +178,7 @@ def published_visit_risk_scores(platform: PlatformResource) -> dg.MaterializeRes
     from ingestion.loading.publish import PublishedTable, publish
     from ml.scoring import SCORES_SCHEMA
 
-    table = PublishedTable("anl", "visit_risk_scores", tuple(SCORES_SCHEMA.names), day_column="score_date")
+    table = PublishedTable("anl", "visit_risk_scores", tuple(SCORES_SCHEMA.names), day_column="event_date")
     with platform.warehouse() as con:
         report = publish(con, platform.settings().state.published_dir, [table])
     return dg.MaterializeResult(metadata={"version": report.version, "files_written": report.files_written})

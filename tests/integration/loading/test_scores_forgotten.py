@@ -26,7 +26,7 @@ def test_a_load_that_dies_before_leaves_them_to_the_next(
     [owner] = with_rows(platform, "select min(owner_id) from raw.pets")[0]
     score = {
         "pet_id": "somebody",
-        "score_date": START,
+        "event_date": START,
         "end_ts": initial.at,
         "risk_7d": 0.5,
         "risk_decile": 1,

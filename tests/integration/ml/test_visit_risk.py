@@ -450,7 +450,7 @@ def learn(empty_registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             for event in run.get_asset_materialization_events()
         }
         with platform.warehouse() as con:
-            scores = con.sql("select model_version, pet_id, score_date from anl.visit_risk_scores").fetchall()
+            scores = con.sql("select model_version, pet_id, event_date from anl.visit_risk_scores").fetchall()
         return {"success": run.success, "gate": gate, "scores": scores, **metadata}
 
     return learn

@@ -157,7 +157,7 @@ def scores_of(pet_id: str, ends: list[datetime]) -> pa.Table:
     rows = [
         {
             **day,
-            "score_date": (end - timedelta(days=1)).date(),
+            "event_date": (end - timedelta(days=1)).date(),
             "end_ts": end,
             "feature_version": "f",
             "scored_on": "h",

@@ -137,16 +137,16 @@ def test_scores_are_the_same_and_days_are_replaced(both: Both) -> None:
             assert scores.table.num_rows > 0
             write_scores(warehouse, scores.table, days)
             stored = (
-                f"select {', '.join(SCORES_SCHEMA.names)} from {SCORES_TABLE} order by score_date, pet_id"
+                f"select {', '.join(SCORES_SCHEMA.names)} from {SCORES_TABLE} order by event_date, pet_id"
             )
             tables.append(warehouse.select(stored, [], SCORES_SCHEMA))
         assert tables[0].equals(tables[1])
-        assert set(tables[0]["score_date"].to_pylist()) == {*DATES}
+        assert set(tables[0]["event_date"].to_pylist()) == {*DATES}
     for warehouse in (both.embedded, both.account):
         write_scores(warehouse, SCORES_SCHEMA.empty_table(), DATES[1:])
-    kept = f"select distinct score_date from {SCORES_TABLE}"
-    assert both.account.select(kept, [], pa.schema([SCORES_SCHEMA.field("score_date")])).to_pylist() == [
-        {"score_date": DATES[0]}
+    kept = f"select distinct event_date from {SCORES_TABLE}"
+    assert both.account.select(kept, [], pa.schema([SCORES_SCHEMA.field("event_date")])).to_pylist() == [
+        {"event_date": DATES[0]}
     ]
 
 

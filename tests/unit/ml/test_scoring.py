@@ -63,7 +63,7 @@ def test_every_pet_day_with_a_value_is_scored_and_the_others_are_counted() -> No
     assert scores.unscored == 1
     assert scores.table.schema == SCORES_SCHEMA
     rows = scores.table.to_pylist()
-    assert [(r["score_date"], r["pet_id"], r["risk_decile"]) for r in rows] == [
+    assert [(r["event_date"], r["pet_id"], r["risk_decile"]) for r in rows] == [
         (DAY_1, "a", 5),
         (DAY_1, "b", 10),
         (DAY_2, "a", 10),
@@ -78,7 +78,7 @@ def test_scores_of_a_day_do_not_depend_on_the_other_days_asked_for() -> None:
     table = features([("a", DAY_1, 0.3), ("b", DAY_1, -1.0), ("a", DAY_2, 1.0)])
     both = score_features(table, CHAMPION, [DAY_1, DAY_2]).table.to_pylist()
     alone = score_features(table, CHAMPION, [DAY_1]).table.to_pylist()
-    assert alone == [row for row in both if row["score_date"] == DAY_1]
+    assert alone == [row for row in both if row["event_date"] == DAY_1]
     assert len(alone) == 2
 
 
@@ -117,12 +117,12 @@ def test_writing_replaces_the_days_and_only_them() -> None:
     first_day = score_features(features([("a", DAY_1, 5.0), ("b", DAY_1, 1.0)]), CHAMPION, [DAY_1])
     write_scores(DuckDBWarehouse(con), first_day.table, [DAY_1])
     write_scores(DuckDBWarehouse(con), first_day.table, [DAY_1])
-    stored = con.sql("from anl.visit_risk_scores order by score_date, pet_id").to_arrow_table()
+    stored = con.sql("from anl.visit_risk_scores order by event_date, pet_id").to_arrow_table()
     expected = [*first_day.table.to_pylist(), both.table.to_pylist()[1]]
     assert stored.to_pylist() == expected
 
     write_scores(DuckDBWarehouse(con), SCORES_SCHEMA.empty_table(), [DAY_1])
-    assert con.execute("select score_date from anl.visit_risk_scores").fetchall() == [(DAY_2,)]
+    assert con.execute("select event_date from anl.visit_risk_scores").fetchall() == [(DAY_2,)]
 
 
 def test_a_day_that_would_be_doubled_is_refused() -> None:
@@ -152,4 +152,4 @@ def test_scores_of_pets_and_of_days_are_forgotten_and_no_others() -> None:
     )
     assert forget_scores(DuckDBWarehouse(con), ["a"], []) == 2
     assert forget_scores(DuckDBWarehouse(con), [], [DAY_1]) == 1
-    assert con.execute("select pet_id, score_date from anl.visit_risk_scores").fetchall() == [("b", DAY_2)]
+    assert con.execute("select pet_id, event_date from anl.visit_risk_scores").fetchall() == [("b", DAY_2)]
