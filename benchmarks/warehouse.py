@@ -324,7 +324,7 @@ def readers(home: Path, land_one_more: Callable[[], Any], say: Say) -> dict[str,
     listed = ", ".join(f"'{pet_id}'" for (pet_id,) in pets)
     queries = {
         "clinic_month": (
-            "select pet_id, event_date, total_steps, pulse_bpm_mean, body_temp_c_mean, wear_minutes"
+            "select pet_id, event_date, total_steps, pulse_bpm_mean, body_temp_c_mean, worn_minutes"
             f" from anl.pet_daily_summary where clinic_id = '{clinic_id}'"
             f" and event_date > date '{last}' - 30 order by pet_id, event_date"
         ),

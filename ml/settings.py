@@ -22,7 +22,7 @@ VISIT_RISK_FEATURES = (
     "rest_minutes_24h",
     "night_steps",
     "battery_min_24h",
-    "wear_minutes_24h",
+    "worn_minutes_24h",
     "coverage_24h",
     "days_since_last_visit",
     "unplanned_visits_365d",

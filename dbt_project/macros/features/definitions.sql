@@ -220,7 +220,7 @@
             'coverage': share_of_days(7, 'battery_drop_days_last_7d'),
         },
         {
-            'name': 'wear_minutes_24h',
+            'name': 'worn_minutes_24h',
             'value': where_measured('pulse_count + body_temp_count', 'worn_minutes'),
             'coverage': share_of_day('observed_minutes'),
         },

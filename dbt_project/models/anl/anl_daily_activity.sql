@@ -63,7 +63,7 @@ select
     {{ mean_of('totals.respiration_rpm_sum', 'totals.respiration_count') }} as respiration_rpm_mean,
     totals.battery_min_pct,
     cast(totals.observed_minutes as integer) as observed_minutes,
-    cast(totals.worn_minutes as integer) as wear_minutes
+    cast(totals.worn_minutes as integer) as worn_minutes
 from totals
 inner join devices
     on totals.pet_id = devices.pet_id and totals.event_date = devices.event_date

@@ -21,7 +21,7 @@ with activity as (
         pulse_bpm_mean,
         body_temp_c_mean,
         battery_min_pct,
-        wear_minutes
+        worn_minutes
     from {{ ref('anl_daily_activity') }}
     where {{ date_in_days('event_date', days) }}
 ),
@@ -89,7 +89,7 @@ select
     activity.pulse_bpm_mean,
     activity.body_temp_c_mean,
     activity.battery_min_pct,
-    activity.wear_minutes,
+    activity.worn_minutes,
     cast(contexts.last_visit_ts as date) as last_visit_date,
     contexts.next_vaccine_due
 from activity

@@ -311,7 +311,7 @@ REX_ON_T = {
     "battery_min_24h": (40.5, OBSERVED),
     # fell by 20 to T and by 5 to T - 2; rose to T - 1; T - 7 and T - 3 are not neighbours
     "battery_drain_7d": (12.5, 2 / 7),
-    "wear_minutes_24h": (780, OBSERVED),
+    "worn_minutes_24h": (780, OBSERVED),
     "coverage_24h": (OBSERVED, OBSERVED),
     # 780 and three minutes on each of three days; the late event's minute was not known at its day's end
     "coverage_7d": (789 / WEEK_MINUTES, 789 / WEEK_MINUTES),
@@ -424,7 +424,7 @@ def test_a_zero_is_one_that_was_observed(features):
         *("licks_24h", "lick_rate_24h", "licking_minutes_24h", "lick_burst_minutes_24h"),
     }
     assert mia["rest_minutes_24h"] == 1
-    assert not mia.keys() & {"wear_minutes_24h", "fever_minutes_24h", "night_steps", "pulse_mean_24h"}
+    assert not mia.keys() & {"worn_minutes_24h", "fever_minutes_24h", "night_steps", "pulse_mean_24h"}
 
 
 def test_too_little_coverage_is_null_where_the_definition_says_so(features):

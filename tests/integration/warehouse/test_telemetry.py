@@ -190,7 +190,6 @@ def test_hours_are_counted_from_their_events_and_days_are_sums_of_hours(warehous
     assert built_days.keys() == days.keys()
     for key, of_day in days.items():
         expected = reference_hour(of_day)
-        expected["wear_minutes"] = expected.pop("worn_minutes")
         del expected["body_temp_c_max"]
         assert {name: built_days[key][name] for name in expected} == expected, key
         assert built_days[key]["first_event_ts"] == min(event["event_ts"] for event in of_day)
