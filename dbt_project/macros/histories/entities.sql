@@ -54,7 +54,7 @@
             ['dob', 'date', 'date'],
             ['birth_year', 'number', 'integer'],
             ['sex', 'text', 'varchar'],
-            ['neutered', 'boolean', 'boolean'],
+            ['is_neutered', 'boolean', 'boolean'],
             ['microchip_id', 'text', 'varchar'],
             ['color', 'text', 'varchar'],
             ['weight_kg', 'number', 'decimal(6, 3)'],
@@ -142,12 +142,18 @@
     {{ return(names) }}
 {%- endmacro %}
 
+{# What landing files call a column. Their names never change, so that old files stay readable; from staging on
+   a boolean is is_*. #}
+{% macro landed_name(column) -%}
+    {{ return({'is_neutered': 'neutered'}.get(column, column)) }}
+{%- endmacro %}
+
 {# One cleaning rule per kind: text is trimmed and empty text is null; e-mail
    addresses are lower case. Ids are left as they came. #}
 {% macro clean_attribute(column, kind, sql_type) -%}
     {%- if column == 'contact_email' -%}nullif(lower(trim({{ column }})), '')
     {%- elif kind == 'text' and not column.endswith('_id') -%}nullif(trim({{ column }}), '')
     {%- elif kind == 'text' -%}nullif({{ column }}, '')
-    {%- else -%}{{ column }}
+    {%- else -%}{{ landed_name(column) }}
     {%- endif -%}
 {%- endmacro %}

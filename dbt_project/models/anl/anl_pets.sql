@@ -25,7 +25,7 @@ records as (
         breed_type,
         is_crossbreed,
         sex,
-        neutered,
+        is_neutered,
         coalesce(cast(extract(year from dob) as integer), birth_year) as birth_year,
         is_deleted
     from {{ ref('cur_pets') }}
@@ -40,7 +40,7 @@ select
     records.breed_type,
     records.is_crossbreed,
     records.sex,
-    records.neutered as is_neutered,
+    records.is_neutered,
     records.birth_year,
     coalesce(not records.is_deleted, false) as is_active
 from pet_ids

@@ -63,6 +63,10 @@ def id_column(feed):
     return RECORD_FEEDS[feed][0].name
 
 
+# What staging calls a landed column otherwise.
+BUILT_NAMES = {"neutered": "is_neutered"}
+
+
 def cleaned(column, value):
     if not isinstance(value, str) or column in {"consent_flags", "diagnosis_codes"}:
         return value
@@ -70,7 +74,9 @@ def cleaned(column, value):
 
 
 def attributes_of(feed, row):
-    return tuple(cleaned(field.name, row.get(field.name)) for field in RECORD_FEEDS[feed][1:])
+    """Of a landed row or of one built from it."""
+    names = [field.name for field in RECORD_FEEDS[feed][1:]]
+    return tuple(cleaned(name, row.get(name, row.get(BUILT_NAMES.get(name)))) for name in names)
 
 
 def changes_of(feed, rows):
@@ -185,7 +191,7 @@ def built_histories(feed, rows):
         # Changes of the stream are claimed at odd microseconds, extracts at whole minutes.
         opened_by = "crm" if row["created_at"].microsecond else "registry"
         assert row["source_system"].split("-")[0] == opened_by
-        content = tuple(row[field.name] for field in RECORD_FEEDS[feed][1:])
+        content = attributes_of(feed, row)
         histories[row[id_column(feed)]].append(
             (row["valid_from"], row["valid_to"], row["is_deleted"], content, row["created_at"])
         )
@@ -415,7 +421,7 @@ def test_consent_and_erasure_read_the_same_present_state_from_the_lake(warehouse
             if row["feed"] == feed and row["complete"]
         ]
         last = {change.key: change.row for change in change_log(raw[feed], extracts, id_column(feed))}
-        columns = ", ".join(field.name for field in RECORD_FEEDS[feed][1:])
+        columns = ", ".join(BUILT_NAMES.get(field.name, field.name) for field in RECORD_FEEDS[feed][1:])
         present = warehouse.rows(
             f"select {id_column(feed)} as id, {columns} from cur.{feed} where is_current and not is_deleted"
         )
