@@ -240,8 +240,17 @@ def published_telemetry(tmp_path: Path) -> Path:
         " event_ts + interval 5 second as arrival_ts, steps as step_count from (values"
         " (timestamp '2026-06-03 06:00', 40::bigint), (timestamp '2026-06-04 06:00', 90)) as events (event_ts, steps)"
     )
+    con.execute("create schema ml")
+    con.execute(
+        "create table ml.feature_catalogue as select"
+        " 'steps_delta_24h' as feature_name, 'current' as status, 1 / 1440 as min_coverage"
+    )
     columns = ("pet_id", "event_ts", "event_date", "arrival_ts", "step_count")
-    publish(con, tmp_path / "published", [PublishedTable("anl", "telemetry_events", columns, "event_date")])
+    tables = [
+        PublishedTable("anl", "telemetry_events", columns, "event_date"),
+        PublishedTable("ml", "feature_catalogue", ("feature_name", "status", "min_coverage")),
+    ]
+    publish(con, tmp_path / "published", tables)
     con.close()
     return tmp_path
 

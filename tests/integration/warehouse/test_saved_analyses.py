@@ -40,7 +40,7 @@ def telemetry() -> list[dict[str, Any]]:
         ("ada", PRESENT - 24 * hours, 30),
         ("ada", PRESENT - tick, 60),
         ("ada", PRESENT, 5000),
-        # One step less of three: minus a third, which whole numbers would call 0.
+        # One event a side is no day of steps to compare.
         ("bob", PRESENT - 30 * hours, 3),
         ("bob", PRESENT - 3 * hours, 2),
         # No step before: no share can be given. Nothing before at all: likewise.
@@ -52,6 +52,12 @@ def telemetry() -> list[dict[str, Any]]:
         # Of a collar that nobody wears.
         ("nobody", PRESENT - 3 * hours, 7),
     ]
+    # Ada's collar reports every minute but those of the 4.5 hours that end 20 hours ago: 1200 minutes of the last
+    # 24 hours and 1410 of those before, both more than 80 %.
+    for minute in range(48 * 60):
+        event_ts = PRESENT - 48 * hours + timedelta(minutes=minute, seconds=30)
+        if not 23.5 * 60 <= minute < 28 * 60:
+            rows.append(("ada", event_ts, 0))
     return [event(number, *row) for number, row in enumerate(rows)]
 
 
@@ -118,7 +124,13 @@ def records() -> dict[str, list[dict[str, Any]]]:
 def answer(make_warehouse):
     warehouse = make_warehouse({"telemetry_events": telemetry(), **records()})
     variables = {"as_of_ts": f"{PRESENT:%Y-%m-%d %H:%M:%S}"}
-    models = ("+anl_telemetry_events", "+anl_daily_activity", "cur_pets", "cur_clinic_visits")
+    models = (
+        "+anl_telemetry_events",
+        "+anl_daily_activity",
+        "ml_feature_catalogue",
+        "cur_pets",
+        "cur_clinic_visits",
+    )
     warehouse.build("--select", *models, variables=variables, without=("unit_test", "test"))
 
     def run(name: str) -> list[tuple[Any, ...]]:
@@ -132,7 +144,7 @@ def answer(make_warehouse):
 def test_activity_delta_of_24_hours(answer):
     assert answer("activity_delta_24h") == [
         ("ada", 90, 40, 1.25),
-        ("bob", 2, 3, pytest.approx(-1 / 3)),
+        ("bob", 2, 3, None),
         ("cleo", 7, 0, None),
         ("dot", 7, None, None),
     ]
@@ -149,12 +161,13 @@ def test_no_show_rate_of_90_days(answer):
 def test_overview_has_each_pet_once_a_day_as_it_is_now(answer):
     rows = answer("pet_overview")
     june = {number: date(2026, 6, number) for number in (1, 2, 3)}
-    # Ada's events: two on the 1st (1000 and 15), two on the 2nd, two on the 3rd. Her due date is the latest stated.
+    # Ada's events: two on the 1st (1000 and 15), two on the 2nd, two on the 3rd, and minutes
+    # without a step: 12 hours, 24 less 4.5 and 12. Her due date is the latest stated.
     ada = ("2026-06-03", date(2026, 9, 1), "o-ada")
     assert [row for row in rows if row[0] == "ada"] == [
-        ("ada", "Ada", "akita", june[1], 1015, 2, date.fromisoformat(ada[0]), *ada[1:]),
-        ("ada", "Ada", "akita", june[2], 55, 2, date.fromisoformat(ada[0]), *ada[1:]),
-        ("ada", "Ada", "akita", june[3], 5060, 2, date.fromisoformat(ada[0]), *ada[1:]),
+        ("ada", "Ada", "akita", june[1], 1015, 2 + 720, date.fromisoformat(ada[0]), *ada[1:]),
+        ("ada", "Ada", "akita", june[2], 55, 2 + 1170, date.fromisoformat(ada[0]), *ada[1:]),
+        ("ada", "Ada", "akita", june[3], 5060, 2 + 720, date.fromisoformat(ada[0]), *ada[1:]),
     ]
     # Bob changed his name and his only completed visit is deleted; Fay has no collar data; Gus is gone.
     assert {row[:3] + row[6:8] for row in rows if row[0] == "bob"} == {("bob", "Bobby", "beagle", None, None)}
