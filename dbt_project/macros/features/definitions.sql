@@ -190,7 +190,9 @@
                 mean_of('respiration_rpm_sum', 'respiration_count'),
                 mean_of('respiration_rpm_sum_7d_before', 'respiration_count_7d_before'),
             ),
-            'coverage': share_of_both(share_of_day('respiration_minutes'), share_of_week('respiration_minutes_7d_before')),
+            'coverage': share_of_both(
+                share_of_day('respiration_minutes'), share_of_week('respiration_minutes_7d_before')
+            ),
         },
         {
             'name': 'night_rest_respiration',

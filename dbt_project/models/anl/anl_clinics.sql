@@ -13,14 +13,9 @@ with clinic_ids as (
     select clinic_id
     from {{ ref('anl_wellness_alerts') }}
     union
-    -- A clinic that only captured events may be in no other table; summaries outlive the events.
+    -- A clinic that only captured events may be in no other table.
     select clinic_id
-    from {{ ref('anl_pet_daily_summary') }}
-    where clinic_resolution = 'capture'
-    union
-    select clinic_id
-    from {{ ref('anl_telemetry_events') }}
-    where clinic_resolution = 'capture'
+    from {{ ref('stg_capture_clinics') }}
     union
     select 'unknown' as clinic_id
 ),
