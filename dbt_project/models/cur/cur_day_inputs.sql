@@ -3,6 +3,27 @@ with days as (
     from {{ ref('stg_telemetry_days') }}
 ),
 
+{{ day_numbers() }},
+
+-- Events are expected on days without any, too, from the first with telemetry to the data's present.
+expected_bounds as (
+    select
+        days.first_day,
+        cast({{ microsecond_before('expectations.last_ts') }} as date) as last_day
+    from (select min(event_date) as first_day from days) as days
+    cross join (select max(valid_to) as last_ts from {{ ref('cur_device_expectations') }}) as expectations
+),
+
+expected_days as (
+    select event_date
+    from days
+    union
+    select cast({{ midnight_after('bounds.first_day', 'numbers.number') }} as date) as event_date
+    from numbers
+    inner join expected_bounds as bounds
+        on numbers.number <= {{ days_between('bounds.first_day', 'bounds.last_day') }}
+),
+
 -- What is read of a pet matters from the day on which it first wore a collar.
 worn_pets as (
     select
@@ -75,10 +96,14 @@ fingerprints as (
         ['pet_resolution', 'text'],
     ]) | indent(4) }}
     union all
-    {{ clipped_fingerprint('devices', ref('cur_devices'), [
+    {{ clipped_fingerprint('expectations', ref('cur_device_expectations'), [
         ['device_id', 'text'],
-        ['record_md5', 'text'],
-        ['is_deleted', 'boolean'],
+        ['clinic_id', 'text'],
+        ['expected_events_per_day', 'number'],
+    ], 'expected_days') | indent(4) }}
+    union all
+    {{ clipped_fingerprint('refusals', ref('cur_device_refusals'), [
+        ['device_id', 'text'],
     ]) | indent(4) }}
     union all
     {{ clipped_fingerprint('device_contexts', 'worn_contexts', [
