@@ -6,22 +6,25 @@ with days as (
 {{ day_numbers() }},
 
 -- Events are expected on days without any, too, from the first with telemetry to the data's present.
-expected_bounds as (
-    select
-        days.first_day,
-        cast({{ microsecond_before('expectations.last_ts') }} as date) as last_day
-    from (select min(event_date) as first_day from days) as days
-    cross join (select max(valid_to) as last_ts from {{ ref('cur_device_expectations') }}) as expectations
+first_days as (
+    select min(event_date) as first_day
+    from days
+),
+
+last_days as (
+    select cast({{ microsecond_before('max(valid_to)') }} as date) as last_day
+    from {{ ref('cur_device_expectations') }}
 ),
 
 expected_days as (
     select event_date
     from days
     union
-    select cast({{ midnight_after('bounds.first_day', 'numbers.number') }} as date) as event_date
+    select cast({{ midnight_after('first_days.first_day', 'numbers.number') }} as date) as event_date
     from numbers
-    inner join expected_bounds as bounds
-        on numbers.number <= {{ days_between('bounds.first_day', 'bounds.last_day') }}
+    cross join first_days
+    cross join last_days
+    where numbers.number <= {{ days_between('first_days.first_day', 'last_days.last_day') }}
 ),
 
 -- What is read of a pet matters from the day on which it first wore a collar.

@@ -5,6 +5,7 @@
 {% set first_moment = "timestamp '0001-01-01 00:00:00'" %}
 {% set open_end = "timestamp '9999-12-31 00:00:00'" %}
 {% set extracts = source('raw', 'extracts') %}
+{% set of_followed_pets = 'select followed_pets.pet_id from followed_pets' %}
 {% set is_refusal = 'not ' ~ allows('analytics', 'is_allowed') %}
 
 with {{ known_consents() }},
@@ -95,7 +96,7 @@ followed_pets as (
 followed_devices as (
     select device_id
     from {{ ref('stg_device_assignments') }}
-    where pet_id in (select followed_pets.pet_id from followed_pets) and device_id is not null
+    where pet_id in ({{ of_followed_pets }}) and device_id is not null
 ),
 
 followed_assignments as (
@@ -107,7 +108,7 @@ followed_assignments as (
 -- Who owns a pet, by everything said of it. A deletion says nothing of the owner: a pet that is gone from its
 -- source has not left its household.
 pet_statements as (
-    with {{ change_log('pets', ref('stg_pets'), extracts, touched='select followed_pets.pet_id from followed_pets') | indent(4) }}
+    with {{ change_log('pets', ref('stg_pets'), extracts, touched=of_followed_pets) | indent(4) }}
 
     select
         pet_id,
@@ -129,7 +130,7 @@ ahead_statements as (
     where
         op <> 'delete'
         and {{ is_dated_ahead() }}
-        and pet_id in (select followed_pets.pet_id from followed_pets)
+        and pet_id in ({{ of_followed_pets }})
         and pet_id not in (select pet_statements.pet_id from pet_statements)
 ),
 
@@ -159,7 +160,7 @@ owned_now as (
 
 owned_by_then as (
     {{ known_history('pets', ref('stg_pets'), extracts, ['owner_id'],
-        'not is_deletion and pet_id in (select followed_pets.pet_id from followed_pets)') | indent(4) }}
+        'not is_deletion and pet_id in (' ~ of_followed_pets ~ ')') | indent(4) }}
 ),
 
 worn_now as (
@@ -169,7 +170,7 @@ worn_now as (
         valid_from,
         coalesce(valid_to, {{ open_end }}) as valid_to
     from {{ ref('cur_device_pet_intervals') }}
-    where pet_id in (select followed_pets.pet_id from followed_pets)
+    where pet_id in ({{ of_followed_pets }})
 ),
 
 known_assignments as (
@@ -252,19 +253,19 @@ worn_by_then as (
 refusals as (
     select
         worn.device_id,
-        greatest(worn.valid_from, owned.owned_from, refused.held_from) as refused_from,
-        least(worn.valid_to, owned.owned_to, refused.held_to) as refused_to
+        greatest(worn.valid_from, ownerships.owned_from, refused.held_from) as refused_from,
+        least(worn.valid_to, ownerships.owned_to, refused.held_to) as refused_to
     from worn_now as worn
-    inner join owned_now as owned on worn.pet_id = owned.pet_id
-    inner join refused_now as refused on owned.owner_id = refused.owner_id
+    inner join owned_now as ownerships on worn.pet_id = ownerships.pet_id
+    inner join refused_now as refused on ownerships.owner_id = refused.owner_id
     union all
     select
         worn.device_id,
-        greatest(worn.valid_from, owned.known_from, refused.held_from) as refused_from,
-        least(worn.valid_to, coalesce(owned.known_to, {{ open_end }}), refused.held_to) as refused_to
+        greatest(worn.valid_from, ownerships.known_from, refused.held_from) as refused_from,
+        least(worn.valid_to, coalesce(ownerships.known_to, {{ open_end }}), refused.held_to) as refused_to
     from worn_by_then as worn
-    inner join owned_by_then as owned on worn.pet_id = owned.pet_id
-    inner join refused_by_then as refused on owned.owner_id = refused.owner_id
+    inner join owned_by_then as ownerships on worn.pet_id = ownerships.pet_id
+    inner join refused_by_then as refused on ownerships.owner_id = refused.owner_id
 ),
 
 reached as (

@@ -193,11 +193,6 @@ def warehouse(make_warehouse: Any) -> Any:
             variables={"dirty_days": dirty, "as_of_ts": f"{present:%Y-%m-%d %H:%M:%S}"},
             without=("unit_test", "test"),
         )
-    checked = made.invoke(
-        *("test", "--select", "cur_device_refusals", "cur_device_expectations", "anl_device_daily_heartbeat"),
-        *("--indirect-selection", "cautious", "--exclude-resource-type", "unit_test"),
-    )
-    assert checked.success, [item.message for item in checked.result.results]
     return made
 
 
