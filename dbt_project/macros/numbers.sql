@@ -9,3 +9,9 @@
 {% macro mean_of(total, measurements) -%}
     {{ ratio_of(total, measurements) }}
 {%- endmacro %}
+
+{# How many times a positive integer goes into another that is not negative, as an integer: without a double, so that
+   it is the same on both engines. #}
+{% macro whole_times(number, divisor) -%}
+    cast(({{ number }} - mod({{ number }}, {{ divisor }})) / {{ divisor }} as integer)
+{%- endmacro %}

@@ -24,3 +24,9 @@
         ['schema_version', 'number'],
     ]) }}
 {%- endmacro %}
+
+{# Predicate: a version of a device says how many events to expect of it, so that its silence means something. #}
+{% macro has_regular_cadence(alias='') -%}
+    {%- set prefix = alias ~ '.' if alias else '' -%}
+    coalesce({{ prefix }}status = 'active' and {{ prefix }}expected_events_per_day > 0, false)
+{%- endmacro %}

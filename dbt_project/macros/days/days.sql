@@ -31,6 +31,29 @@
     {{ return(ranges) }}
 {%- endmacro %}
 
+{# CTEs ending in `numbers` (number): 0 to 99,999. Counted by their digits: no engine's own series function is needed. #}
+{% macro day_numbers() -%}
+    digits as (
+        {%- for digit in range(10) %}
+        select {{ digit }} as digit
+        {%- if not loop.last %}
+        union all
+        {%- endif %}
+        {%- endfor %}
+    ),
+
+    numbers as (
+        select
+            ones.digit + 10 * tens.digit + 100 * hundreds.digit
+            + 1000 * thousands.digit + 10000 * ten_thousands.digit as number
+        from digits as ones
+        cross join digits as tens
+        cross join digits as hundreds
+        cross join digits as thousands
+        cross join digits as ten_thousands
+    )
+{%- endmacro %}
+
 {# Predicate: a date column lies in `days` (none: every day, []: no day). #}
 {% macro date_in_days(column, days) -%}
     {%- if days is none -%}true

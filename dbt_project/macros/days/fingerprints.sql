@@ -7,9 +7,9 @@
 {%- endmacro %}
 
 {# The running sum of `changes` (a CTE's body with change_date and hash_sum) at
-   each row of the CTE `days` (event_date): one row per event date. It costs
-   changes + days, however long each of them counts. #}
-{% macro running_fingerprint(kind) -%}
+   each row of the CTE `days` (event_date), or of the one named: one row per event
+   date. It costs changes + days, however long each of them counts. #}
+{% macro running_fingerprint(kind, days='days') -%}
     {%- set changes = caller() -%}
     select
         event_date,
@@ -27,7 +27,7 @@
                 event_date as change_date,
                 cast(0 as decimal(38, 0)) as hash_sum,
                 true as is_day
-            from days
+            from {{ days }}
         ) as changes
     ) as running
     where is_day
@@ -35,8 +35,8 @@
 
 {# One row per event date: what overlaps the day [valid_from, valid_to). A
    version's hash counts from the first day it overlaps to the last. #}
-{% macro overlapping_fingerprint(kind, relation, fields) -%}
-    {% call running_fingerprint(kind) -%}
+{% macro overlapping_fingerprint(kind, relation, fields, days='days') -%}
+    {% call running_fingerprint(kind, days) -%}
     select
         cast(valid_from as date) as change_date,
         {{ row_number_of(fields) | indent(8) }} as hash_sum,
@@ -56,7 +56,7 @@
    day it overlaps and, on a day within which it begins or ends, that moment
    too. A version that ends today leaves the fingerprints of its earlier days as
    they were; a bound that is itself read as a value is named in `fields`. #}
-{% macro clipped_fingerprint(kind, relation, fields) -%}
+{% macro clipped_fingerprint(kind, relation, fields, days='days') -%}
     {%- set columns = fields | map(attribute=0) | join(', ') -%}
     {%- set pieces -%}
     (
@@ -72,7 +72,7 @@
         where valid_to > cast(cast(valid_to as date) as timestamp)
     ) as pieces
     {%- endset -%}
-    {{ overlapping_fingerprint(kind, pieces, fields + [['bound_kind', 'text'], ['bound_ts', 'timestamp']]) }}
+    {{ overlapping_fingerprint(kind, pieces, fields + [['bound_kind', 'text'], ['bound_ts', 'timestamp']], days) }}
 {%- endmacro %}
 
 {# One row per event date: every record known at the day's end. `extracts` are

@@ -4,7 +4,7 @@
     on_schema_change='fail',
     cluster_by=['event_date'],
     tags=['daily'],
-    meta={'daily': true, 'inputs': ['intervals', 'devices', 'device_contexts'], 'window_days': 1},
+    meta={'daily': true, 'inputs': ['expectations', 'device_contexts'], 'window_days': 1},
     post_hook=['{{ forget_applied_inputs() }}', '{{ record_applied_inputs() }}']
 ) }}
 -- depends_on: {{ ref('cur_day_inputs') }}, {{ ref('cur_applied_inputs') }}
@@ -20,7 +20,7 @@ with contexts as (
     where {{ span_in_days('spans.valid_from', 'spans.valid_to', days) }}
 ),
 
--- The clinic at the day's last moment, as in pet_daily_summary; a silent collar has no other.
+-- The clinic at the day's last moment, as in pet_daily_summary.
 collars as (
     select
         coalesce(contexts.clinic_id, heartbeats.clinic_id, 'unknown') as clinic_id,

@@ -4,7 +4,7 @@
     on_schema_change='fail',
     cluster_by=['event_date'],
     tags=['daily'],
-    meta={'daily': true, 'inputs': ['intervals', 'devices'], 'window_days': 1},
+    meta={'daily': true, 'inputs': ['expectations'], 'window_days': 1},
     post_hook=['{{ forget_applied_inputs() }}', '{{ record_applied_inputs() }}']
 ) }}
 -- depends_on: {{ ref('cur_day_inputs') }}, {{ ref('cur_applied_inputs') }}

@@ -6,26 +6,7 @@
 ] %}
 {% set weekday_names = ['Monday', 'Tuesday', 'Wednesday', 'Thursday', 'Friday', 'Saturday', 'Sunday'] %}
 
--- Days counted by their digits: no engine's own series function is needed.
-with digits as (
-    {%- for digit in range(10) %}
-    select {{ digit }} as digit
-    {%- if not loop.last %}
-    union all
-    {%- endif %}
-    {%- endfor %}
-),
-
-numbers as (
-    select
-        ones.digit + 10 * tens.digit + 100 * hundreds.digit
-        + 1000 * thousands.digit + 10000 * ten_thousands.digit as number
-    from digits as ones
-    cross join digits as tens
-    cross join digits as hundreds
-    cross join digits as thousands
-    cross join digits as ten_thousands
-),
+with {{ day_numbers() }},
 
 held_days as (
     select event_date from {{ ref('stg_telemetry_days') }}

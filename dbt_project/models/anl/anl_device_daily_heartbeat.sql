@@ -4,7 +4,7 @@
     on_schema_change='fail',
     cluster_by=['event_date'],
     tags=['daily'],
-    meta={'daily': true, 'inputs': ['intervals', 'devices'], 'window_days': 1},
+    meta={'daily': true, 'inputs': ['expectations'], 'window_days': 1},
     post_hook=['{{ forget_applied_inputs() }}', '{{ record_applied_inputs() }}']
 ) }}
 -- depends_on: {{ ref('cur_day_inputs') }}, {{ ref('cur_applied_inputs') }}
@@ -45,39 +45,57 @@ main_clinics as (
         ) = 1
 ),
 
+-- Every day from the first with telemetry to the data's present, whether anything came or not.
 event_days as (
     select
         event_date,
         cast(event_date as timestamp) as start_ts,
         {{ midnight_after('event_date') }} as end_ts
-    from (select distinct event_date from event_totals) as dates
+    from {{ ref('cur_day_inputs') }}
+    where input_kind = 'expectations' and {{ date_in_days('event_date', days) }}
 ),
 
--- What was expected of a device: the version in force at the day's start, so
--- that a device registered at noon owes nothing for its morning.
+expected_parts as (
+    select
+        event_days.event_date,
+        expectations.device_id,
+        expectations.clinic_id,
+        expectations.expected_events_per_day,
+        greatest(event_days.start_ts, expectations.valid_from) as part_from,
+        least(event_days.end_ts, expectations.valid_to) as part_to
+    from event_days
+    inner join {{ ref('cur_device_expectations') }} as expectations
+        on event_days.end_ts > expectations.valid_from and event_days.start_ts < expectations.valid_to
+),
+
+expected_sums as (
+    select
+        device_id,
+        event_date,
+        sum(
+            expected_events_per_day * cast({{ epoch_us('part_to') }} - {{ epoch_us('part_from') }} as decimal(18, 0))
+        ) as expected_us
+    from expected_parts
+    group by device_id, event_date
+),
+
+-- Whole events only: who owes less than one is not silent.
 expectations as (
     select
-        event_days.event_date,
-        devices.device_id,
-        devices.expected_events_per_day
-    from event_days
-    inner join {{ ref('cur_devices') }} as devices
-        on
-            event_days.start_ts >= devices.valid_from
-            and (devices.valid_to is null or devices.valid_to > event_days.start_ts)
-    where not devices.is_deleted and devices.status = 'active' and devices.expected_events_per_day is not null
+        device_id,
+        event_date,
+        nullif({{ whole_times('expected_us', '86400000000') }}, 0) as expected_events
+    from expected_sums
 ),
 
--- A silent device counts when a pet should have been wearing it all day.
-worn_days as (
+-- The clinic at the last moment at which anything was expected.
+expected_clinics as (
     select
-        event_days.event_date,
-        intervals.device_id
-    from event_days
-    inner join {{ ref('cur_device_pet_intervals') }} as intervals
-        on
-            event_days.start_ts >= intervals.valid_from
-            and (intervals.valid_to is null or intervals.valid_to >= event_days.end_ts)
+        device_id,
+        event_date,
+        clinic_id
+    from expected_parts
+    qualify row_number() over (partition by device_id, event_date order by part_to desc) = 1
 ),
 
 device_days as (
@@ -87,20 +105,19 @@ device_days as (
     from event_totals
     union
     select
-        expectations.device_id,
-        expectations.event_date
+        device_id,
+        event_date
     from expectations
-    inner join worn_days
-        on expectations.device_id = worn_days.device_id and expectations.event_date = worn_days.event_date
+    where expected_events is not null
 )
 
 select
     device_days.device_id,
     device_days.event_date,
-    main_clinics.capture_clinic_id as clinic_id,
-    expectations.expected_events_per_day as expected_events,
+    coalesce(main_clinics.capture_clinic_id, expected_clinics.clinic_id) as clinic_id,
+    expectations.expected_events,
     cast(coalesce(event_totals.event_count, 0) as bigint) as event_count,
-    {{ ratio_of('coalesce(event_totals.event_count, 0)', 'expectations.expected_events_per_day') }} as heartbeat_ratio
+    {{ ratio_of('coalesce(event_totals.event_count, 0)', 'expectations.expected_events') }} as heartbeat_ratio
 from device_days
 left join event_totals
     on device_days.device_id = event_totals.device_id and device_days.event_date = event_totals.event_date
@@ -108,3 +125,5 @@ left join main_clinics
     on device_days.device_id = main_clinics.device_id and device_days.event_date = main_clinics.event_date
 left join expectations
     on device_days.device_id = expectations.device_id and device_days.event_date = expectations.event_date
+left join expected_clinics
+    on device_days.device_id = expected_clinics.device_id and device_days.event_date = expected_clinics.event_date

@@ -4,7 +4,7 @@
     on_schema_change='fail',
     cluster_by=['event_date', 'pet_id'],
     tags=['daily'],
-    meta={'daily': true, 'inputs': ['known_collars'], 'window_days': 1, 'judges_hours': true},
+    meta={'daily': true, 'inputs': ['known_collars', 'refusals'], 'window_days': 1, 'judges_hours': true},
     post_hook=['{{ forget_applied_inputs() }}', '{{ record_applied_inputs() }}']
 ) }}
 -- depends_on: {{ ref('cur_day_inputs') }}, {{ ref('cur_applied_inputs') }}
@@ -108,6 +108,18 @@ worn as (
         and max(case when is_part_of_hour then 1 else 0 end) = 0
 ),
 
+-- Hours in any part of which the platform drops a collar's messages itself.
+dropped as (
+    select distinct
+        hours.hour_ts,
+        refusals.device_id
+    from hours
+    inner join {{ ref('cur_device_refusals') }} as refusals
+        on
+            hours.hour_end_ts > refusals.valid_from
+            and (refusals.valid_to is null or refusals.valid_to > hours.hour_ts)
+),
+
 collars as (
     select
         worn.event_date,
@@ -115,13 +127,13 @@ collars as (
         worn.judged_at,
         worn.device_id,
         worn.pet_id,
-        devices.status is not null and devices.status = 'active' and devices.expected_events_per_day is not null
-            as is_expected
+        {{ has_regular_cadence('devices') }} and dropped.device_id is null as is_expected
     from worn
     inner join known_pets as pets
         on worn.pet_id = pets.pet_id and {{ known_at('pets', 'worn.hour_end_ts') }}
     left join known_devices as devices
         on worn.device_id = devices.device_id and {{ known_at('devices', 'worn.hour_end_ts') }}
+    left join dropped on worn.device_id = dropped.device_id and worn.hour_ts = dropped.hour_ts
 ),
 
 by_pet as (

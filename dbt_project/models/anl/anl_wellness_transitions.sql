@@ -6,7 +6,7 @@
     tags=['daily'],
     meta={
         'daily': true,
-        'inputs': ['known_collars', 'alert_rules'],
+        'inputs': ['known_collars', 'refusals', 'alert_rules'],
         'window_days': window_lookback_days() + 1,
         'judges_hours': true,
         'published': false,

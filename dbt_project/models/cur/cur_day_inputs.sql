@@ -3,6 +3,30 @@ with days as (
     from {{ ref('stg_telemetry_days') }}
 ),
 
+{{ day_numbers() }},
+
+-- Events are expected on days without any, too, from the first with telemetry to the data's present.
+first_days as (
+    select min(event_date) as first_day
+    from days
+),
+
+last_days as (
+    select cast({{ microsecond_before('max(valid_to)') }} as date) as last_day
+    from {{ ref('cur_device_expectations') }}
+),
+
+expected_days as (
+    select event_date
+    from days
+    union
+    select cast({{ midnight_after('first_days.first_day', 'numbers.number') }} as date) as event_date
+    from numbers
+    cross join first_days
+    cross join last_days
+    where numbers.number <= {{ days_between('first_days.first_day', 'last_days.last_day') }}
+),
+
 -- What is read of a pet matters from the day on which it first wore a collar.
 worn_pets as (
     select
@@ -75,10 +99,14 @@ fingerprints as (
         ['pet_resolution', 'text'],
     ]) | indent(4) }}
     union all
-    {{ clipped_fingerprint('devices', ref('cur_devices'), [
+    {{ clipped_fingerprint('expectations', ref('cur_device_expectations'), [
         ['device_id', 'text'],
-        ['record_md5', 'text'],
-        ['is_deleted', 'boolean'],
+        ['clinic_id', 'text'],
+        ['expected_events_per_day', 'number'],
+    ], 'expected_days') | indent(4) }}
+    union all
+    {{ clipped_fingerprint('refusals', ref('cur_device_refusals'), [
+        ['device_id', 'text'],
     ]) | indent(4) }}
     union all
     {{ clipped_fingerprint('device_contexts', 'worn_contexts', [

@@ -4,6 +4,7 @@ An hour is judged 15 minutes after its end. Each pet is one story; all of them
 are built at once. `day(n, "10:00")` is n days after the first.
 """
 
+import json
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -138,6 +139,16 @@ def dropouts(tell: Story) -> None:
         assigned_to=None,
     )
     tell.add("devices", "collar of nobody", FIRST_DAY - DAY, status="active", expected_events_per_day=1440)
+    # From then on their messages are dropped, or taken out once it is known.
+    for pet_id, refused_at, known_at in (
+        ("refuses", FIRST_DAY - DAY, FIRST_DAY - DAY),
+        ("refuses from ten past", day(1, "10:10"), day(1, "10:10")),
+        ("refuses, told late", day(1, "10:00"), day(3)),
+    ):
+        tell.pet(pet_id)
+        silent(pet_id, [(max(refused_at, day(0)), LATEST)])
+        flags = json.dumps({"analytics": {"value": False}})
+        tell.add("owners", f"owner of {pet_id}", refused_at, arrival_ts=known_at, consent_flags=flags)
     tell.events("nobody", day(0), day(0, "12:00"), 10, battery_pct=1)
     tell.pet("claimed by two")
     silent("claimed by two", [(day(1, "00:00"), day(1, "20:00"))])
@@ -313,6 +324,9 @@ def test_a_collar_drops_out_after_six_silent_hours_and_returns_with_the_first_ev
         "retired collar",
         "taken off",
         "claimed by two",
+        "refuses",
+        "refuses from ten past",
+        "refuses, told late",
     ],
 )
 def test_no_dropout(alerts, pet_id):

@@ -134,6 +134,16 @@ def test_devices_below_the_ratio_are_named_and_warn(holding: Holding) -> None:
     assert metadata["worst"][:2] == ["D2 2026-06-03 25%", "D1 2026-06-02 79%"]
 
 
+def test_a_clinic_that_hears_nothing_is_named(holding: Holding) -> None:
+    table = "create table anl.clinic_daily_heartbeat (clinic_id varchar, event_date date, heartbeat_ratio double)"
+    rows = "('k1', date '2026-06-01', 1.0), ('k2', date '2026-06-01', 0.0), ('k3', date '2026-06-01', null)"
+    platform = holding(table, f"insert into anl.clinic_daily_heartbeat values {rows}")
+    result, metadata = evaluated(checks.clinic_heartbeat, platform)
+    assert not result.passed
+    assert metadata["worst"][0] == "k2 2026-06-01 0%"
+    assert (metadata["judged"], metadata["below"]) == (2, 1)
+
+
 def test_the_ratio_is_a_setting(holding: Holding, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PETWELLNESS_HEARTBEAT_MIN_RATIO", "0.2")
     result, _ = evaluated(checks.device_heartbeat, holding(*heartbeats("0.25")))
