@@ -38,6 +38,7 @@ from ingestion.settings import (
     StateSettings,
 )
 
+TOPICS_SETTING = "PETWELLNESS_COLLECTOR_TOPICS"
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 _WEBHOOK_FORM = "give https://host/path, or http://, without user, blanks and other than ASCII characters"
 DBT_PROJECT_DIR = PROJECT_ROOT / "dbt_project"
@@ -167,6 +168,18 @@ class PlatformSettings:
         return self.state.warehouse_path
 
     @property
+    def topics(self) -> tuple[str, ...]:
+        """What the collector subscribes to: the setting, or its default.
+
+        The default of an embedded broker that real files are replayed into has their topics as well: nobody else
+        publishes there.
+        """
+        asked = self.collector.topics
+        if "topics" in self.collector.model_fields_set or self.source.data is None or not self.is_broker_embedded:
+            return asked
+        return tuple(dict.fromkeys((*asked, *replayed_topics())))
+
+    @property
     def has_automation(self) -> bool:
         """Whether schedules and sensors start switched on."""
         asked = self.operations.automation
@@ -190,6 +203,13 @@ class PlatformSettings:
     def dbt_session(self) -> DbtSession | None:
         """As whom and where dbt builds on Snowflake; None on the embedded warehouse."""
         return dbt_session(self.environment, self.operations.developer, self.operations.pull_request)
+
+
+def replayed_topics() -> tuple[str, ...]:
+    """Topics that `petwellness replay` publishes real files to."""
+    from ingestion.contracts.decoders import campusiot, movebank
+
+    return campusiot.TOPIC, movebank.TOPIC
 
 
 def load_settings() -> PlatformSettings:
