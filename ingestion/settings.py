@@ -6,6 +6,7 @@ are the embedded platform on one machine. Settings of models live in
 `petwellness_orchestration.settings`.
 """
 
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -227,6 +228,41 @@ class CollectorSettings(BaseSettings):
                 f"no decoder reads {', '.join(unknown) or 'no topic'}; give some of {', '.join(known)}"
             )
         return value
+
+
+class RejectSettings(BaseSettings):
+    """When a source's rejects are too many (`PETWELLNESS_REJECTS_*`)."""
+
+    model_config = SettingsConfigDict(env_prefix="PETWELLNESS_REJECTS_", frozen=True)
+
+    max_share: Decimal = Field(
+        default=Decimal("0.05"), ge=0, le=1, description="Share of a source's messages that may be rejects."
+    )
+    min_messages: int = Field(default=100, gt=0, description="Fewer messages of a source are not judged.")
+    known_source: Literal["warn", "fail"] = Field(
+        default="warn",
+        description="What too many rejects of a source with history are; a new source's fail.",
+    )
+    accepted: Names = Field(
+        default=(),
+        description="Sources whose rejects somebody has looked at and accepts, as `source/decoder@version`.",
+    )
+
+    @field_validator("accepted", mode="before")
+    @classmethod
+    def _accepted_names(cls, value: object) -> object:
+        return _names(value)
+
+    @field_validator("accepted")
+    @classmethod
+    def _name_source_and_decoder(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if bad := [name for name in value if not re.fullmatch(r"[^/@]+/[^/@]+@[^/@]+", name)]:
+            raise ValueError(f"give source/decoder@version as `petwellness status` shows it, not {bad[0]!r}")
+        return value
+
+    @property
+    def known_source_fails(self) -> bool:
+        return self.known_source == "fail"
 
 
 class MqttSettings(BaseSettings):

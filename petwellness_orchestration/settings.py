@@ -34,6 +34,7 @@ from ingestion.settings import (
     ConsentSettings,
     CostSettings,
     LakeSettings,
+    RejectSettings,
     RetentionSettings,
     StateSettings,
 )
@@ -142,6 +143,7 @@ class PlatformSettings:
     lake: LakeSettings
     broker: BrokerSettings
     collector: CollectorSettings
+    rejects: RejectSettings
     consent: ConsentSettings
     compaction: CompactionSettings
     retention: RetentionSettings
@@ -175,7 +177,11 @@ class PlatformSettings:
         publishes there.
         """
         asked = self.collector.topics
-        if "topics" in self.collector.model_fields_set or self.source.data is None or not self.is_broker_embedded:
+        if (
+            "topics" in self.collector.model_fields_set
+            or self.source.data is None
+            or not self.is_broker_embedded
+        ):
             return asked
         return tuple(dict.fromkeys((*asked, *replayed_topics())))
 
@@ -226,6 +232,7 @@ def load_settings() -> PlatformSettings:
         lake=LakeSettings(),
         broker=BrokerSettings(),
         collector=CollectorSettings(),
+        rejects=RejectSettings(),
         consent=ConsentSettings(),
         compaction=CompactionSettings(),
         retention=RetentionSettings(),

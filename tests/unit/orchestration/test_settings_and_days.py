@@ -46,7 +46,9 @@ def test_the_collector_reads_the_collars_topic_unless_told_otherwise(monkeypatch
     check_collected(load_settings())
     monkeypatch.setenv("PETWELLNESS_KAFKA_BOOTSTRAP_SERVERS", "kafka:9092")
     assert load_settings().topics == ("telemetry",)
-    with pytest.raises(UncollectedTopicError, match="TOPICS=telemetry,telemetry.campusiot,telemetry.movebank"):
+    with pytest.raises(
+        UncollectedTopicError, match=r"TOPICS=telemetry,telemetry\.campusiot,telemetry\.movebank"
+    ):
         check_collected(load_settings())
     monkeypatch.setenv("PETWELLNESS_COLLECTOR_TOPICS", "telemetry.movebank , telemetry.campusiot")
     assert load_settings().topics == ("telemetry.movebank", "telemetry.campusiot")
@@ -56,7 +58,9 @@ def test_the_collector_reads_the_collars_topic_unless_told_otherwise(monkeypatch
 @pytest.mark.parametrize("value", ["telemetry,telemetry.typo", ""])
 def test_a_topic_that_no_decoder_reads_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PETWELLNESS_COLLECTOR_TOPICS", value)
-    with pytest.raises(ValidationError, match=r"no decoder reads (telemetry\.typo|no topic); give some of telemetry, "):
+    with pytest.raises(
+        ValidationError, match=r"no decoder reads (telemetry\.typo|no topic); give some of telemetry, "
+    ):
         load_settings()
 
 
