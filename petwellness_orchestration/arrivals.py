@@ -47,7 +47,7 @@ class Source:
     def _consequence(self) -> str:
         one = self.verdict
         if one.blocks:
-            return "; nothing is built until this is settled"
+            return "; stops runs before the build"
         if one.is_too_much:
             return "; more than usual"
         return "; accepted" if one.is_accepted else ""

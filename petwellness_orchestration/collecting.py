@@ -86,6 +86,10 @@ def drain_metadata(report: DrainReport) -> dict[str, Any]:
         "rows": report.rows,
         "rejected": sum(report.rejected_by_reason.values()),
         "rejected_by_reason": dict(sorted(report.rejected_by_reason.items())),
+        "rejected_by_source": {
+            f"{source}/{decoder}": f"{rejects.total()} of {report.messages_by_source[source, decoder]}"
+            for (source, decoder), rejects in sorted(report.rejects_by_source.items())
+        },
         "consent_dropped": report.consent_dropped,
         "consent_dropped_by_reason": dict(sorted(report.consent_dropped_by_reason.items())),
         "offset_gaps": report.offset_gaps,

@@ -37,7 +37,7 @@ def collect_telemetry() -> int:
     code = finish(outcome)
     if not outcome.success or not show_arrivals(settings):
         return code
-    warn("too many rejects: nothing will be built; see docs/runbooks/rejects.md")
+    warn("landed, and stops before the build: see docs/runbooks/rejects.md")
     return 1
 
 
