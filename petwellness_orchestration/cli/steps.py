@@ -33,11 +33,15 @@ def collect_telemetry() -> int:
     Then everything has landed all the same: who collects, loads and builds in a row shall stop here.
     """
     settings = load_settings()
-    outcome = run_job(settings, EVERYTHING, ["landing/telemetry_events"])
+    return finish_collecting(run_job(settings, EVERYTHING, ["landing/telemetry_events"]), settings)
+
+
+def finish_collecting(outcome: RunOutcome, settings: PlatformSettings) -> int:
+    """As `finish`, and what arrived; 1 when rejects of it will stop runs before the build."""
     code = finish(outcome)
     if not outcome.success or not show_arrivals(settings):
         return code
-    warn("landed, and stops before the build: see docs/runbooks/rejects.md")
+    warn("landed, and stops before the build: see docs/runbooks/README.md, Rejects")
     return 1
 
 
