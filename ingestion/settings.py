@@ -6,16 +6,25 @@ are the embedded platform on one machine. Settings of models live in
 `petwellness_orchestration.settings`.
 """
 
+import re
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, NaiveDatetime, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ingestion.contracts.consent import AnalyticsDefault
-from ingestion.contracts.telemetry import NOT_BEFORE
+from ingestion.contracts.decoders import DECODERS
+from ingestion.contracts.telemetry import COLLAR_DECODER, NOT_BEFORE
+
+# Several names in one variable, with commas between them.
+Names = Annotated[tuple[str, ...], NoDecode]
+
+
+def _names(value: object) -> object:
+    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
 
 class StateSettings(BaseSettings):
@@ -170,9 +179,14 @@ class BrokerSettings(BaseSettings):
 
 
 class CollectorSettings(BaseSettings):
-    """When the collector closes a range, and what it refuses (`PETWELLNESS_COLLECTOR_*`)."""
+    """What the collector reads, when it closes a range, and what it refuses (`PETWELLNESS_COLLECTOR_*`)."""
 
     model_config = SettingsConfigDict(env_prefix="PETWELLNESS_COLLECTOR_", frozen=True)
+
+    topics: Names = Field(
+        default_factory=lambda: (DECODERS[COLLAR_DECODER].topic,),
+        description="Kafka topics, with commas between them; each is a decoder's, and must exist.",
+    )
 
     rotate_rows: int = Field(default=500_000, gt=0)
     rotate_bytes: int = Field(default=64 * 1024 * 1024, gt=0, description="Message bytes per range.")
@@ -198,6 +212,57 @@ class CollectorSettings(BaseSettings):
         default=False,
         description="Collectors run beside the graph; the drain asset then reports what landed.",
     )
+
+    @field_validator("topics", mode="before")
+    @classmethod
+    def _topic_names(cls, value: object) -> object:
+        return _names(value)
+
+    @field_validator("topics")
+    @classmethod
+    def _have_decoders(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        known = [decoder.topic for decoder in DECODERS.values()]
+        unknown = [topic for topic in value if topic not in known]
+        if unknown or not value:
+            raise ValueError(
+                f"no decoder reads {', '.join(unknown) or 'no topic'}; give some of {', '.join(known)}"
+            )
+        return value
+
+
+class RejectSettings(BaseSettings):
+    """When a source's rejects are too many (`PETWELLNESS_REJECTS_*`)."""
+
+    model_config = SettingsConfigDict(env_prefix="PETWELLNESS_REJECTS_", frozen=True)
+
+    max_share: Decimal = Field(
+        default=Decimal("0.05"), ge=0, le=1, description="Share of a source's messages that may be rejects."
+    )
+    min_messages: int = Field(default=100, gt=0, description="Fewer messages of a source are not judged.")
+    known_source: Literal["warn", "fail"] = Field(
+        default="warn",
+        description="What too many rejects of a source with history are; a new source's fail.",
+    )
+    accepted: Names = Field(
+        default=(),
+        description="Sources whose rejects somebody has looked at and accepts, as `source/decoder@version`.",
+    )
+
+    @field_validator("accepted", mode="before")
+    @classmethod
+    def _accepted_names(cls, value: object) -> object:
+        return _names(value)
+
+    @field_validator("accepted")
+    @classmethod
+    def _name_source_and_decoder(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if bad := [name for name in value if not re.fullmatch(r"[^/@]+/[^/@]+@[^/@]+", name)]:
+            raise ValueError(f"give source/decoder@version as `petwellness status` shows it, not {bad[0]!r}")
+        return value
+
+    @property
+    def known_source_fails(self) -> bool:
+        return self.known_source == "fail"
 
 
 class MqttSettings(BaseSettings):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ingestion.memory import release_memory
 from petwellness_orchestration import sources
-from petwellness_orchestration.settings import PlatformSettings
+from petwellness_orchestration.settings import TOPICS_SETTING, PlatformSettings
 
 if TYPE_CHECKING:
     from ingestion.collector.engine import Collector
@@ -86,6 +86,10 @@ def drain_metadata(report: DrainReport) -> dict[str, Any]:
         "rows": report.rows,
         "rejected": sum(report.rejected_by_reason.values()),
         "rejected_by_reason": dict(sorted(report.rejected_by_reason.items())),
+        "rejected_by_source": {
+            f"{source}/{decoder}": f"{rejects.total()} of {report.messages_by_source[source, decoder]}"
+            for (source, decoder), rejects in sorted(report.rejects_by_source.items())
+        },
         "consent_dropped": report.consent_dropped,
         "consent_dropped_by_reason": dict(sorted(report.consent_dropped_by_reason.items())),
         "offset_gaps": report.offset_gaps,
@@ -108,11 +112,10 @@ def _collector(
 ) -> Collector:
     from ingestion.broker.client import connect
     from ingestion.collector.engine import Collector
-    from ingestion.contracts.decoders import DECODERS
 
     client = connect(settings.broker, settings.state.home)
-    topics = client.existing_topics([decoder.topic for decoder in DECODERS.values()])
-    return Collector(client, store, settings.collector, topics, on_landed=on_landed)
+    client.check_topics(settings.topics, f", or take it out of {TOPICS_SETTING}")
+    return Collector(client, store, settings.collector, settings.topics, on_landed=on_landed)
 
 
 def _progress_line(say: Callable[[str], None]) -> Callable[[DrainReport], None]:

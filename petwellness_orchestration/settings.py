@@ -34,10 +34,12 @@ from ingestion.settings import (
     ConsentSettings,
     CostSettings,
     LakeSettings,
+    RejectSettings,
     RetentionSettings,
     StateSettings,
 )
 
+TOPICS_SETTING = "PETWELLNESS_COLLECTOR_TOPICS"
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 _WEBHOOK_FORM = "give https://host/path, or http://, without user, blanks and other than ASCII characters"
 DBT_PROJECT_DIR = PROJECT_ROOT / "dbt_project"
@@ -141,6 +143,7 @@ class PlatformSettings:
     lake: LakeSettings
     broker: BrokerSettings
     collector: CollectorSettings
+    rejects: RejectSettings
     consent: ConsentSettings
     compaction: CompactionSettings
     retention: RetentionSettings
@@ -165,6 +168,22 @@ class PlatformSettings:
                 f" {self.environment.warehouse}: docs/snowflake.md says what there is on it"
             )
         return self.state.warehouse_path
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """What the collector subscribes to: the setting, or its default.
+
+        The default of an embedded broker that real files are replayed into has their topics as well: nobody else
+        publishes there.
+        """
+        asked = self.collector.topics
+        if (
+            "topics" in self.collector.model_fields_set
+            or self.source.data is None
+            or not self.is_broker_embedded
+        ):
+            return asked
+        return tuple(dict.fromkeys((*asked, *replayed_topics())))
 
     @property
     def has_automation(self) -> bool:
@@ -192,6 +211,13 @@ class PlatformSettings:
         return dbt_session(self.environment, self.operations.developer, self.operations.pull_request)
 
 
+def replayed_topics() -> tuple[str, ...]:
+    """Topics that `petwellness replay` publishes real files to."""
+    from ingestion.contracts.decoders import campusiot, movebank
+
+    return campusiot.TOPIC, movebank.TOPIC
+
+
 def load_settings() -> PlatformSettings:
     """Settings from the environment variables of this process.
 
@@ -206,6 +232,7 @@ def load_settings() -> PlatformSettings:
         lake=LakeSettings(),
         broker=BrokerSettings(),
         collector=CollectorSettings(),
+        rejects=RejectSettings(),
         consent=ConsentSettings(),
         compaction=CompactionSettings(),
         retention=RetentionSettings(),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from petwellness_orchestration.settings import PlatformSettings
+from petwellness_orchestration.settings import TOPICS_SETTING, PlatformSettings, replayed_topics
 
 if TYPE_CHECKING:
     from ingestion.extracts.model import Problem, RecordExtract
@@ -28,6 +28,24 @@ PUBLISHER_NAME = "publisher.json"
 
 class PublisherDiedError(RuntimeError):
     """The process that published waves ended before they were all seen landed."""
+
+
+class UncollectedTopicError(RuntimeError):
+    """What would be replayed goes to a topic that no collector of these settings reads."""
+
+
+def check_collected(settings: PlatformSettings) -> None:
+    """Raise UncollectedTopicError if real files would be replayed into a topic that is not collected.
+
+    Whoever publishes waits until it has landed, and would wait for ever.
+    """
+    replayed = () if settings.source.data is None else replayed_topics()
+    uncollected = [topic for topic in replayed if topic not in settings.topics]
+    if uncollected:
+        raise UncollectedTopicError(
+            f"the files of PETWELLNESS_DATA are replayed to {', '.join(uncollected)}, which no collector reads:"
+            f" set {TOPICS_SETTING}={','.join((*settings.topics, *uncollected))}"
+        )
 
 
 def fleet(settings: PlatformSettings) -> Fleet:

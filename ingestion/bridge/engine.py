@@ -161,12 +161,7 @@ class Bridge:
     def _serve(self, stop: threading.Event) -> None:
         """One session: a producer and a connection, from their opening to the first that fails."""
         # Looking topics up takes seconds when Kafka is down, so before anything waits.
-        wanted = [self._topic, self._settings.refused_topic]
-        missing = {*wanted} - {*self._client.existing_topics(wanted)}
-        if missing:
-            raise UnknownTopicError(
-                f"broker {self._client.bootstrap_servers} has no topic {', '.join(sorted(missing))}; create it there"
-            )
+        self._client.check_topics([self._topic, self._settings.refused_topic])
         stream = self._client.streams([self._topic])[self._topic] if self._store is not None else None
         connection = Connection(self._settings)
         session = _Session(

@@ -9,7 +9,7 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -140,13 +140,23 @@ class BrokerClient:
     def streams(self, topics: Sequence[str]) -> dict[str, Stream]:
         """The streams of some topics. Raises UnknownTopicError, BrokerUnreachableError."""
         counts = self._partition_counts()
+        self._require(topics, counts)
+        ids = self._current_ids(topics)
+        return {topic: Stream(topic, ids[topic], counts[topic]) for topic in topics}
+
+    def check_topics(self, topics: Sequence[str], way_out: str = "") -> None:
+        """Raise UnknownTopicError for topics that the broker does not have.
+
+        `way_out` says what else than creating them would do. Raises BrokerUnreachableError.
+        """
+        self._require(topics, self._partition_counts(), way_out)
+
+    def _require(self, topics: Sequence[str], counts: Mapping[str, int], way_out: str = "") -> None:
         missing = [topic for topic in topics if topic not in counts]
         if missing:
             raise UnknownTopicError(
-                f"broker {self.bootstrap_servers} has no topic {', '.join(missing)}; create it there"
+                f"broker {self.bootstrap_servers} has no topic {', '.join(missing)}; create it there{way_out}"
             )
-        ids = self._current_ids(topics)
-        return {topic: Stream(topic, ids[topic], counts[topic]) for topic in topics}
 
     def confirm(self, stream: Stream, moment: float) -> None:
         """Make sure that a topic is still a stream, at `moment` (monotonic) or later; one request serves many.
@@ -211,18 +221,27 @@ class BrokerClient:
         return None if kept_ms < 0 else kept_ms
 
     def existing_topics(self, topics: Sequence[str]) -> list[str]:
-        """Those of some topics that the broker has."""
+        """Those of some topics that the broker has. Raises BrokerUnreachableError."""
         counts = self._partition_counts()
         return [topic for topic in topics if topic in counts]
 
     def _partition_counts(self) -> dict[str, int]:
+        """Partitions by topic.
+
+        All topics are asked for, never one by its name: a broker may create what is asked for, and a misspelt
+        name would then be an empty topic instead of an error.
+        """
         from confluent_kafka import KafkaException
 
         try:
             metadata = self.producer().list_topics(timeout=self.settings.connect_timeout_s)
         except KafkaException as error:
             raise unreachable(self.bootstrap_servers, error.args[0].str()) from error
-        return {name: len(topic.partitions) for name, topic in metadata.topics.items()}
+        counts = {name: len(topic.partitions) for name, topic in metadata.topics.items()}
+        if self.card is None:
+            return counts
+        # librdkafka's mock cluster creates what any client asks for; those are no streams of it.
+        return {name: count for name, count in counts.items() if name in self.card.streams}
 
 
 def client_config(settings: "BrokerSettings", bootstrap_servers: str) -> dict[str, Any]:

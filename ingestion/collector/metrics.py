@@ -13,7 +13,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -23,7 +23,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector as MetricsSource
 
 from ingestion.collector.consent import REASONS as CONSENT_REASONS
+from ingestion.collector.ranges import decoder_label
 from ingestion.collector.report import LATENCY_BOUNDS_S, ROTATION_REASONS, DrainReport, Landed, Latencies
+from ingestion.contracts.decoders import DECODERS
 from ingestion.contracts.telemetry import REJECT_REASONS
 from ingestion.lake.landing import utc_now
 from ingestion.lake.store import RETRY_CLIENT, RETRY_CONFLICT
@@ -58,10 +60,11 @@ _PLAIN = (
 )
 # Counters by reason: name, field, meaning, reasons that are there from the start.
 _BY_REASON = (
-    ("rejects", "rejected_by_reason", "Messages set aside, by the rule they break.", REJECT_REASONS),
     ("consent_dropped", "consent_dropped_by_reason", "Messages dropped for consent.", CONSENT_REASONS),
     ("rotations", "rotations_by_reason", "Ranges claimed, by why they ended.", ROTATION_REASONS),
 )
+# Counters by source and decoder, so that no source's rejects vanish in what the others send.
+_MESSAGES, _REJECTS = "source_messages", "rejects"
 
 
 class MetricsPortError(Exception):
@@ -70,18 +73,23 @@ class MetricsPortError(Exception):
 
 @dataclass(frozen=True)
 class _Totals:
-    """Counts of one or several attempts; values by (name, reason)."""
+    """Counts of one or several attempts; values by name and labels."""
 
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    counts: Counter[tuple[str, ...]] = field(default_factory=Counter)
     latency_counts: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_S) + 1))
     latency_sum_s: float = 0.0
 
     @classmethod
     def of(cls, report: DrainReport) -> _Totals:
         """A report's counts now. Copying a dictionary or list is one step, so another thread may go on counting."""
-        counts = Counter({(name, ""): getattr(report, attribute) for name, attribute, _ in _PLAIN})
+        counts: Counter[tuple[str, ...]] = Counter(
+            {(name, ""): getattr(report, attribute) for name, attribute, _ in _PLAIN}
+        )
         for name, attribute, _, _ in _BY_REASON:
             counts.update({(name, reason): n for reason, n in dict(getattr(report, attribute)).items()})
+        counts.update({(_MESSAGES, *source): n for source, n in dict(report.messages_by_source).items()})
+        for source, rejects in report.rejects_by_source.items():
+            counts.update({(_REJECTS, *source, reason): n for reason, n in rejects.items()})
         return cls(counts, report.latencies.counts.copy(), report.latencies.sum_s)
 
     def plus(self, other: _Totals) -> _Totals:
@@ -149,15 +157,33 @@ class CollectorMetrics(MetricsSource):
         for name, _, meaning in _PLAIN:
             yield CounterMetricFamily(PREFIX + name, meaning, value=totals.counts[name, ""])
         for name, _, meaning, reasons in _BY_REASON:
-            seen = {reason: n for (of, reason), n in totals.counts.items() if of == name}
-            yield _counter(name, meaning, "reason", dict.fromkeys(reasons, 0) | seen)
+            seen = _labelled(totals, name)
+            yield _counter(name, meaning, ("reason",), {(reason,): 0 for reason in reasons} | seen)
+        yield _counter(
+            _MESSAGES,
+            "Messages of landed ranges, by who sent and what decoded them.",
+            ("source", "decoder"),
+            dict.fromkeys(_sources(), 0) | _labelled(totals, _MESSAGES),
+        )
+        yield _counter(
+            _REJECTS,
+            "Messages set aside, by who sent and what decoded them, and by the rule they break.",
+            ("source", "decoder", "reason"),
+            {(*source, reason): 0 for source in _sources() for reason in REJECT_REASONS}
+            | _labelled(totals, _REJECTS),
+        )
         yield _counter(
             "store_retries",
             "Requests to the store that were sent again.",
-            "reason",
-            {RETRY_CONFLICT: 0, RETRY_CLIENT: 0} | dict(self._retries()),
+            ("reason",),
+            {(reason,): n for reason, n in {RETRY_CONFLICT: 0, RETRY_CLIENT: 0, **self._retries()}.items()},
         )
-        yield _counter("restarts", "Attempts that ended with an error, by its type.", "error", restarts)
+        yield _counter(
+            "restarts",
+            "Attempts that ended with an error, by its type.",
+            ("error",),
+            {(error,): n for error, n in restarts.items()},
+        )
         yield _histogram(
             "receipt_to_file_seconds",
             "From the receipt of a message by the collector to its durable file, by message.",
@@ -188,10 +214,21 @@ class CollectorMetrics(MetricsSource):
             )
 
 
-def _counter(name: str, meaning: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = CounterMetricFamily(PREFIX + name, meaning, labels=[label])
-    for value, count in sorted(values.items()):
-        family.add_metric([value], count)
+def _sources() -> list[tuple[str, str]]:
+    """Those that are there from the start, so that the first rise of each is seen."""
+    return [(decoder.source_system, decoder_label(decoder)) for decoder in DECODERS.values()]
+
+
+def _labelled(totals: _Totals, name: str) -> dict[tuple[str, ...], int]:
+    return {labels: n for (of, *rest), n in totals.counts.items() if of == name and (labels := tuple(rest))}
+
+
+def _counter(
+    name: str, meaning: str, labels: Sequence[str], values: Mapping[tuple[str, ...], float]
+) -> Metric:
+    family = CounterMetricFamily(PREFIX + name, meaning, labels=labels)
+    for of, count in sorted(values.items()):
+        family.add_metric(of, count)
     return family
 
 

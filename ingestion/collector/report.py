@@ -76,11 +76,16 @@ class Landed:
         return self.landed_at - self.received[0][0] if self.received else 0.0
 
 
+Source = tuple[str, str]
+"""Source system and decoder (`name@version`)."""
+
+
 @dataclass
 class DrainReport:
     """Totals of a driver; `bytes` are of messages, `file_bytes` of main objects.
 
     `latency_s` is from the receipt of a message by the collector to its manifest.
+    By source are messages of landed ranges, also those dropped by consent, and rejects by reason.
     `rotations_by_reason` counts ranges this collector claimed, `claims_lost` those that
     another had claimed first, `recovered_claims` those it finished for another.
     `lag_by_partition` is what the log of each partition assigned now holds behind the
@@ -90,7 +95,8 @@ class DrainReport:
 
     messages: int = 0
     rows: int = 0
-    rejected_by_reason: Counter[str] = field(default_factory=Counter)
+    messages_by_source: Counter[Source] = field(default_factory=Counter)
+    rejects_by_source: dict[Source, Counter[str]] = field(default_factory=dict)
     consent_dropped: int = 0
     consent_dropped_by_reason: Counter[str] = field(default_factory=Counter)
     offset_gaps: int = 0
@@ -110,10 +116,21 @@ class DrainReport:
     latency_s: dict[str, float] = field(default_factory=dict)
     latencies: Latencies = field(default_factory=Latencies, repr=False)
 
+    @property
+    def rejected_by_reason(self) -> Counter[str]:
+        """Rejects of all sources together."""
+        return sum(self.rejects_by_source.values(), Counter())
+
     def add(self, manifest: Manifest) -> None:
         """Count a range that this driver landed or finished."""
         self.rows += manifest.rows
-        self.rejected_by_reason.update(manifest.rejected_by_reason)
+        source = manifest.source_system, manifest.decoder
+        self.messages_by_source[source] += manifest.rows + manifest.rejected + manifest.consent_dropped
+        if manifest.rejected_by_reason:
+            # A new dictionary, for readers in other threads.
+            before = self.rejects_by_source.get(source, Counter())
+            rejects = before + Counter(manifest.rejected_by_reason)
+            self.rejects_by_source = {**self.rejects_by_source, source: rejects}
         self.consent_dropped += manifest.consent_dropped
         self.consent_dropped_by_reason.update(manifest.consent_dropped_by_reason)
         self.offset_gaps += manifest.offset_gaps

@@ -44,6 +44,10 @@ class OffsetSet:
         at = np.searchsorted(self._firsts, offsets, side="right") - 1
         return (at >= 0) & (offsets < self._ends[at])
 
+    def count(self, first: int, end: int) -> int:
+        """How many offsets of `[first, end)` are in the set."""
+        return sum(max(0, min(high, end) - max(low, first)) for low, high in self._runs)
+
     def meets(self, first: int, end: int) -> bool:
         """Whether any offset of `[first, end)` is in the set."""
         return any(max(low, first) < min(high, end) for low, high in self._runs)

@@ -49,6 +49,7 @@ _EXPECTED = (
     "UnknownHouseholdError",
     "UnknownSpanError",
     "UnknownTableError",
+    "UncollectedTopicError",
     "UnknownTopicError",
     "WarehouseUnreachableError",
 )

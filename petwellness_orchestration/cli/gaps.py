@@ -156,7 +156,10 @@ def _account_gaps(is_dead: Callable[[str], bool]) -> LakeGaps:
 def _log_gaps(
     settings: PlatformSettings, claims: list[Claim]
 ) -> tuple[list[Gap], Callable[[str], bool], str | None]:
-    """Gaps between log and claims, how to tell a deleted topic's stream; without a broker, why it was not asked."""
+    """Gaps between log and claims, how to tell a deleted topic's stream; without a broker, why it was not asked.
+
+    What nobody collects is no gap: topics beside the setting count only where something of them was claimed.
+    """
     from ingestion.broker.client import BrokerUnreachableError, connect
     from ingestion.contracts.decoders import DECODERS
     from ingestion.loading.gaps import deleted_topics, log_gaps
@@ -166,7 +169,10 @@ def _log_gaps(
         client = connect(settings.broker, settings.state.home)
         topics = client.existing_topics([decoder.topic for decoder in DECODERS.values()])
         streams = client.streams(topics)
+        claimed = {claim.stream_id for claim in claims}
         for topic, stream in streams.items():
+            if topic not in settings.topics and stream.stream_id not in claimed:
+                continue
             bounds = client.log_bounds(stream)
             found += log_gaps(topic, stream.stream_id, bounds, claims, settings.collector.as_service)
     except BrokerUnreachableError as error:

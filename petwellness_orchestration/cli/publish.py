@@ -50,6 +50,7 @@ def publish_source(serve: bool) -> None:
 
     settings = load_settings()
     home = settings.state.home
+    sources.check_collected(settings)
     store = open_store(settings.lake, home)
     store.check()
     with broker(settings) as client:

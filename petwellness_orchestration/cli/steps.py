@@ -28,13 +28,43 @@ def land_records() -> int:
 
 
 def collect_telemetry() -> int:
-    """Drain the topics to the present."""
-    return finish(run_job(load_settings(), EVERYTHING, ["landing/telemetry_events"]))
+    """Drain the topics to the present; 1, too, when a source's rejects will hold up the build.
+
+    Then everything has landed all the same: who collects, loads and builds in a row shall stop here.
+    """
+    settings = load_settings()
+    return finish_collecting(run_job(settings, EVERYTHING, ["landing/telemetry_events"]), settings)
+
+
+def finish_collecting(outcome: RunOutcome, settings: PlatformSettings) -> int:
+    """As `finish`, and what arrived; 1 when rejects of it will stop runs before the build."""
+    code = finish(outcome)
+    if not outcome.success or not show_arrivals(settings):
+        return code
+    warn("landed, and stops before the build: see docs/runbooks/README.md, Rejects")
+    return 1
 
 
 def load_raw() -> int:
-    """Load and reconcile; 1 when lake and raw disagree."""
-    return finish(run_job(load_settings(), EVERYTHING, ["group:raw"]))
+    """Load and reconcile; 1 when lake and raw disagree, or a source's rejects hold up the build."""
+    settings = load_settings()
+    outcome = run_job(settings, EVERYTHING, ["group:raw"])
+    code = finish(outcome)
+    # A run that a check stopped has loaded; one that failed before has nothing to say of it.
+    if outcome.success or outcome.checks:
+        show_arrivals(settings)
+    return code
+
+
+def show_arrivals(settings: PlatformSettings) -> bool:
+    """Print rejects by source and what devices nobody registered; whether that holds up the build."""
+    from ingestion.lake.store import open_store
+    from petwellness_orchestration.arrivals import arrival_lines, look_at_devices, look_at_sources
+
+    store = open_store(settings.lake, settings.state.home)
+    sources = look_at_sources(store, settings)
+    print("\n".join(arrival_lines(sources, look_at_devices(store))), flush=True)
+    return any(source.verdict.blocks for source in sources)
 
 
 def build_models(full_refresh: bool) -> int:
@@ -189,6 +219,7 @@ def show_status() -> int:
         f"landed     {thousands(len(manifests))} ranges, {thousands(sum(m.rows for m in manifests))} rows, "
         f"{mebibytes(sum(m.bytes for m in manifests))}"
     )
+    show_arrivals(settings)
     is_embedded = settings.environment.snowflake is None
     if is_embedded and not settings.warehouse_path.exists():
         print("warehouse  none yet; `make demo` or `petwellness load` creates it")

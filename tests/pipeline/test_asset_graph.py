@@ -189,6 +189,7 @@ def test_what_must_stop_a_run_is_blocking(graph: Any) -> None:
     assert {
         "raw/load_history:lake_and_raw_reconcile",
         "raw/load_history:nothing_quarantined_is_used",
+        "raw/load_history:rejects_are_few",
         "landing/telemetry_compacted:same_rows_as_landed",
         "anl/telemetry_events:layers_add_up",
         "published/warehouse_tables:no_personal_data",

@@ -150,3 +150,51 @@ def nothing_quarantined_is_used(
             "reason": f"{found.rows:,} quarantined rows are in raw; `petwellness rebuild --yes` takes them out",
         },
     )
+
+
+@dg.asset_check(
+    asset=names.LOAD_HISTORY,
+    blocking=True,
+    description="No source has more rejects than are allowed, by source and decoder. One without history stops the"
+    " build.",
+)
+def rejects_are_few(platform: PlatformResource) -> dg.AssetCheckResult:
+    """Everything has landed and stays; nothing is built on what may be a misread half of a vendor."""
+    from petwellness_orchestration.arrivals import look_at_sources
+
+    sources = look_at_sources(platform.store(), platform.settings())
+    if not sources:
+        return dg.AssetCheckResult(
+            passed=True, metadata={"status": "not applicable", "reason": "nothing has arrived"}
+        )
+    bad = sorted(
+        (source for source in sources if source.verdict.is_too_much), key=lambda one: not one.verdict.blocks
+    )
+    blocks = any(source.verdict.blocks for source in bad)
+    return dg.AssetCheckResult(
+        passed=not bad,
+        severity=dg.AssetCheckSeverity.ERROR if blocks else dg.AssetCheckSeverity.WARN,
+        metadata={
+            "reason": ", ".join(f"{one.verdict.share:.1%} of {one.verdict.name}" for one in bad),
+            "sources": dg.MetadataValue.json([source.text for source in sources]),
+            "examples": dg.MetadataValue.json(
+                {one.verdict.name: [str(example) for example in one.examples] for one in bad}
+            ),
+        },
+    )
+
+
+@dg.asset_check(
+    asset=names.LOAD_HISTORY,
+    description="No events of devices that nobody registered, among what was claimed last.",
+)
+def devices_are_registered(platform: PlatformResource) -> dg.AssetCheckResult:
+    """Such events have no pet and no household; their devices are named, and the run goes on."""
+    from petwellness_orchestration.arrivals import device_text, look_at_devices
+
+    found = look_at_devices(platform.store())
+    return dg.AssetCheckResult(
+        passed=not found.events,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"reason": device_text(found), "events": found.events, "devices": found.devices},
+    )

@@ -102,7 +102,7 @@ def test_it_logs_each_file_counts_and_ends_clean(world: World) -> None:
         assert one.errors() == ""
     assert found["petwellness_collector_landed_rows_total", ""] == 2
     assert found["petwellness_collector_consumed_messages_total", ""] == 3
-    assert found["petwellness_collector_rejects_total", "malformed"] == 1
+    assert found["petwellness_collector_rejects_total", "collar-v1@1,malformed,petwellness-collar"] == 1
     assert found["petwellness_collector_receipt_to_file_seconds_count", ""] == 3
     assert ("petwellness_collector_lag_messages", "0,telemetry") in found
     assert found["petwellness_collector_consent_snapshot_age_seconds", ""] >= 0

@@ -1,6 +1,7 @@
 """What Prometheus is told: exactly what was counted, and no counter that goes back when the service starts over."""
 
 import time
+from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,7 +19,8 @@ from ingestion.lake.store import StoreUnreachableError
 
 NOW = datetime(2026, 6, 1, 12)
 Samples = dict[tuple[str, str], float]
-"""Value by (name without the prefix, value of the only label)."""
+"""Value by (name without the prefix, values of the labels)."""
+COLLAR, LAB = "petwellness-collar,collar-v1@1", "lab,lab-v1@1"
 
 
 def samples(metrics: CollectorMetrics) -> Samples:
@@ -28,7 +30,11 @@ def samples(metrics: CollectorMetrics) -> Samples:
     for family in text_string_to_metric_families(generate_latest(registry).decode()):
         for sample in family.samples:
             assert sample.name.startswith(PREFIX)
-            label = ",".join(value for _, value in sorted(sample.labels.items()))
+            order = ("partition", "topic", "source", "decoder")
+            labels = sorted(
+                sample.labels.items(), key=lambda one: order.index(one[0]) if one[0] in order else 9
+            )
+            label = ",".join(value for _, value in labels)
             found[sample.name.removeprefix(PREFIX), label] = sample.value
     return found
 
@@ -74,6 +80,8 @@ def test_a_report_is_shown_as_it_is() -> None:
     report = DrainReport(messages=20, bytes=900, claims_lost=1, recovered_claims=2, gap_claims=3, pauses=4)
     report.add(
         manifest(
+            source_system="lab",
+            decoder="lab-v1@1",
             rows=6,
             rejected_by_reason={"empty": 1, "range": 2},
             consent_dropped=1,
@@ -99,8 +107,11 @@ def test_a_report_is_shown_as_it_is() -> None:
         ("claims_lost_total", ""): 1,
         ("claims_recovered_total", ""): 2,
         ("pauses_total", ""): 4,
-        ("rejects_total", "empty"): 1,
-        ("rejects_total", "range"): 2,
+        ("rejects_total", f"{COLLAR},empty"): 0,
+        ("rejects_total", f"{LAB},empty"): 1,
+        ("rejects_total", f"{LAB},range"): 2,
+        ("source_messages_total", COLLAR): 0,
+        ("source_messages_total", LAB): 10,
         ("rotations_total", "age"): 1,
         ("store_retries_total", "conflict"): 7,
         ("lag_messages", "0,telemetry"): 5,
@@ -113,7 +124,9 @@ def test_a_report_is_shown_as_it_is() -> None:
 
 def test_reasons_are_there_before_they_happen_so_that_their_first_rise_is_seen() -> None:
     found = samples(CollectorMetrics())
-    assert {label for name, label in found if name == "rejects_total"} == set(REJECT_REASONS)
+    rejects = {label.rpartition(",")[::2] for name, label in found if name == "rejects_total"}
+    assert {of for of, _ in rejects} == {label for name, label in found if name == "source_messages_total"}
+    assert {reason for of, reason in rejects if of == COLLAR} == set(REJECT_REASONS)
     assert {label for name, label in found if name == "rotations_total"} == set(ROTATION_REASONS)
     assert {label for name, label in found if name == "store_retries_total"} == {"client", "conflict"}
 
@@ -136,7 +149,7 @@ def test_counters_of_many_attempts_add_up_and_never_go_back(attempts: list[Any])
         metrics.follow(report)
         assert_only_risen(before, samples(metrics))
         report.messages = messages
-        report.rejected_by_reason.update(rejects)
+        report.rejects_by_source = {("lab", "lab-v1@1"): Counter(rejects)}
         report.latencies.add(latencies, 100.0)
         after = samples(metrics)
         assert_only_risen(before, after)

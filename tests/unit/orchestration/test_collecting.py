@@ -1,12 +1,19 @@
 """What a drain shows in Dagster."""
 
+from collections import Counter
+
 from ingestion.collector.report import DrainReport
 from petwellness_orchestration.collecting import drain_metadata
 
 
 def test_a_drain_shows_its_counts_and_latencies_as_numbers() -> None:
     report = DrainReport(messages=100, claims_lost=2, pauses=3, recovered_claims=1)
-    report.rejected_by_reason.update({"range": 2, "empty": 1})
+    report.messages_by_source["lab", "lab-v1@1"] += 50
+    report.rejects_by_source = {
+        ("lab", "lab-v1@1"): Counter(range=1, empty=1),
+        ("petwellness-collar", "collar-v1@1"): Counter(range=1),
+    }
+    report.messages_by_source["petwellness-collar", "collar-v1@1"] += 50
     report.latencies.add([(0.0, 98), (9.0, 2)], 10.0)
     report.settle(0.0)
     shown = drain_metadata(report)
@@ -14,6 +21,7 @@ def test_a_drain_shows_its_counts_and_latencies_as_numbers() -> None:
         "messages": 100,
         "rejected": 3,
         "rejected_by_reason": {"empty": 1, "range": 2},
+        "rejected_by_source": {"lab/lab-v1@1": "2 of 50", "petwellness-collar/collar-v1@1": "1 of 50"},
         "claims_lost": 2,
         "pauses": 3,
         "recovered_claims": 1,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from petwellness_orchestration.settings import load_settings
+from petwellness_orchestration.sources import UncollectedTopicError, check_collected
 
 
 def test_defaults_are_the_embedded_platform_in_the_working_folder(
@@ -35,6 +36,32 @@ def test_the_default_fleet_is_as_large_as_promised() -> None:
     assert source.fleet_clinics >= 6
     assert source.fleet_days >= 14
     assert source.fleet_collars * source.fleet_days * 1440 >= 2_400_000
+
+
+def test_the_collector_reads_the_collars_topic_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().topics == ("telemetry",)
+    # Into an embedded broker real files are replayed by this platform and by nobody else.
+    monkeypatch.setenv("PETWELLNESS_DATA", "files")
+    assert load_settings().topics == ("telemetry", "telemetry.campusiot", "telemetry.movebank")
+    check_collected(load_settings())
+    monkeypatch.setenv("PETWELLNESS_KAFKA_BOOTSTRAP_SERVERS", "kafka:9092")
+    assert load_settings().topics == ("telemetry",)
+    with pytest.raises(
+        UncollectedTopicError, match=r"TOPICS=telemetry,telemetry\.campusiot,telemetry\.movebank"
+    ):
+        check_collected(load_settings())
+    monkeypatch.setenv("PETWELLNESS_COLLECTOR_TOPICS", "telemetry.movebank , telemetry.campusiot")
+    assert load_settings().topics == ("telemetry.movebank", "telemetry.campusiot")
+    check_collected(load_settings())
+
+
+@pytest.mark.parametrize("value", ["telemetry,telemetry.typo", ""])
+def test_a_topic_that_no_decoder_reads_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PETWELLNESS_COLLECTOR_TOPICS", value)
+    with pytest.raises(
+        ValidationError, match=r"no decoder reads (telemetry\.typo|no topic); give some of telemetry, "
+    ):
+        load_settings()
 
 
 @pytest.mark.parametrize(
