@@ -5,6 +5,7 @@ from datetime import datetime
 from functools import cached_property
 
 from ingestion.extracts.model import RecordExtract
+from ingestion.simulator.anomalies import plant
 from ingestion.simulator.config import FleetConfig
 from ingestion.simulator.records import Change, changes, record_extracts
 from ingestion.simulator.telemetry import MessageBatch, Planner, Renderer, WaveBatches
@@ -22,7 +23,7 @@ class Fleet:
 
     def __init__(self, config: FleetConfig) -> None:
         self.config = config
-        self.world: World = build_world(config)
+        self.world: World = plant(build_world(config))
         self._live_until_ms: int | None = None
 
     @cached_property
@@ -31,7 +32,7 @@ class Fleet:
 
     @cached_property
     def _planner(self) -> Planner:
-        return Planner(self.config, self._timeline)
+        return Planner(self.world, self._timeline)
 
     @cached_property
     def _renderer(self) -> Renderer:
@@ -42,8 +43,8 @@ class Fleet:
         return changes(self.world)
 
     def record_extracts(self) -> list[RecordExtract]:
-        """The initial extracts of all feeds and one per day and feed with changes, by their moments."""
-        return record_extracts(self.config, self._changes)
+        """The initial extracts of all feeds and one per day and feed with changes, and the register's, by their moments."""
+        return record_extracts(self.world, self._changes)
 
     def wave_id(self, day_index: int) -> str:
         """Name of a day's wave; the same for the same configuration and simulator version."""
@@ -79,7 +80,7 @@ class Fleet:
             self._live_until_ms if self._live_until_ms is not None else until_ms - self.config.period_ms
         )
         self._live_until_ms = max(after_ms, until_ms)
-        step = max(1, batch_rows // self.config.collars) * self.config.period_ms
+        step = max(1, batch_rows // len(self.world.device_ids)) * self.config.period_ms
         for first in range(after_ms, until_ms, step):
             plan = self._planner.live(first, min(first + step, until_ms))
             if len(plan):
