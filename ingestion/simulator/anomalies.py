@@ -74,6 +74,8 @@ def plant(world: World) -> World:
             # What is contradicted comes an extract later.
             if kind != CONTRADICTED or config.days > 1:
                 _odd(world, stream(config.seed, "odd record", kind, number), kind)
+    for number in _numbers(config.superseded_features, config.collars):
+        _measured_before(world, stream(config.seed, "superseded features", number))
     return world
 
 
@@ -158,3 +160,11 @@ def _odd(world: World, rng: np.random.Generator, kind: str) -> None:
     at = moment(world, rng, 0.1, 0.5)
     record(world, "pets", pet_id, at, {"color": "piebald"}, int(kind == CONTRADICTED))
     world.odd_pets.append((kind, pet_id))
+
+
+def _measured_before(world: World, rng: np.random.Generator) -> None:
+    """A pet of whose days an earlier release has left a feature."""
+    _, pet = _household(world, rng)
+    for day in range(world.config.days):
+        value = round(float(rng.uniform(1, 30)), 3)
+        world.superseded_features.append((pet, world.config.start + timedelta(days=day), value))

@@ -113,6 +113,13 @@ class FleetConfig(BaseModel):
         description="Pets of which a record comes twice, or another contradicts it or is of a wrong clock (share of "
         "collars, of each of four kinds).",
     )
+    superseded_features: float = Field(
+        default=0.02,
+        ge=0.0,
+        le=0.2,
+        description="Pets of which an earlier release left features by a definition that is superseded (share of "
+        "collars).",
+    )
 
     @property
     def start_ts(self) -> datetime:

@@ -4,13 +4,15 @@ from collections.abc import Iterator
 from datetime import datetime
 from functools import cached_property
 
+import pyarrow as pa
+
 from ingestion.extracts.model import RecordExtract
 from ingestion.simulator.anomalies import plant
 from ingestion.simulator.config import FleetConfig
 from ingestion.simulator.records import Change, changes, record_extracts
 from ingestion.simulator.telemetry import MessageBatch, Planner, Renderer, WaveBatches
 from ingestion.simulator.timeline import Timeline, build_timeline, to_ms
-from ingestion.simulator.truth import Truth, find_truth
+from ingestion.simulator.truth import Truth, find_truth, superseded_features
 from ingestion.simulator.world import World, build_world
 
 
@@ -66,6 +68,10 @@ class Fleet:
     def truth(self) -> Truth:
         """What was planted. Runs the planning of all waves again without contents (a fifth of their cost)."""
         return find_truth(self.world, self._timeline, self._planner, self._changes)
+
+    def superseded_features(self) -> pa.Table:
+        """What an earlier release left in the warehouse (pet_id, event_date, value), for whoever plants it there."""
+        return superseded_features(self.world)
 
     def live_batches(self, now: datetime, batch_rows: int = 8_000) -> Iterator[MessageBatch]:
         """Messages due since the last call (at first: in the last period), received `now` (naive UTC).

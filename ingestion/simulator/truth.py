@@ -95,6 +95,7 @@ class Truth:
     - `silent_consents`: owner_id, flag, last_said (null: never) of owners whose records do not mention every flag
     - `listed_versions`: pet_id, valid_from, valid_to, is_deleted of pets that only the register knows
     - `set_aside_records`: feed, business_key, reason, records: repeats and records that cannot be right
+    - `superseded_features`: pet_id, event_date, value that an earlier release left of a superseded definition
     """
 
     fingerprint: str
@@ -133,6 +134,7 @@ def find_truth(world: World, timeline: Timeline, planner: Planner, delivered: li
             "histories": pa.concat_tables([histories(delivered), _listed_histories(world)]),
             "listed_versions": _listed_versions(world),
             "silent_consents": _silent_consents(world, delivered),
+            "superseded_features": superseded_features(world),
             "set_aside_records": _set_aside_records(world, delivered),
             "late_records": _late_records(config, delivered),
             "documents": documents,
@@ -422,6 +424,17 @@ def _silent_consents(world: World, delivered: list[Change]) -> pa.Table:
             "owner_id": _texts(owner for owner, _ in sorted(said)),
             "flag": _texts(flag for _, flag in sorted(said)),
             "last_said": pa.array([said[key] for key in sorted(said)], pa.bool_()),
+        }
+    )
+
+
+def superseded_features(world: World) -> pa.Table:
+    """Days of pets with the value that an earlier release left (pet_id, event_date, value)."""
+    return pa.table(
+        {
+            "pet_id": _texts(world.pets[pet].pet_id for pet, _, _ in world.superseded_features),
+            "event_date": pa.array([day for _, day, _ in world.superseded_features], pa.date32()),
+            "value": pa.array([value for *_, value in world.superseded_features], pa.float64()),
         }
     )
 

@@ -143,6 +143,7 @@ class World:
     silent_owners: list[int] = field(default_factory=list)
     listings: list[Listing] = field(default_factory=list)
     odd_pets: list[tuple[str, str]] = field(default_factory=list)  # kind, pet_id
+    superseded_features: list[tuple[int, date, float]] = field(default_factory=list)  # pet, day, value
 
 
 @dataclass
