@@ -1,17 +1,19 @@
 """What the simulator planted against what the platform found, row by row: the demo fails where they differ.
 
 What was planted is read from the truth beside the state (`ingestion.simulator.truth`), what was found from the
-warehouse, through the queries of this module alone. Printing is in `cli.report`.
+warehouse, through the queries of this module alone. Features of an earlier release are no message and no record, so
+they are also planted here. Printing is in `cli.report`.
 """
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ingestion.contracts.consent import AnalyticsDefault, allows
-from petwellness_orchestration.settings import PlatformSettings
+from petwellness_orchestration.settings import DBT_PROJECT_DIR, PlatformSettings
 
 if TYPE_CHECKING:
     import duckdb
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from ingestion.lake.store import ObjectStore
 
 EXAMPLES = 3
+CATALOGUE = DBT_PROJECT_DIR / "seeds" / "ml" / "ml_feature_catalogue.csv"
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,12 @@ FOUND = {
 ENOUGH_EVENTS = 100
 SENSORS = ("pulse_bpm", "body_temp_c", "respiration_rpm", "gps_lat", "gps_long")
 
+# A rebuild has current versions alone, so this holds until there is one.
+SUPERSEDED = Kind(
+    "values of superseded features, kept",
+    "select pet_id, event_date, value, 1 from planted_superseded_features",
+    "select pet_id, event_date, value, 1 from found_superseded",
+)
 KINDS = (
     Kind(
         "distinct events, by collar and day",
@@ -157,12 +166,48 @@ KINDS = (
         where owner_id in (select owner_id from planted_silent_consents)
         """,
     ),
-    Kind(
-        "values of superseded features, kept",
-        "select pet_id, event_date, value, 1 from planted_superseded_features",
-        "select pet_id, event_date, value, 1 from found_superseded",
-    ),
+    SUPERSEDED,
 )
+
+
+def plant_superseded_features(settings: PlatformSettings) -> bool:
+    """Make a warehouse that an earlier release has left: it holds features by a definition that is superseded by now.
+
+    Returns whether it did: nothing for real input, nor where there is a warehouse.
+    """
+    from ingestion.loading.duckdb_raw import open_warehouse
+    from petwellness_orchestration.sources import fleet
+
+    if settings.source.data is not None or settings.warehouse_path.exists():
+        return False
+    with CATALOGUE.open(encoding="utf-8", newline="") as file:
+        superseded = [row for row in csv.DictReader(file) if row["status"] == "superseded"]
+    if not superseded:
+        return False
+    name, version = superseded[0]["feature_name"], superseded[0]["feature_version"]
+    with open_warehouse(settings.warehouse_path) as con:
+        con.register("earlier_release", fleet(settings).superseded_features())
+        con.execute("create schema ml")
+        con.execute(
+            """
+            create table ml.computed_features as
+            select
+                md5(concat_ws('|', pet_id, $name, event_date, $version)) as feature_id,
+                pet_id,
+                $name as feature_name,
+                cast(event_date as timestamp) as start_ts,
+                cast(event_date + 1 as timestamp) as end_ts,
+                event_date,
+                value,
+                cast(1 as double) as coverage,
+                $version as feature_version,
+                'day=' || event_date || '/' || $version as batch_id,
+                cast(event_date + 1 as timestamp) as created_at
+            from earlier_release
+            """,
+            {"name": name, "version": version},
+        )
+    return True
 
 
 def compare(
@@ -240,10 +285,12 @@ def figures(
     store: ObjectStore,
     lake: Mapping[str, Any],
     warehouse: Mapping[str, Any] | None,
+    with_superseded: bool,
 ) -> list[dict[str, Any]]:
     """Every comparison as plain values; those of tables only where they are built.
 
-    None for real input, and none once an erasure or a quarantine has taken out what had been planted.
+    `with_superseded`: this run planted features of an earlier release. None for real input, and none once an
+    erasure or a quarantine has taken out what had been planted.
     """
     import pyarrow.parquet as pq
 
@@ -260,5 +307,6 @@ def figures(
     if warehouse is not None:
         truth = {path.stem: pq.read_table(path) for path in settings.state.truth_dir.glob("*.parquet")}
         with open_warehouse(settings.warehouse_path, read_only=True) as con:
-            compared += compare(con, truth, settings.analytics_default)
+            kinds = [kind for kind in KINDS if with_superseded or kind is not SUPERSEDED]
+            compared += compare(con, truth, settings.analytics_default, kinds)
     return [asdict(comparison) for comparison in compared]

@@ -10,6 +10,17 @@ from datetime import date, datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict, Field
 
+# Shares of what is out of the ordinary, each played by entities of its own (`anomalies`).
+ANOMALIES = (
+    "ambiguous_collars",
+    "irregular_collars",
+    "partial_collars",
+    "silent_consents",
+    "listed_pets",
+    "odd_records",
+    "superseded_features",
+)
+
 # Raise it with every change of the bytes that a configuration produces.
 SIMULATOR_VERSION = 3
 

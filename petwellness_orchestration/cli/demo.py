@@ -49,6 +49,8 @@ CHECK_STAGE = "quality checks"
 
 def run_demo(data: Path | None) -> int:
     """Run it; 0 when every blocking check passed and what the simulator planted was found."""
+    from petwellness_orchestration.planted import plant_superseded_features
+
     use_data(data)
     settings = load_settings()
     started = time.monotonic()
@@ -62,6 +64,7 @@ def run_demo(data: Path | None) -> int:
     say(f"state in {settings.state.home}")
     before = published_version(settings)
     parse_models()
+    with_superseded = plant_superseded_features(settings)
     with publisher(settings) as process:
         outcome = run_everything(settings)
         publisher_peak_bytes = peak_memory_bytes(process.pid) if process.poll() is None else None
@@ -72,6 +75,7 @@ def run_demo(data: Path | None) -> int:
         and not any(check.blocking and check.status == "failed" for check in outcome.checks)
     )
     summary = build_summary(settings, outcome, passed, time.monotonic() - started)
+    summary["planted"] = compared_with_planted(settings, summary, with_superseded)
     different = differing(summary)
     summary["passed"] = passed = passed and not different
     summary["peak_memory_bytes"] = {"demo": peak_memory_bytes(), "publisher": publisher_peak_bytes}
@@ -158,7 +162,7 @@ def build_summary(settings: PlatformSettings, outcome: Any, passed: bool, total_
     """Every figure the demo prints, as plain values."""
     from ingestion.lake.landing import list_manifests
     from ingestion.lake.store import open_store
-    from petwellness_orchestration import planted, real_figures, summary
+    from petwellness_orchestration import real_figures, summary
 
     store = open_store(settings.lake, settings.state.home)
     manifests = list_manifests(store)
@@ -180,8 +184,18 @@ def build_summary(settings: PlatformSettings, outcome: Any, passed: bool, total_
         figures["warehouse"] = summary.warehouse_figures(settings)
         if settings.source.data is not None:
             figures["real_input"] = real_figures.compute(settings)
-    figures["planted"] = planted.figures(settings, store, figures["lake"], figures.get("warehouse"))
     return figures
+
+
+def compared_with_planted(
+    settings: PlatformSettings, summary: dict[str, Any], with_superseded: bool
+) -> list[dict[str, Any]]:
+    """What the simulator planted beside what was found, kind by kind."""
+    from ingestion.lake.store import open_store
+    from petwellness_orchestration import planted
+
+    store = open_store(settings.lake, settings.state.home)
+    return planted.figures(settings, store, summary["lake"], summary.get("warehouse"), with_superseded)
 
 
 def differing(summary: dict[str, Any]) -> list[str]:
