@@ -10,15 +10,18 @@ from datetime import date, datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# Shares of what is out of the ordinary, each played by entities of its own (`anomalies`).
-ANOMALIES = (
-    "ambiguous_collars",
-    "irregular_collars",
-    "partial_collars",
-    "silent_consents",
-    "listed_pets",
-    "odd_records",
-    "superseded_features",
+# Of a fleet without anything out of the ordinary: no entities are added for `anomalies`.
+ORDINARY = dict.fromkeys(
+    (
+        "ambiguous_collars",
+        "irregular_collars",
+        "partial_collars",
+        "silent_consents",
+        "listed_pets",
+        "odd_records",
+        "superseded_features",
+    ),
+    0.0,
 )
 
 # Raise it with every change of the bytes that a configuration produces.

@@ -11,7 +11,7 @@ import pytest
 
 from ingestion.contracts.records import validate_records
 from ingestion.simulator import Fleet, FleetConfig
-from ingestion.simulator.config import ANOMALIES
+from ingestion.simulator.config import ORDINARY
 
 FAULTS = ("duplicates", "conflicts", "late", "out_of_order", "malformed", "clock_breaks_per_device_day")
 CONFIG = FleetConfig(
@@ -82,7 +82,7 @@ def messages_of(config: FleetConfig, devices: set[bytes]) -> list[tuple[bytes, i
 
 def test_the_ordinary_fleet_is_the_same_with_and_without() -> None:
     config = CONFIG.model_copy(update={"days": 2})
-    ordinary = Fleet(config.model_copy(update=dict.fromkeys(ANOMALIES, 0.0)))
+    ordinary = Fleet(config.model_copy(update=ORDINARY))
     devices = {device.encode() for device in ordinary.world.device_ids}
     assert len(devices) == CONFIG.collars
     assert messages_of(config, devices) == messages_of(ordinary.config, devices)

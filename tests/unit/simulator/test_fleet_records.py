@@ -18,15 +18,12 @@ from ingestion.lake.extract import land_extract
 from ingestion.lake.store import LocalStore
 from ingestion.simulator import Fleet, FleetConfig, write_truth
 from ingestion.simulator.breeds import BREEDS
-from ingestion.simulator.config import ANOMALIES
-
-# What is out of the ordinary is in test_anomalies.py.
-ORDINARY = dict.fromkeys(ANOMALIES, 0.0)
+from ingestion.simulator.config import ORDINARY
 
 
 @cache
 def fleet() -> Fleet:
-    return Fleet(FleetConfig(**ORDINARY))
+    return Fleet(FleetConfig(**ORDINARY))  # what is out of the ordinary is in test_anomalies.py
 
 
 @cache

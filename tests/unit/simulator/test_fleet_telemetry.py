@@ -24,12 +24,10 @@ from ingestion.contracts.telemetry import (
     parse_event,
 )
 from ingestion.simulator import Fleet, FleetConfig
-from ingestion.simulator.config import ANOMALIES
+from ingestion.simulator.config import ORDINARY
 from ingestion.simulator.faults import MALFORMATIONS
 from ingestion.simulator.randomness import mix
 
-# What is out of the ordinary is in test_anomalies.py.
-ORDINARY = dict.fromkeys(ANOMALIES, 0.0)
 SMALL = FleetConfig(
     **ORDINARY,
     seed=5,
