@@ -224,8 +224,10 @@ def run(collars: int, days: int, folder: Path, say: Callable[[str], None]) -> di
     """Make, load, build and score; the warehouse stays in `folder`."""
     from ingestion.loading.duckdb_raw import data_time, fetch_rows, open_warehouse
     from ingestion.simulator import Fleet, FleetConfig
+    from ingestion.simulator.config import ORDINARY
 
-    fleet = Fleet(FleetConfig(collars=collars, households=max(1, collars * 5 // 6), days=days))
+    config = FleetConfig(collars=collars, households=max(1, collars * 5 // 6), days=days)
+    fleet = Fleet(config.model_copy(update=ORDINARY))
     path = folder / "warehouse.duckdb"
     if not path.exists():
         with open_warehouse(path) as con:

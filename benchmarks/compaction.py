@@ -37,8 +37,10 @@ def land_fleet_day(store: ObjectStore, collars: int = COLLARS, partitions: int =
     from ingestion.contracts.telemetry import NOT_BEFORE, believed_receipts
     from ingestion.lake.landing import Claim, claim_range, land_range
     from ingestion.simulator import Fleet, FleetConfig
+    from ingestion.simulator.config import ORDINARY
 
-    fleet = Fleet(FleetConfig(collars=collars, households=collars, clinics=CLINICS, days=3, malformed=0))
+    config = FleetConfig(collars=collars, households=collars, clinics=CLINICS, days=3, malformed=0)
+    fleet = Fleet(config.model_copy(update=ORDINARY))
     fleet.record_extracts()
     believed = believed_receipts(CLAIMED_FROM + timedelta(hours=HOURS), NOT_BEFORE)
     buffers: list[list[tuple[bytes, int]]] = [[] for _ in range(partitions)]

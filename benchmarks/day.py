@@ -35,6 +35,7 @@ def produce_hours(servers: str, folder: str, devices: int, hours: int) -> Iterat
     from ingestion.broker.client import connect
     from ingestion.settings import BrokerSettings
     from ingestion.simulator import Fleet, FleetConfig
+    from ingestion.simulator.config import ORDINARY
 
     fleet = Fleet(
         FleetConfig(
@@ -43,7 +44,7 @@ def produce_hours(servers: str, folder: str, devices: int, hours: int) -> Iterat
             clinics=min(999, max(1, devices // COLLARS_PER_CLINIC)),
             days=1,
             start=START,
-        )
+        ).model_copy(update=ORDINARY)
     )
     wave = fleet.telemetry_wave(0)
     yield {}

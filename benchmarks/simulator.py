@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from ingestion.simulator import Fleet, FleetConfig
+from ingestion.simulator.config import ORDINARY
 
 AIM_EVENTS_PER_S = 200_000
 
@@ -15,7 +16,7 @@ AIM_EVENTS_PER_S = 200_000
 def run(collars: int = 120, day_index: int = 3) -> dict[str, Any]:
     """Make one wave and the truth of the fleet; figures with units in their names."""
     started = time.process_time()
-    fleet = Fleet(FleetConfig(collars=collars, days=max(day_index + 1, 4)))
+    fleet = Fleet(FleetConfig(collars=collars, days=max(day_index + 1, 4)).model_copy(update=ORDINARY))
     fleet.record_extracts()
     world_s = time.process_time() - started
     for _ in zip(range(1), fleet.telemetry_wave(0), strict=False):

@@ -69,6 +69,7 @@ class Refresh:
 def fleet_of(devices: int, days: int) -> Fleet:
     """A fleet whose households and clinics grow with its collars."""
     from ingestion.simulator import Fleet, FleetConfig
+    from ingestion.simulator.config import ORDINARY
 
     return Fleet(
         FleetConfig(
@@ -77,7 +78,7 @@ def fleet_of(devices: int, days: int) -> Fleet:
             clinics=min(999, max(1, devices // COLLARS_PER_CLINIC)),
             days=days,
             start=START,
-        )
+        ).model_copy(update=ORDINARY)
     )
 
 

@@ -35,7 +35,7 @@ from ingestion.lake.progress import PartitionSeen, ProgressMark, put_progress
 from ingestion.lake.redactions import load_redactions
 from ingestion.lake.replacements import load_replacements
 from ingestion.lake.store import ObjectStore
-from ingestion.simulator.config import FleetConfig
+from ingestion.simulator.config import ORDINARY, FleetConfig
 from ingestion.simulator.fleet import Fleet
 
 START = date(2026, 6, 1)
@@ -110,7 +110,7 @@ class World:
                 documents=1.0,
                 malformed=0.002,
                 conflicts=0.002,
-            )
+            ).model_copy(update=ORDINARY)
         )
 
     def steps(self) -> Iterator[Step]:

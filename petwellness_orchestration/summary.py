@@ -58,6 +58,7 @@ def lake_figures(store: ObjectStore, manifests: list[Manifest]) -> dict[str, Any
         "reject_bytes": sum(rejects),
         "ranges": len(manifests),
         "streams": len({m.stream_id for m in manifests}),
+        "telemetry_streams": len({m.stream_id for m in telemetry if not is_replay(m.stream_id)}),
         "messages": sum(m.end - m.start for m in telemetry if not is_replay(m.stream_id)),
         "telemetry_rows": sum(m.rows for m in telemetry),
         "bytes_per_telemetry_row": round(

@@ -10,8 +10,22 @@ from datetime import date, datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict, Field
 
+# Of a fleet without anything out of the ordinary: no entities are added for `anomalies`.
+ORDINARY = dict.fromkeys(
+    (
+        "ambiguous_collars",
+        "irregular_collars",
+        "partial_collars",
+        "silent_consents",
+        "listed_pets",
+        "odd_records",
+        "superseded_features",
+    ),
+    0.0,
+)
+
 # Raise it with every change of the bytes that a configuration produces.
-SIMULATOR_VERSION = 2
+SIMULATOR_VERSION = 3
 
 
 class FleetConfig(BaseModel):
@@ -80,6 +94,45 @@ class FleetConfig(BaseModel):
         ge=0.0,
         le=1.0,
         description="Share of households that withdraw `analytics` in the period.",
+    )
+
+    # What follows is played by households, pets and collars of its own, beside those above: as many as the share of
+    # them says, rounded up, so that the smallest fleet has one of each kind. A share of 0 leaves the kind out.
+    ambiguous_collars: float = Field(
+        default=0.015, ge=0.0, le=0.2, description="Claimed by two pets for a while (share of collars)."
+    )
+    irregular_collars: float = Field(
+        default=0.02, ge=0.0, le=0.2, description="Send when they like (share of collars)."
+    )
+    partial_collars: float = Field(
+        default=0.015, ge=0.0, le=0.2, description="Have no sensor for something (share of collars)."
+    )
+    silent_consents: float = Field(
+        default=0.01,
+        ge=0.0,
+        le=0.2,
+        description="Records do not mention every flag (share of households, of each of three kinds).",
+    )
+    listed_pets: float = Field(
+        default=0.02,
+        ge=0.0,
+        le=0.2,
+        description="In a register that sends all it has every day (share of collars, of each of: always listed, "
+        "missing once, missing for good).",
+    )
+    odd_records: float = Field(
+        default=0.015,
+        ge=0.0,
+        le=0.2,
+        description="Pets of which a record comes twice, or another contradicts it or is of a wrong clock (share of "
+        "collars, of each of four kinds).",
+    )
+    superseded_features: float = Field(
+        default=0.02,
+        ge=0.0,
+        le=0.2,
+        description="Pets of which an earlier release left features by a definition that is superseded (share of "
+        "collars).",
     )
 
     @property

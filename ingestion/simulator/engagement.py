@@ -46,7 +46,9 @@ class _Consent:
             (m for m in world.mutations if m.feed == "owners"), key=lambda item: (item.key, item.changed_at)
         ):
             if mutation.patch is not None:
-                flags[mutation.key] = mutation.patch.get("consent_flags", flags.get(mutation.key, {}))
+                # A flag that a record does not mention stays as it was said last.
+                said = mutation.patch.get("consent_flags") or {}
+                flags[mutation.key] = {**flags.get(mutation.key, {}), **said}
             state = {} if mutation.patch is None else flags[mutation.key]
             self._states[mutation.key].append((mutation.changed_at, state))
 

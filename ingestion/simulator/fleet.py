@@ -4,12 +4,15 @@ from collections.abc import Iterator
 from datetime import datetime
 from functools import cached_property
 
+import pyarrow as pa
+
 from ingestion.extracts.model import RecordExtract
+from ingestion.simulator.anomalies import plant
 from ingestion.simulator.config import FleetConfig
 from ingestion.simulator.records import Change, changes, record_extracts
 from ingestion.simulator.telemetry import MessageBatch, Planner, Renderer, WaveBatches
 from ingestion.simulator.timeline import Timeline, build_timeline, to_ms
-from ingestion.simulator.truth import Truth, find_truth
+from ingestion.simulator.truth import Truth, find_truth, superseded_features
 from ingestion.simulator.world import World, build_world
 
 
@@ -22,7 +25,7 @@ class Fleet:
 
     def __init__(self, config: FleetConfig) -> None:
         self.config = config
-        self.world: World = build_world(config)
+        self.world: World = plant(build_world(config))
         self._live_until_ms: int | None = None
 
     @cached_property
@@ -31,7 +34,7 @@ class Fleet:
 
     @cached_property
     def _planner(self) -> Planner:
-        return Planner(self.config, self._timeline)
+        return Planner(self.world, self._timeline)
 
     @cached_property
     def _renderer(self) -> Renderer:
@@ -42,8 +45,8 @@ class Fleet:
         return changes(self.world)
 
     def record_extracts(self) -> list[RecordExtract]:
-        """The initial extracts of all feeds and one per day and feed with changes, by their moments."""
-        return record_extracts(self.config, self._changes)
+        """The initial extracts of all feeds and one per day and feed with changes, and the register's, by their moments."""
+        return record_extracts(self.world, self._changes)
 
     def wave_id(self, day_index: int) -> str:
         """Name of a day's wave; the same for the same configuration and simulator version."""
@@ -66,6 +69,10 @@ class Fleet:
         """What was planted. Runs the planning of all waves again without contents (a fifth of their cost)."""
         return find_truth(self.world, self._timeline, self._planner, self._changes)
 
+    def superseded_features(self) -> pa.Table:
+        """What an earlier release left in the warehouse (pet_id, event_date, value), for whoever plants it there."""
+        return superseded_features(self.world)
+
     def live_batches(self, now: datetime, batch_rows: int = 8_000) -> Iterator[MessageBatch]:
         """Messages due since the last call (at first: in the last period), received `now` (naive UTC).
 
@@ -79,7 +86,7 @@ class Fleet:
             self._live_until_ms if self._live_until_ms is not None else until_ms - self.config.period_ms
         )
         self._live_until_ms = max(after_ms, until_ms)
-        step = max(1, batch_rows // self.config.collars) * self.config.period_ms
+        step = max(1, batch_rows // len(self.world.device_ids)) * self.config.period_ms
         for first in range(after_ms, until_ms, step):
             plan = self._planner.live(first, min(first + step, until_ms))
             if len(plan):

@@ -2,11 +2,12 @@
 
 An extract before the period states everything, then one per day and feed
 carries what became known since the one before; a feed without changes has no
-extract that day. Landing them is `ingestion.lake.extract`.
+extract that day. A register of pets, a source of its own, sends all it has at
+those moments. Landing them is `ingestion.lake.extract`.
 """
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -14,12 +15,14 @@ from typing import Any
 from ingestion.contracts.columns import RECORD_FEEDS
 from ingestion.contracts.records import RECORD_KEYS, canonical_json, records_table
 from ingestion.extracts.model import RecordExtract
+from ingestion.simulator.anomalies import CLOCK_AHEAD, CONTRADICTED, REPEATED
 from ingestion.simulator.config import FleetConfig
 from ingestion.simulator.documents import document_mutations, plan_documents
 from ingestion.simulator.engagement import contact_mutations, plan_contacts
 from ingestion.simulator.world import INITIAL, Mutation, World
 
 SOURCE = "clinic-crm"
+REGISTER = "pet-register"
 _JSON_COLUMNS = ("consent_flags", "diagnosis_codes", "ocr_fields")
 
 
@@ -80,10 +83,30 @@ def repeats(config: FleetConfig, delivered: list[Change]) -> list[Change]:
     ]
 
 
-def record_extracts(config: FleetConfig, delivered: list[Change]) -> list[RecordExtract]:
-    """All extracts in the order of their moments, feeds in the order of the contract."""
+def odd_records(world: World, delivered: list[Change]) -> list[tuple[str, Change]]:
+    """Records that the extracts bring beside the right ones, with what is wrong with each."""
+    right = {change.key: change for change in delivered if change.feed == "pets"}
+    found = []
+    for kind, pet_id in world.odd_pets:
+        change = right[pet_id]
+        wrong = replace(change, row=change.row | {"color": "misread"})
+        if kind == REPEATED:
+            wrong = change
+        elif kind == CONTRADICTED:
+            wrong = replace(wrong, delivery=change.delivery - 1)
+        elif kind == CLOCK_AHEAD:
+            wrong = replace(wrong, changed_at=extracted_at(world.config, change.delivery) + timedelta(days=3))
+        found.append((kind, wrong))
+    return found
+
+
+def record_extracts(world: World, delivered: list[Change]) -> list[RecordExtract]:
+    """All extracts in the order of their moments, feeds in the order of the contract, the register's last."""
+    config = world.config
     by_extract: dict[tuple[int, str], list[Change]] = defaultdict(list)
-    for change in [*delivered, *repeats(config, delivered)]:
+    # Of several records of one instant the last counts, so the wrong ones come first.
+    odd = [change for _, change in odd_records(world, delivered)]
+    for change in [*odd, *delivered, *repeats(config, delivered)]:
         by_extract[change.delivery, change.feed].append(change)
     extracts = []
     for delivery in range(INITIAL, config.days):
@@ -91,7 +114,20 @@ def record_extracts(config: FleetConfig, delivered: list[Change]) -> list[Record
             rows = by_extract.get((delivery, feed))
             if rows:
                 extracts.append(_extract(config, feed, delivery, rows))
+        if world.listings:
+            extracts.append(_register_extract(world, delivery))
     return extracts
+
+
+def _register_extract(world: World, delivery: int) -> RecordExtract:
+    """Every pet that the register lists at the time."""
+    rows = [
+        Change("pets", listing.pet_id, "snapshot", listing.changed_at, delivery, listing.row)
+        for listing in world.listings
+        if delivery not in listing.absent
+    ]
+    extract = _extract(world.config, "pets", delivery, rows)
+    return replace(extract, source=REGISTER, complete=True)
 
 
 def extracted_at(config: FleetConfig, delivery: int) -> datetime:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ingestion.simulator.config import FleetConfig
 from ingestion.simulator.faults import (
     CONFLICT,
     DUPLICATE,
@@ -42,6 +41,7 @@ _SLOT_BITS = 40
 _LONGEST_DELAY_MS = 48 * HOUR_MS
 # Rows of one planning step when faults of past days are looked for; bounds memory.
 _SCAN_ROWS = 2_000_000
+_PACES = np.array([2, 5, 15, 60])
 _GPS_EVERY = 5  # slots between position fixes
 
 
@@ -84,12 +84,15 @@ class Plan:
 class Planner:
     """Decides which messages of a fleet exist and when they arrive."""
 
-    def __init__(self, config: FleetConfig, timeline: Timeline) -> None:
-        self._config = config
+    def __init__(self, world: World, timeline: Timeline) -> None:
+        config = self._config = world.config
         self._timeline = timeline
+        self._devices = len(world.device_ids)
+        self._is_irregular = np.isin(np.arange(self._devices), world.irregular_devices)
+        self._pace_key = derive(config.seed, "pace")
         self._start_ms = to_ms(config.start_ts)
         self._last_slot = config.days * config.slots_per_day
-        phase = mix(np.arange(config.collars, dtype=np.int64), derive(config.seed, "phase"))
+        phase = mix(np.arange(self._devices, dtype=np.int64), derive(config.seed, "phase"))
         self._phase_ms = part(phase, 0) * (config.period_ms // 2) // 65536
         self._time_key = derive(config.seed, "time")
         self._fault_key = derive(config.seed, "fault")
@@ -106,7 +109,7 @@ class Planner:
         """Plans of about `rows` messages that arrive on `day`; on the last day also what comes after it."""
         config = self._config
         moved = self._moved(day)
-        slots = max(1, min(config.slots_per_day, rows // config.collars))
+        slots = max(1, min(config.slots_per_day, rows // self._devices))
         first = day * config.slots_per_day
         last = first + config.slots_per_day
         for slot in range(first, last, slots):
@@ -125,7 +128,7 @@ class Planner:
         true_ms, _ = self._times(device, slot)
         due = (true_ms > after_ms) & (true_ms <= until_ms)
         device, slot, true_ms = device[due], slot[due], true_ms[due]
-        keep = true_ms < self._timeline.silent_from_ms[device]
+        keep = (true_ms < self._timeline.silent_from_ms[device]) & self._in_pace(device, slot)
         plan = Plan(device, slot, np.zeros_like(device), np.full_like(device, until_ms), true_ms, true_ms)
         return _sorted(_take(plan, keep))
 
@@ -144,7 +147,7 @@ class Planner:
     def _grid(self, first: int, last: int) -> tuple[I64, I64]:
         """Every device in every slot of [first, last)."""
         slots = np.arange(first, last, dtype=np.int64)
-        devices = np.arange(self._config.collars, dtype=np.int64)
+        devices = np.arange(self._devices, dtype=np.int64)
         return np.repeat(devices, len(slots)), np.tile(slots, len(devices))
 
     def _counter(self, device: I64, slot: I64) -> I64:
@@ -159,10 +162,21 @@ class Planner:
         delay = period // 300 + part(word, 1) * (period // 3) // 65536
         return true_ms, true_ms + delay
 
-    def _sent(self, device: I64, true_ms: I64) -> np.ndarray:
-        """Which events were sent: not in a gap, not by a collar that is silent by now."""
+    def _sent(self, device: I64, slot: I64, true_ms: I64) -> np.ndarray:
+        """Which events were sent: not in a gap, not by a collar that is silent by now or does not send just then."""
         lost = self._timeline.gaps.find(device, true_ms) >= 0
-        return ~lost & (true_ms < self._timeline.silent_from_ms[device])
+        return ~lost & (true_ms < self._timeline.silent_from_ms[device]) & self._in_pace(device, slot)
+
+    def _in_pace(self, device: I64, slot: I64) -> np.ndarray:
+        """Which slots a collar uses: all, or where its cadence is irregular one in 2 to 60, another in each 6 h."""
+        used = np.ones(len(device), dtype=np.bool_)
+        at = np.flatnonzero(self._is_irregular[device])
+        if len(at):
+            stretch = slot[at] // (self._config.slots_per_day // 4)
+            pace = mix(self._counter(device[at], stretch), self._pace_key)
+            word = mix(self._counter(device[at], slot[at]), self._pace_key)
+            used[at] = part(word, 1) % _PACES[part(pace, 0) % len(_PACES)] == 0
+        return used
 
     def _event_ms(self, device: I64, true_ms: I64, kind: I64) -> I64:
         """The device clock; malformed messages keep the true time so that they break in one way only."""
@@ -177,7 +191,7 @@ class Planner:
         device, slot = self._grid(first, last)
         draw = uniform(mix(self._counter(device, slot), self._fault_key))
         true_ms, arrival_ms = self._times(device, slot)
-        keep = self._sent(device, true_ms) & ((draw < self._conflict) | (draw >= self._swapped))
+        keep = self._sent(device, slot, true_ms) & ((draw < self._conflict) | (draw >= self._swapped))
         device, slot, draw = device[keep], slot[keep], draw[keep]
         true_ms, arrival_ms = true_ms[keep], arrival_ms[keep]
         kind = np.where(draw < self._malformed, MALFORMED, NORMAL)
@@ -188,7 +202,7 @@ class Planner:
         spd = self._config.slots_per_day
         past_days = -(-_LONGEST_DELAY_MS // DAY_MS) + 1
         first, last = max(0, (day - past_days) * spd), (day + 1) * spd
-        step = max(1, _SCAN_ROWS // self._config.collars)
+        step = max(1, _SCAN_ROWS // self._devices)
         found = [self._moved_from(slot, min(slot + step, last)) for slot in range(first, last, step)]
         moved = _concat(found)
         until = self._slot_ms(last) if last < self._last_slot else np.iinfo(np.int64).max
@@ -213,7 +227,7 @@ class Planner:
             [HOUR_MS + share * (_LONGEST_DELAY_MS - HOUR_MS) // 65536, period * (2 + share % 9)],
             1000 + share * (6 * HOUR_MS) // 65536,
         )
-        sent = self._sent(device, true_ms)
+        sent = self._sent(device, slot, true_ms)
         plan = Plan(device, slot, kind, arrival_ms + delay, true_ms, self._event_ms(device, true_ms, kind))
         return _take(plan, sent)
 
@@ -232,11 +246,17 @@ class Renderer:
         self._motion_key = derive(seed, "motion")
         self._vitals_key = derive(seed, "vitals")
         self._place_key = derive(seed, "place")
-        habit = mix(np.arange(config.collars, dtype=np.int64), derive(seed, "habit"))
+        habit = mix(np.arange(len(world.device_ids), dtype=np.int64), derive(seed, "habit"))
         self._charge_cycle = config.slots_per_day * (300 + part(habit, 0) % 400) // 100
         self._charge_phase = part(habit, 1) * self._charge_cycle // 65536
         self._weigh_slot = part(habit, 2) * config.slots_per_day // 65536
         self._rhythm = daily_rhythm()
+        self._has = {
+            name: np.array(
+                [name not in world.missing_sensors.get(device, ()) for device in range(len(world.device_ids))]
+            )
+            for name in ("pulse_bpm", "body_temp_c", "respiration_rpm", "gps_lat")
+        }
         pets = world.pets
         self._is_cat = np.array([pet.breed.species == "cat" for pet in pets], dtype=np.int64)
         self._pet_activity = np.array([pet.activity for pet in pets])
@@ -307,7 +327,7 @@ class Renderer:
         weight = self._pet_weight_g[pet] * (1 + 0.004 * normal(vital, 3))
 
         place = mix(counter, self._place_key)
-        fixed = worn & ((slot + device) % _GPS_EVERY == 0)
+        fixed = worn & self._has["gps_lat"][device] & ((slot + device) % _GPS_EVERY == 0)
         # About 8 m of scatter at home, up to some 300 m on a walk.
         reach = 800 + 26_000 * effort
         lat = segments.home_lat_e7[segment] + (reach * normal(place, 0)).astype(np.int64)
@@ -326,9 +346,11 @@ class Renderer:
             lick_count=np.minimum(licks, LICK_LIMIT),
             battery=self._battery(device, slot),
             quality=quality,
-            pulse=_limited(pulse * 10, PULSE_LIMITS, worn),
-            body_temp=_limited(temp * 100, TEMP_LIMITS, worn),
-            respiration=_limited(breaths * 10, RESPIRATION_LIMITS, worn),
+            pulse=_limited(pulse * 10, PULSE_LIMITS, worn & self._has["pulse_bpm"][device]),
+            body_temp=_limited(temp * 100, TEMP_LIMITS, worn & self._has["body_temp_c"][device]),
+            respiration=_limited(
+                breaths * 10, RESPIRATION_LIMITS, worn & self._has["respiration_rpm"][device]
+            ),
             lat_e7=np.where(fixed, lat, ABSENT),
             long_e7=np.where(fixed, long, ABSENT),
             weight_g=np.where(weighed, weight, ABSENT).astype(np.int64),

@@ -4,8 +4,9 @@ Built once per fleet. Lookups are by (device, time) with a binary search over
 one packed integer key; nothing here draws message contents.
 """
 
+import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from ingestion.simulator.config import FleetConfig
 from ingestion.simulator.randomness import F64, I64, NORMAL, derive, mix, part, uniform
-from ingestion.simulator.world import ILLNESS_EFFECTS, World, holding, intervals_by_subject
+from ingestion.simulator.world import ILLNESS_EFFECTS, Interval, World, holding, intervals_by_subject
 
 F32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
@@ -100,6 +101,8 @@ class Timeline:
     gaps: Episodes
     clocks: Episodes
     effects: Effects
+    # Spans of a collar that two pets claim; the value is the pet that came second.
+    claimed_twice: Episodes
 
 
 def build_timeline(world: World) -> Timeline:
@@ -120,9 +123,20 @@ def build_timeline(world: World) -> Timeline:
         silent_from_ms=np.array(
             [to_ms(at) if at else forever for at in world.device_silent_from], dtype=np.int64
         ),
-        gaps=_gaps(config),
-        clocks=_clocks(config),
+        gaps=_gaps(config, len(world.device_ids)),
+        clocks=_clocks(config, len(world.device_ids)),
         effects=_effects(world),
+        claimed_twice=_disjoint(
+            *(
+                np.array(column, dtype=np.int64)
+                for column in (
+                    [span.subject for span in world.ambiguous_spans],
+                    [to_ms(span.start) for span in world.ambiguous_spans],
+                    [to_ms(span.end or span.start) for span in world.ambiguous_spans],
+                    [span.target for span in world.ambiguous_spans],
+                )
+            )
+        ),
     )
 
 
@@ -141,9 +155,9 @@ def _segments(world: World) -> Segments:
             out = holding(opt_outs.get(owner, []), moment) is not None
         rows.append(((device << _TIME_BITS) + ms, pet, round(lat * 10**7), round(long * 10**7), out))
 
-    for device in range(world.config.collars):
+    for device in range(len(world.device_ids)):
         free_from = 0
-        for wear in worn.get(device, []):
+        for wear in one_at_a_time(worn.get(device, [])):
             if to_ms(wear.start) > free_from or free_from == 0:
                 add(device, free_from, -1, None, wear.start)
             cuts = {wear.start}
@@ -168,11 +182,19 @@ def _segments(world: World) -> Segments:
     )
 
 
+def one_at_a_time(worn: list[Interval]) -> list[Interval]:
+    """Spans of one collar, by their starts, as it was worn: until the next pet got it, whatever records say."""
+    return [
+        replace(wear, end=then.start) if then and (wear.end is None or wear.end > then.start) else wear
+        for wear, then in itertools.zip_longest(worn, worn[1:])
+    ]
+
+
 def _draw_episodes(
-    config: FleetConfig, name: str, per_device_day: float, shortest_ms: int, longest_ms: int
+    config: FleetConfig, devices: int, name: str, per_device_day: float, shortest_ms: int, longest_ms: int
 ) -> tuple[I64, I64, I64, I64]:
     """Starts on a share of the device-days: device, start, end and a 16-bit draw for the value."""
-    counter = np.arange(config.collars * config.days, dtype=np.int64)
+    counter = np.arange(devices * config.days, dtype=np.int64)
     hit = np.flatnonzero(uniform(mix(counter, derive(config.seed, name, "hit"))) < per_device_day)
     word = mix(counter[hit], derive(config.seed, name, "shape"))
     device, day = hit // config.days, hit % config.days
@@ -193,11 +215,13 @@ def _disjoint(device: I64, start: I64, end: I64, value: I64) -> Episodes:
     return Episodes(device[chosen], start[chosen], end[chosen], value[chosen])
 
 
-def _gaps(config: FleetConfig) -> Episodes:
-    return _disjoint(*_draw_episodes(config, "gaps", config.gaps_per_device_day, HOUR_MS // 2, 10 * HOUR_MS))
+def _gaps(config: FleetConfig, devices: int) -> Episodes:
+    return _disjoint(
+        *_draw_episodes(config, devices, "gaps", config.gaps_per_device_day, HOUR_MS // 2, 10 * HOUR_MS)
+    )
 
 
-def _clocks(config: FleetConfig) -> Episodes:
+def _clocks(config: FleetConfig, devices: int) -> Episodes:
     """Device clocks that are off: `value` is the offset in ms added to the time of the event.
 
     Small offsets (1 to 20 minutes, either way) stay within the contract. Breaks
@@ -205,12 +229,12 @@ def _clocks(config: FleetConfig) -> Episodes:
     then more than 24 h ahead of its arrival.
     """
     device, start, end, draw = _draw_episodes(
-        config, "clock jumps", config.clock_jumps_per_device_day, HOUR_MS, 6 * HOUR_MS
+        config, devices, "clock jumps", config.clock_jumps_per_device_day, HOUR_MS, 6 * HOUR_MS
     )
     sign = np.where(draw % 2 == 0, 1, -1)
     jump = sign * (60_000 + draw * 19 * 60_000 // 65536)
     b_device, b_start, b_end, b_draw = _draw_episodes(
-        config, "clock breaks", config.clock_breaks_per_device_day, HOUR_MS // 12, HOUR_MS * 2 // 3
+        config, devices, "clock breaks", config.clock_breaks_per_device_day, HOUR_MS // 12, HOUR_MS * 2 // 3
     )
     breaks = np.where(b_draw % 2 == 0, -(500 + b_draw % 400) * DAY_MS, (5 + b_draw % 25) * DAY_MS)
     return _disjoint(

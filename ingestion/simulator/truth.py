@@ -5,8 +5,9 @@ fifth of making the messages; nothing has to be remembered while waves are
 published. How the faults come about is in `telemetry` and `timeline`.
 """
 
+import itertools
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timedelta
@@ -15,16 +16,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ingestion.simulator.config import SIMULATOR_VERSION, FleetConfig
 from ingestion.simulator.documents import Document, plan_documents
 from ingestion.simulator.engagement import contacts_per_owner_day, plan_contacts
 from ingestion.simulator.faults import CONFLICT, DUPLICATE, LATE, MALFORMATIONS, OUT_OF_ORDER
 from ingestion.simulator.randomness import I64
-from ingestion.simulator.records import Change, repeats
+from ingestion.simulator.records import Change, extracted_at, odd_records, repeats
 from ingestion.simulator.telemetry import Plan, Planner
 from ingestion.simulator.timeline import DAY_MS, HOUR_MS, Timeline, from_ms, to_ms
-from ingestion.simulator.world import World
+from ingestion.simulator.world import CONSENT_FLAGS, World
 
 _PLAN_ROWS = 200_000
 _EPOCH = date(1970, 1, 1)
@@ -42,7 +44,8 @@ class WaveTruth:
     of the time of receipt, the collector's rule once every extract has landed.
     `late` and `out_of_order` count landed messages with that planted fault,
     `clock_shifted` landed messages of a clock that is off by minutes,
-    `unassigned` distinct events of collars that nobody wears.
+    `unassigned` distinct events of collars that nobody wears, `ambiguous` those of
+    spans that two pets claim.
     """
 
     messages: int = 0
@@ -58,6 +61,7 @@ class WaveTruth:
     out_of_order: int = 0
     clock_shifted: int = 0
     unassigned: int = 0
+    ambiguous: int = 0
 
     def add(self, other: "WaveTruth") -> None:
         for name, value in asdict(other).items():
@@ -75,7 +79,7 @@ class Truth:
 
     - `events_per_device_day`: device_id, event_date, events (distinct landed ones, conflicts apart)
     - `assignments`: assignment_id, device_id, pet_id, assigned_from, assigned_to
-    - `gaps`: device_id, from_ts, to_ts, missing_events
+    - `gaps`: device_id, from_ts, to_ts, missing_events (null where the collar's cadence is irregular)
     - `clock_episodes`: device_id, from_ts, to_ts, offset_s
     - `opt_outs`: owner_id, from_ts, to_ts; `opt_out_drops`: device_id, events dropped
     - `illnesses`: pet_id, kind, severity, onset_ts, until_ts, visit_id
@@ -85,6 +89,13 @@ class Truth:
     - `documents`: document_id, visit_id, ocr_confidence, is_doubtful (a person has to look), review_status at
       the end, decided_at
     - `engagement`: owner_id, event_date, channel, action, contact_count, duration_s
+    - `ambiguous_spans`: device_id, from_ts, to_ts, events (distinct landed ones) of spans that two pets claim
+    - `irregular_days`: device_id, event_date, events of collars from which no number of events is expected
+    - `missing_sensors`: device_id, sensor (a column of telemetry), events (distinct landed ones, all without it)
+    - `silent_consents`: owner_id, flag, last_said (null: never) of owners whose records do not mention every flag
+    - `listed_versions`: pet_id, valid_from, valid_to, is_deleted of pets that only the register knows
+    - `set_aside_records`: feed, business_key, reason, records: repeats and records that cannot be right
+    - `superseded_features`: pet_id, event_date, value that an earlier release left of a superseded definition
     """
 
     fingerprint: str
@@ -97,7 +108,7 @@ class Truth:
 def find_truth(world: World, timeline: Timeline, planner: Planner, delivered: list[Change]) -> Truth:
     """Recompute what was planted."""
     config = world.config
-    tally = _Tally(config, timeline)
+    tally = _Tally(world, timeline)
     waves = []
     for day in range(config.days):
         wave = WaveTruth()
@@ -115,11 +126,16 @@ def find_truth(world: World, timeline: Timeline, planner: Planner, delivered: li
         world=_stories(world, delivered, documents),
         tables={
             "events_per_device_day": tally.events_table(world.device_ids),
+            **tally.anomaly_tables(world),
             "gaps": _gaps(world, timeline),
             "clock_episodes": _clock_episodes(world, timeline),
             "opt_out_drops": tally.drops_table(world.device_ids),
             **_world_tables(world),
-            "histories": histories(delivered),
+            "histories": pa.concat_tables([histories(delivered), _listed_histories(world)]),
+            "listed_versions": _listed_versions(world),
+            "silent_consents": _silent_consents(world, delivered),
+            "superseded_features": superseded_features(world),
+            "set_aside_records": _set_aside_records(world, delivered),
             "late_records": _late_records(config, delivered),
             "documents": documents,
             "engagement": _engagement(world),
@@ -130,12 +146,14 @@ def find_truth(world: World, timeline: Timeline, planner: Planner, delivered: li
 class _Tally:
     """Counts plans; keeps the events per device and day over all of them."""
 
-    def __init__(self, config: FleetConfig, timeline: Timeline) -> None:
+    def __init__(self, world: World, timeline: Timeline) -> None:
+        config, devices = world.config, len(world.device_ids)
         self._timeline = timeline
         self._first_day = to_ms(config.start_ts) // DAY_MS - 1
         # Clocks off by minutes reach one day beyond the period on either side.
-        self._events = np.zeros((config.collars, config.days + 2), dtype=np.int64)
-        self._drops = np.zeros(config.collars, dtype=np.int64)
+        self._events = np.zeros((devices, config.days + 2), dtype=np.int64)
+        self._drops = np.zeros(devices, dtype=np.int64)
+        self._claimed_twice = np.zeros(len(timeline.claimed_twice.device), dtype=np.int64)
 
     def count(self, plan: Plan, malformation: I64, first_arrival_ms: I64) -> WaveTruth:
         broken = malformation >= 0
@@ -159,6 +177,9 @@ class _Tally:
             1,
         )
         np.add.at(self._drops, plan.device[dropped], 1)
+        claimed_twice = self._timeline.claimed_twice.find(plan.device, plan.event_ms)
+        ambiguous = distinct & (claimed_twice >= 0)
+        np.add.at(self._claimed_twice, claimed_twice[ambiguous], 1)
         kinds = Counter(MALFORMATIONS[i].name for i in malformation[broken].tolist())
         reasons = Counter(MALFORMATIONS[i].reason for i in malformation[broken].tolist())
         if clock.any():
@@ -177,7 +198,35 @@ class _Tally:
             out_of_order=int((landed & (plan.kind == OUT_OF_ORDER)).sum()),
             clock_shifted=int((landed & (plan.event_ms != plan.true_ms)).sum()),
             unassigned=int((distinct & (segments.pet[segments.find(plan.device, plan.event_ms)] < 0)).sum()),
+            ambiguous=int(ambiguous.sum()),
         )
+
+    def anomaly_tables(self, world: World) -> dict[str, pa.Table]:
+        """Tables of collars with which something is out of the ordinary."""
+        spans, ids = self._timeline.claimed_twice, world.device_ids
+        events = self._events.sum(axis=1)
+        lacks = [(device, sensor) for device, lost in world.missing_sensors.items() for sensor in lost]
+        irregular = pc.is_in(
+            self.events_table(ids)["device_id"], _texts(ids[i] for i in world.irregular_devices)
+        )
+        return {
+            "ambiguous_spans": pa.table(
+                {
+                    "device_id": _texts(ids[device] for device in spans.device.tolist()),
+                    "from_ts": _times(from_ms(ms) for ms in spans.start_ms),
+                    "to_ts": _times(from_ms(ms) for ms in spans.end_ms),
+                    "events": self._claimed_twice,
+                }
+            ),
+            "irregular_days": self.events_table(ids).filter(irregular),
+            "missing_sensors": pa.table(
+                {
+                    "device_id": _texts(ids[device] for device, _ in lacks),
+                    "sensor": _texts(sensor for _, sensor in lacks),
+                    "events": pa.array([int(events[device]) for device, _ in lacks], pa.int64()),
+                }
+            ),
+        }
 
     def events_table(self, device_ids: list[str]) -> pa.Table:
         device, day = np.nonzero(self._events)
@@ -226,6 +275,10 @@ def _stories(world: World, delivered: list[Change], documents: pa.Table) -> dict
     }
 
 
+def _texts(values: Iterable[str]) -> pa.Array:
+    return pa.array(list(values), pa.string())
+
+
 def _times(values: Iterable[datetime | None]) -> pa.Array:
     return pa.array(list(values), pa.timestamp("us"))
 
@@ -237,7 +290,10 @@ def _gaps(world: World, timeline: Timeline) -> pa.Table:
             "device_id": [world.device_ids[device] for device in gaps.device.tolist()],
             "from_ts": _times(from_ms(ms) for ms in gaps.start_ms),
             "to_ts": _times(from_ms(ms) for ms in gaps.end_ms),
-            "missing_events": (gaps.end_ms - gaps.start_ms) // config.period_ms,
+            "missing_events": pa.array(
+                (gaps.end_ms - gaps.start_ms) // config.period_ms,
+                mask=np.isin(gaps.device, world.irregular_devices),
+            ),
         }
     )
 
@@ -315,6 +371,82 @@ def histories(delivered: list[Change]) -> pa.Table:
             "business_key": [key for _, key in versions],
             "versions": list(versions.values()),
             "is_deleted": [last[key][0] == "delete" for key in versions],
+        }
+    )
+
+
+def _listed_versions(world: World) -> pa.Table:
+    """What the register's extracts say of its pets: absent from one on is deleted, listed again is there again."""
+    rows = []
+    for listing in world.listings:
+        turns = [(listing.changed_at, False)]
+        for delivery in range(world.config.days):
+            is_deleted = delivery in listing.absent
+            if is_deleted != turns[-1][1]:
+                turns.append((extracted_at(world.config, delivery), is_deleted))
+        for (begins, is_deleted), then in itertools.zip_longest(turns, turns[1:]):
+            rows.append((listing.pet_id, begins, then[0] if then else None, is_deleted))
+    return pa.table(
+        {
+            "pet_id": _texts(row[0] for row in rows),
+            "valid_from": _times(row[1] for row in rows),
+            "valid_to": _times(row[2] for row in rows),
+            "is_deleted": pa.array([row[3] for row in rows], pa.bool_()),
+        }
+    )
+
+
+def _listed_histories(world: World) -> pa.Table:
+    versions: dict[str, list[bool]] = defaultdict(list)
+    for row in _listed_versions(world).to_pylist():
+        versions[row["pet_id"]].append(row["is_deleted"])
+    return pa.table(
+        {
+            "feed": _texts("pets" for _ in versions),
+            "business_key": _texts(versions),
+            "versions": pa.array([len(states) for states in versions.values()], pa.int64()),
+            "is_deleted": pa.array([states[-1] for states in versions.values()], pa.bool_()),
+        }
+    )
+
+
+def _silent_consents(world: World, delivered: list[Change]) -> pa.Table:
+    silent = {world.owner_ids[owner] for owner in world.silent_owners}
+    said: dict[tuple[str, str], bool | None] = {
+        (owner, flag): None for owner in silent for flag in CONSENT_FLAGS
+    }
+    for change in sorted(delivered, key=lambda change: change.changed_at):
+        if change.feed == "owners" and change.key in silent:
+            for flag, statement in (change.row["consent_flags"] or {}).items():
+                said[change.key, flag] = statement["value"]
+    return pa.table(
+        {
+            "owner_id": _texts(owner for owner, _ in sorted(said)),
+            "flag": _texts(flag for _, flag in sorted(said)),
+            "last_said": pa.array([said[key] for key in sorted(said)], pa.bool_()),
+        }
+    )
+
+
+def superseded_features(world: World) -> pa.Table:
+    """Days of pets with the value that an earlier release left (pet_id, event_date, value)."""
+    return pa.table(
+        {
+            "pet_id": _texts(world.pets[pet].pet_id for pet, _, _ in world.superseded_features),
+            "event_date": pa.array([day for _, day, _ in world.superseded_features], pa.date32()),
+            "value": pa.array([value for *_, value in world.superseded_features], pa.float64()),
+        }
+    )
+
+
+def _set_aside_records(world: World, delivered: list[Change]) -> pa.Table:
+    counts = Counter((wrong.feed, wrong.key, kind) for kind, wrong in odd_records(world, delivered))
+    return pa.table(
+        {
+            "feed": _texts(feed for feed, _, _ in counts),
+            "business_key": _texts(key for _, key, _ in counts),
+            "reason": _texts(reason for _, _, reason in counts),
+            "records": pa.array(list(counts.values()), pa.int64()),
         }
     )
 

@@ -8,6 +8,7 @@ turning facts into messages is `telemetry`.
 
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -98,6 +99,16 @@ class Interval:
     end: datetime | None
 
 
+@dataclass(frozen=True)
+class Listing:
+    """A pet's row in the register, the same in every extract but those of the days in `absent`."""
+
+    pet_id: str
+    changed_at: datetime
+    row: dict[str, Any]
+    absent: frozenset[int]
+
+
 @dataclass
 class World:
     """Everything decided about a fleet before the first message. Indices are positions in the id lists."""
@@ -126,6 +137,13 @@ class World:
     moved_owners: list[str] = field(default_factory=list)
     rehomed_pets: list[str] = field(default_factory=list)
     retired_at: dict[int, datetime] = field(default_factory=dict)  # device
+    ambiguous_spans: list[Interval] = field(default_factory=list)  # device -> the pet that came second
+    irregular_devices: list[int] = field(default_factory=list)
+    missing_sensors: dict[int, tuple[str, ...]] = field(default_factory=dict)  # device -> columns
+    silent_owners: list[int] = field(default_factory=list)
+    listings: list[Listing] = field(default_factory=list)
+    odd_pets: list[tuple[str, str]] = field(default_factory=list)  # kind, pet_id
+    superseded_features: list[tuple[int, date, float]] = field(default_factory=list)  # pet, day, value
 
 
 @dataclass
@@ -202,13 +220,13 @@ def _cast(config: FleetConfig) -> _Roles:
     )
 
 
-def _moment(world: World, rng: np.random.Generator, first: float, last: float) -> datetime:
+def moment(world: World, rng: np.random.Generator, first: float, last: float) -> datetime:
     """A whole second between two shares (0 to 1) of the period."""
     seconds = world.config.days * 86_400
     return world.config.start_ts + timedelta(seconds=int(rng.uniform(first * seconds, last * seconds)))
 
 
-def _before(world: World, rng: np.random.Generator, first_days: int, last_days: int) -> datetime:
+def before(world: World, rng: np.random.Generator, first_days: int, last_days: int) -> datetime:
     """A whole second between `last_days` and `first_days` before the period."""
     return world.config.start_ts - timedelta(
         seconds=int(rng.uniform(first_days * 86_400, last_days * 86_400))
@@ -226,7 +244,7 @@ def delivery_of(config: FleetConfig, changed_at: datetime, delayed_days: int = 0
     return None if day >= config.days else min(day + delayed_days, config.days - 1)
 
 
-def _record(
+def record(
     world: World,
     feed: str,
     key: str,
@@ -262,11 +280,11 @@ def _clinics(world: World) -> None:
         clinic_id = f"clinic-{number + 1:02d}"
         world.clinic_ids.append(clinic_id)
         district = str(number * DISTRICTS // world.config.clinics % DISTRICTS + 1)
-        _record(
+        record(
             world,
             "clinics",
             clinic_id,
-            _before(world, rng, 1500, 3000),
+            before(world, rng, 1500, 3000),
             {
                 "clinic_id": clinic_id,
                 "name": f"{STREETS[number % len(STREETS)]} Animal Clinic",
@@ -282,7 +300,7 @@ def _breeds(world: World) -> None:
             name: Decimal(str(value)) if isinstance(value, int | float) else value
             for name, value in breed._asdict().items()
         }
-        _record(world, "breeds", breed.breed_id, world.config.start_ts - timedelta(days=3650), row)
+        record(world, "breeds", breed.breed_id, world.config.start_ts - timedelta(days=3650), row)
 
 
 def _settle(world: World, owner: int, since: datetime, rng: np.random.Generator) -> dict[str, Any]:
@@ -302,154 +320,182 @@ def _settle(world: World, owner: int, since: datetime, rng: np.random.Generator)
     }
 
 
+def _usual_consent(rng: np.random.Generator) -> dict[str, bool]:
+    return {
+        name: bool(rng.random() >= off)
+        for name, off in zip(CONSENT_FLAGS, (0.03, 0.25, 0.2, 0.10, 0.4), strict=True)
+    }
+
+
+def stated(flags: dict[str, bool], at: datetime) -> dict[str, Any] | None:
+    """Flags as a record says them; a record that says none has no such column."""
+    return {name: {"at": _stamp(at), "value": value} for name, value in flags.items()} or None
+
+
+def add_owner(
+    world: World, rng: np.random.Generator, consent: Callable[[np.random.Generator], dict[str, bool]]
+) -> int:
+    """A household with its record, known from before the period; `consent` says which flags are said how."""
+    number = len(world.owner_ids)
+    owner_id = f"owner-{number + 1:05d}"
+    world.owner_ids.append(owner_id)
+    created = before(world, rng, 200, 2000)
+    first = FIRST_NAMES[int(rng.integers(len(FIRST_NAMES)))]
+    last = LAST_NAMES[int(rng.integers(len(LAST_NAMES)))]
+    domain = ("example.com", "example.org", "example.net")[int(rng.integers(3))]
+    flags = consent(rng)
+    if flags.get("analytics") is False:
+        world.opt_outs.append(Interval(number, 0, created, None))
+    record(
+        world,
+        "owners",
+        owner_id,
+        created,
+        {
+            "owner_id": owner_id,
+            "name": f"{first} {last}",
+            # 555-0100 to 555-0199 are reserved for fiction.
+            "contact_phone": f"+1-{200 + number // 100 % 700:03d}-555-01{number % 100:02d}",
+            "contact_email": f"{first}.{last}.{number + 1}@{domain}".lower(),
+            **_settle(world, number, created, rng),
+            "age_band": ("18-30", "31-40", "41-50", "51-60", "61-70", "71-80")[int(rng.integers(6))],
+            "sex": ("female", "male")[int(rng.integers(2))],
+            "consent_flags": stated(flags, created),
+        },
+    )
+    return number
+
+
 def _owners(world: World, roles: _Roles) -> None:
     config = world.config
     movers = set(range(0, config.households, 12)) - {roles.deleted_owner, roles.returned_owner}
     for number in range(config.households):
         rng = stream(config.seed, "owner", number)
-        owner_id = f"owner-{number + 1:05d}"
-        world.owner_ids.append(owner_id)
-        created = _before(world, rng, 200, 2000)
-        first = FIRST_NAMES[int(rng.integers(len(FIRST_NAMES)))]
-        last = LAST_NAMES[int(rng.integers(len(LAST_NAMES)))]
-        domain = ("example.com", "example.org", "example.net")[int(rng.integers(3))]
-        flags = {
-            name: {"at": _stamp(created), "value": bool(rng.random() >= off)}
-            for name, off in zip(CONSENT_FLAGS, (0.03, 0.25, 0.2, 0.10, 0.4), strict=True)
-        }
-        if not flags["analytics"]["value"]:
-            world.opt_outs.append(Interval(number, 0, created, None))
-        _record(
-            world,
-            "owners",
-            owner_id,
-            created,
-            {
-                "owner_id": owner_id,
-                "name": f"{first} {last}",
-                # 555-0100 to 555-0199 are reserved for fiction.
-                "contact_phone": f"+1-{200 + number // 100 % 700:03d}-555-01{number % 100:02d}",
-                "contact_email": f"{first}.{last}.{number + 1}@{domain}".lower(),
-                **_settle(world, number, created, rng),
-                "age_band": ("18-30", "31-40", "41-50", "51-60", "61-70", "71-80")[int(rng.integers(6))],
-                "sex": ("female", "male")[int(rng.integers(2))],
-                "consent_flags": flags,
-            },
-        )
+        add_owner(world, rng, _usual_consent)
+        owner_id = world.owner_ids[number]
         if number in movers:
-            moved_at = _moment(world, rng, 0.1, 0.9)
+            moved_at = moment(world, rng, 0.1, 0.9)
             world.moved_owners.append(owner_id)
             # Every third move reaches the extract two days late.
             delay = 2 if len(world.moved_owners) % 3 == 1 else 0
-            _record(world, "owners", owner_id, moved_at, _settle(world, number, moved_at, rng), delay)
+            record(world, "owners", owner_id, moved_at, _settle(world, number, moved_at, rng), delay)
+
+
+def add_pet(world: World, rng: np.random.Generator, owner: int) -> tuple[int, datetime, dict[str, Any]]:
+    """A pet of a household: its index, since when it is there, and its row, which whoever lists it records."""
+    number = len(world.pets)
+    breed = BREEDS[int(rng.integers(len(BREEDS)))]
+    life_days = breed.max_life_expectancy_years * 365
+    age_days = int(min(life_days, 120 + rng.beta(1.6, 2.2) * life_days))
+    grown = min(1.0, 0.35 + 0.65 * age_days / 400)
+    span = breed.max_weight_kg - breed.min_weight_kg
+    weight = (breed.min_weight_kg + span * float(rng.beta(2, 2))) * grown
+    is_cat = breed.species == "cat"
+    puppy = age_days < 365
+    # Smaller animals beat and breathe faster; young ones faster still.
+    pulse = (175.0 if is_cat else 150.0 - 16.0 * math.log(max(weight, 1.5))) * (1.15 if puppy else 1.0)
+    pet = Pet(
+        pet_id=f"pet-{number + 1:05d}",
+        breed=breed,
+        dob=world.config.start - timedelta(days=age_days),
+        weight_kg=Decimal(f"{weight:.3f}"),
+        frailty=round(math.exp(float(rng.normal(0, 0.9))) * (0.3 + 1.4 * age_days / life_days), 4),
+        activity=round((0.7 if is_cat else 1.0) * math.exp(float(rng.normal(0, 0.18))), 4),
+        licking=round((1.6 if is_cat else 1.0) * math.exp(float(rng.normal(0, 0.20))), 4),
+        pulse_bpm=round(pulse * math.exp(float(rng.normal(0, 0.05))), 2),
+        body_temp_c=round(38.5 + float(rng.normal(0, 0.15)), 2),
+        respiration_rpm=round((26.0 if is_cat else 22.0) * math.exp(float(rng.normal(0, 0.1))), 2),
+    )
+    world.pets.append(pet)
+    joined = max(world.homes[owner][0].start, datetime(pet.dob.year, pet.dob.month, pet.dob.day))
+    joined += timedelta(seconds=int(rng.integers(3600, 86_400)))
+    _pass_on(world.ownership, number, owner, joined)
+    row = {
+        "pet_id": pet.pet_id,
+        "owner_id": world.owner_ids[owner],
+        "name": PET_NAMES[int(rng.integers(len(PET_NAMES)))],
+        "species": breed.species,
+        "breed": breed.breed,
+        "breed_type": breed.breed_group,
+        "is_crossbreed": bool(rng.random() < 0.2),
+        "dob": pet.dob,
+        "birth_year": pet.dob.year,
+        "sex": ("female", "male")[int(rng.integers(2))],
+        "neutered": bool(rng.random() < 0.7),
+        # 999 is the manufacturer code for test transponders (ISO 11784).
+        "microchip_id": f"999{number + 1:012d}",
+        "color": COLORS[int(rng.integers(len(COLORS)))],
+        "weight_kg": pet.weight_kg,
+    }
+    return number, joined, row
 
 
 def _pets(world: World, roles: _Roles) -> None:
     config = world.config
     for number in range(pet_count(config)):
         rng = stream(config.seed, "pet", number)
-        breed = BREEDS[int(rng.integers(len(BREEDS)))]
-        life_days = breed.max_life_expectancy_years * 365
-        age_days = int(min(life_days, 120 + rng.beta(1.6, 2.2) * life_days))
-        grown = min(1.0, 0.35 + 0.65 * age_days / 400)
-        span = breed.max_weight_kg - breed.min_weight_kg
-        weight = (breed.min_weight_kg + span * float(rng.beta(2, 2))) * grown
-        is_cat = breed.species == "cat"
-        puppy = age_days < 365
-        # Smaller animals beat and breathe faster; young ones faster still.
-        pulse = (175.0 if is_cat else 150.0 - 16.0 * math.log(max(weight, 1.5))) * (1.15 if puppy else 1.0)
-        pet = Pet(
-            pet_id=f"pet-{number + 1:05d}",
-            breed=breed,
-            dob=config.start - timedelta(days=age_days),
-            weight_kg=Decimal(f"{weight:.3f}"),
-            frailty=round(math.exp(float(rng.normal(0, 0.9))) * (0.3 + 1.4 * age_days / life_days), 4),
-            activity=round((0.7 if is_cat else 1.0) * math.exp(float(rng.normal(0, 0.18))), 4),
-            licking=round((1.6 if is_cat else 1.0) * math.exp(float(rng.normal(0, 0.20))), 4),
-            pulse_bpm=round(pulse * math.exp(float(rng.normal(0, 0.05))), 2),
-            body_temp_c=round(38.5 + float(rng.normal(0, 0.15)), 2),
-            respiration_rpm=round((26.0 if is_cat else 22.0) * math.exp(float(rng.normal(0, 0.1))), 2),
-        )
-        world.pets.append(pet)
-        owner = roles.owner_of[number]
-        joined = max(world.homes[owner][0].start, datetime(pet.dob.year, pet.dob.month, pet.dob.day))
-        joined += timedelta(seconds=int(rng.integers(3600, 86_400)))
-        _pass_on(world.ownership, number, owner, joined)
-        _record(
-            world,
-            "pets",
-            pet.pet_id,
-            joined,
-            {
-                "pet_id": pet.pet_id,
-                "owner_id": world.owner_ids[owner],
-                "name": PET_NAMES[int(rng.integers(len(PET_NAMES)))],
-                "species": breed.species,
-                "breed": breed.breed,
-                "breed_type": breed.breed_group,
-                "is_crossbreed": bool(rng.random() < 0.2),
-                "dob": pet.dob,
-                "birth_year": pet.dob.year,
-                "sex": ("female", "male")[int(rng.integers(2))],
-                "neutered": bool(rng.random() < 0.7),
-                # 999 is the manufacturer code for test transponders (ISO 11784).
-                "microchip_id": f"999{number + 1:012d}",
-                "color": COLORS[int(rng.integers(len(COLORS)))],
-                "weight_kg": pet.weight_kg,
-            },
-        )
+        _, joined, row = add_pet(world, rng, roles.owner_of[number])
+        record(world, "pets", world.pets[number].pet_id, joined, row)
         for day in range(config.days):
             if rng.random() < config.lazy_days:
                 world.lazy_days.append((number, day))
+
+
+def add_device(world: World, rng: np.random.Generator, clinic: int, **differs: Any) -> int:
+    """A collar registered long before the period; `differs` are columns in which its record differs from others'."""
+    number = len(world.device_ids)
+    device_id = f"collar-{number + 1:05d}"
+    world.device_ids.append(device_id)
+    firmware = int(rng.integers(2))
+    record(
+        world,
+        "devices",
+        device_id,
+        before(world, rng, 420, 500),
+        {
+            "device_id": device_id,
+            "hardware_serial": f"PW{int(rng.integers(16**8)):08X}{number:05d}",
+            "vendor": "PetWellness",
+            "model": ("PW-100", "PW-200")[int(rng.integers(2))],
+            "firmware_version": FIRMWARE[firmware],
+            "status": "active",
+            "expected_events_per_day": world.config.slots_per_day,
+        }
+        | differs,
+    )
+    versions: list[tuple[datetime | None, int]] = [(None, firmware)]
+    if rng.random() < 0.3:
+        updated_at = moment(world, rng, 0.05, 0.95)
+        versions.append((updated_at, len(FIRMWARE) - 1))
+        record(world, "devices", device_id, updated_at, {"firmware_version": FIRMWARE[-1]})
+    world.device_firmware.append(versions)
+    world.device_clinic.append(clinic)
+    world.device_silent_from.append(None)
+    return number
 
 
 def _devices(world: World, roles: _Roles) -> None:
     config = world.config
     for number in range(config.collars):
         rng = stream(config.seed, "device", number)
-        device_id = f"collar-{number + 1:05d}"
-        world.device_ids.append(device_id)
-        firmware = int(rng.integers(2))
-        _record(
-            world,
-            "devices",
-            device_id,
-            _before(world, rng, 420, 500),
-            {
-                "device_id": device_id,
-                "hardware_serial": f"PW{int(rng.integers(16**8)):08X}{number:05d}",
-                "vendor": "PetWellness",
-                "model": ("PW-100", "PW-200")[int(rng.integers(2))],
-                "firmware_version": FIRMWARE[firmware],
-                "status": "active",
-                "expected_events_per_day": config.slots_per_day,
-            },
-        )
-        versions: list[tuple[datetime | None, int]] = [(None, firmware)]
-        if rng.random() < 0.3:
-            updated_at = _moment(world, rng, 0.05, 0.95)
-            versions.append((updated_at, len(FIRMWARE) - 1))
-            _record(world, "devices", device_id, updated_at, {"firmware_version": FIRMWARE[-1]})
-        world.device_firmware.append(versions)
-        world.device_clinic.append(_home_clinic(world, roles.owner_of[number]))
-        silent_from = None
+        clinic = home_clinic(world, roles.owner_of[number])
+        device_id = world.device_ids[add_device(world, rng, clinic)]
         if number in roles.retired:
-            retired_at = _moment(world, rng, 0.3, 0.7)
+            retired_at = moment(world, rng, 0.3, 0.7)
             # A retired collar reports for some hours more, worn by nobody.
-            silent_from = retired_at + timedelta(hours=int(rng.integers(2, 12)))
+            world.device_silent_from[number] = retired_at + timedelta(hours=int(rng.integers(2, 12)))
             world.retired_at[number] = retired_at
-            _record(world, "devices", device_id, retired_at, {"status": "retired"})
-        world.device_silent_from.append(silent_from)
+            record(world, "devices", device_id, retired_at, {"status": "retired"})
 
 
-def _home_clinic(world: World, owner: int) -> int:
+def home_clinic(world: World, owner: int) -> int:
     """The clinic of an owner's part of the city; neighbouring owners share one."""
     lat, long = world.home_positions[world.homes[owner][0].target]
     turn = math.atan2((long - CITY_LONG) / 0.040, (lat - CITY_LAT) / 0.027) / (2 * math.pi) % 1.0
     return int(turn * world.config.clinics) % world.config.clinics
 
 
-def _wear(
+def wear_collar(
     world: World, device: int, pet: int, start: datetime, end: datetime | None, delayed_days: int = 0
 ) -> None:
     assignment_id = f"assignment-{len(world.assignments) + 1:06d}"
@@ -461,9 +507,9 @@ def _wear(
         "assigned_from": start,
         "assigned_to": None,
     }
-    _record(world, "device_assignments", assignment_id, start, row, delayed_days)
+    record(world, "device_assignments", assignment_id, start, row, delayed_days)
     if end is not None:
-        _record(world, "device_assignments", assignment_id, end, {"assigned_to": end}, delayed_days)
+        record(world, "device_assignments", assignment_id, end, {"assigned_to": end}, delayed_days)
 
 
 def _assign(world: World, roles: _Roles) -> None:
@@ -471,49 +517,49 @@ def _assign(world: World, roles: _Roles) -> None:
     swapped = {device for pair in roles.swaps for device in pair}
     for device in range(config.collars):
         rng = stream(config.seed, "assignment", device)
-        installed = _before(world, rng, 30, 400)
+        installed = before(world, rng, 30, 400)
         installed = max(installed, world.ownership[device][0].start + timedelta(hours=1))
         installed = min(installed, config.start_ts - timedelta(hours=2))
         spare = roles.spare_partner.get(device)
         if spare is not None and device not in roles.moves:
             _share(world, rng, device, spare, installed)
         elif spare is not None:
-            off = _moment(world, rng, 0.2, 0.7)
+            off = moment(world, rng, 0.2, 0.7)
             world.moved_devices.append(device)
             # One move in four becomes known two days late.
             delay = 2 if len(world.moved_devices) % 4 == 1 else 0
             on = off + timedelta(minutes=int(rng.integers(20, 600)))
-            _wear(world, device, device, installed, off, delay)
-            _wear(world, device, spare, on, None, delay)
+            wear_collar(world, device, device, installed, off, delay)
+            wear_collar(world, device, spare, on, None, delay)
         elif device in roles.late_installs:
-            _wear(world, device, device, _moment(world, rng, 0.1, 0.4), None)
+            wear_collar(world, device, device, moment(world, rng, 0.1, 0.4), None)
         elif device in roles.retired:
-            _wear(world, device, device, installed, world.retired_at[device])
+            wear_collar(world, device, device, installed, world.retired_at[device])
         elif roles.owner_of[device] in (roles.deleted_owner, roles.returned_owner):
             continue
         elif device not in swapped:
-            _wear(world, device, device, installed, None)
+            wear_collar(world, device, device, installed, None)
     for left, right in roles.swaps:
         rng = stream(config.seed, "swap", left, right)
-        installed, at = _before(world, rng, 1, 20), _moment(world, rng, 0.3, 0.6)
+        installed, at = before(world, rng, 1, 20), moment(world, rng, 0.3, 0.6)
         world.moved_devices.extend([left, right])
         for device, then in ((left, right), (right, left)):
-            _wear(world, device, device, installed, at)
-            _wear(world, device, then, at, None)
+            wear_collar(world, device, device, installed, at)
+            wear_collar(world, device, then, at, None)
 
 
 def _share(world: World, rng: np.random.Generator, device: int, spare: int, installed: datetime) -> None:
     """One collar worn in turn by two pets of a household, for 18 to 60 hours each."""
     world.shared_device = device
     pets, turn, since = (device, spare), 0, installed
-    until = _moment(world, rng, 0.02, 0.1)
+    until = moment(world, rng, 0.02, 0.1)
     while until < world.config.end_ts:
-        _wear(world, device, pets[turn % 2], since, until)
+        wear_collar(world, device, pets[turn % 2], since, until)
         # The change takes some minutes now and then.
         since = until + timedelta(minutes=int(rng.integers(0, 2) * rng.integers(5, 90)))
         until = since + timedelta(minutes=int(rng.integers(18 * 60, 60 * 60)))
         turn += 1
-    _wear(world, device, pets[turn % 2], since, None)
+    wear_collar(world, device, pets[turn % 2], since, None)
 
 
 def _departures(world: World, roles: _Roles) -> None:
@@ -522,25 +568,25 @@ def _departures(world: World, roles: _Roles) -> None:
         if owner is None:
             continue
         rng = stream(world.config.seed, "departure", owner)
-        gone, back = _moment(world, rng, 0.25, 0.45), _moment(world, rng, 0.6, 0.8)
+        gone, back = moment(world, rng, 0.25, 0.45), moment(world, rng, 0.6, 0.8)
         owner_id = world.owner_ids[owner]
         (world.returned_owners if returns else world.deleted_owners).append(owner_id)
         pets = [pet for pet, former in enumerate(roles.owner_of) if former == owner]
         for pet in pets:
             if pet < world.config.collars:
                 since = world.ownership[pet][0].start
-                installed = max(_before(world, rng, 30, 400), since + timedelta(hours=1))
-                _wear(world, pet, pet, min(installed, world.config.start_ts - timedelta(hours=2)), gone)
+                installed = max(before(world, rng, 30, 400), since + timedelta(hours=1))
+                wear_collar(world, pet, pet, min(installed, world.config.start_ts - timedelta(hours=2)), gone)
                 if returns:
-                    _wear(world, pet, pet, back + timedelta(hours=2), None)
+                    wear_collar(world, pet, pet, back + timedelta(hours=2), None)
             _end(world.ownership[pet], gone)
-            _record(world, "pets", world.pets[pet].pet_id, gone, None)
+            record(world, "pets", world.pets[pet].pet_id, gone, None)
             if returns:
                 _pass_on(world.ownership, pet, owner, back)
-                _record(world, "pets", world.pets[pet].pet_id, back, {})
-        _record(world, "owners", owner_id, gone, None)
+                record(world, "pets", world.pets[pet].pet_id, back, {})
+        record(world, "owners", owner_id, gone, None)
         if returns:
-            _record(world, "owners", owner_id, back, {})
+            record(world, "owners", owner_id, back, {})
 
 
 def _rehome(world: World, roles: _Roles) -> None:
@@ -550,10 +596,10 @@ def _rehome(world: World, roles: _Roles) -> None:
         new = former
         while new in (former, roles.deleted_owner, roles.returned_owner):
             new = int(rng.integers(world.config.households))
-        at = _moment(world, rng, 0.2, 0.8)
+        at = moment(world, rng, 0.2, 0.8)
         _pass_on(world.ownership, pet, new, at)
         world.rehomed_pets.append(world.pets[pet].pet_id)
-        _record(world, "pets", world.pets[pet].pet_id, at, {"owner_id": world.owner_ids[new]})
+        record(world, "pets", world.pets[pet].pet_id, at, {"owner_id": world.owner_ids[new]})
 
 
 def _consent(world: World, roles: _Roles) -> None:
@@ -577,11 +623,11 @@ def _consent(world: World, roles: _Roles) -> None:
     def change(owner: int, name: str, value: bool, at: datetime) -> None:
         owner_id = world.owner_ids[owner]
         flags[owner_id] = {**flags[owner_id], name: {"at": _stamp(at), "value": value}}
-        _record(world, "owners", owner_id, at, {"consent_flags": flags[owner_id]})
+        record(world, "owners", owner_id, at, {"consent_flags": flags[owner_id]})
 
     for rank, owner in enumerate(candidates[:withdrawn]):
-        out = _moment(world, rng, 0.15, 0.6)
-        back = _moment(world, rng, 0.7, 0.9) if rank == 1 else None
+        out = moment(world, rng, 0.15, 0.6)
+        back = moment(world, rng, 0.7, 0.9) if rank == 1 else None
         change(owner, "analytics", False, out)
         if back:
             change(owner, "analytics", True, back)
@@ -589,7 +635,7 @@ def _consent(world: World, roles: _Roles) -> None:
     for owner in candidates[withdrawn : withdrawn + others]:
         name = ("email", "push", "share_research", "sms")[int(rng.integers(4))]
         value = not flags[world.owner_ids[owner]][name]["value"]
-        change(owner, name, value, _moment(world, rng, 0.05, 0.95))
+        change(owner, name, value, moment(world, rng, 0.05, 0.95))
 
 
 # --- visits ---------------------------------------------------------------------------------------
@@ -641,8 +687,8 @@ class _Visits:
             "status": "scheduled",
             "visit_id": None,
         }
-        _record(self.world, "clinic_visits", visit_id, booked, row)
-        _record(self.world, "appointments", appointment_id, booked, appointment)
+        record(self.world, "clinic_visits", visit_id, booked, row)
+        record(self.world, "appointments", appointment_id, booked, appointment)
         if fate == "completed":
             outcome = self._outcome(pet, at, kind, rng, None)
             self._finish(visit_id, pet, outcome, at)
@@ -652,8 +698,8 @@ class _Visits:
             known = at + timedelta(hours=1) if fate == "no_show" else at - (at - booked) / 2
             known = known.replace(microsecond=0)
             kept = None
-            _record(self.world, "clinic_visits", visit_id, known, {"status": fate})
-        _record(self.world, "appointments", appointment_id, known, {"status": fate, "visit_id": kept})
+            record(self.world, "clinic_visits", visit_id, known, {"status": fate})
+        record(self.world, "appointments", appointment_id, known, {"status": fate, "visit_id": kept})
         return visit_id
 
     def _next_id(self) -> str:
@@ -695,9 +741,9 @@ class _Visits:
         end = row["visit_end_ts"]
         # One unplanned visit in nine is entered by the clinic a day later.
         delay = 1 if row.get("is_unplanned") and self.number % 9 == 0 else 0
-        _record(self.world, "clinic_visits", visit_id, end, row, delay)
+        record(self.world, "clinic_visits", visit_id, end, row, delay)
         if at >= self.world.config.start_ts - timedelta(days=60):
-            _record(self.world, "pets", self.world.pets[pet].pet_id, end, {"weight_kg": row["weight_kg"]})
+            record(self.world, "pets", self.world.pets[pet].pet_id, end, {"weight_kg": row["weight_kg"]})
 
 
 def _working_hour(day: datetime, rng: np.random.Generator) -> datetime:
@@ -726,14 +772,14 @@ def _visits(world: World, roles: _Roles) -> None:
     visits = _Visits(world)
     for pet in range(len(world.pets)):
         own = stream(config.seed, "visits", pet)
-        clinic = _home_clinic(world, roles.owner_of[pet])
+        clinic = home_clinic(world, roles.owner_of[pet])
         _past_visits(world, visits, pet, clinic, own)
         if pet in remaining:
             _planned_visits(world, visits, pet, clinic, own)
         if pet in ill:
             _fall_ill(world, visits, pet, clinic, own)
         elif pet in silent:
-            onset = _moment(world, own, 0.0, 0.95)
+            onset = moment(world, own, 0.0, 0.95)
             until = onset + timedelta(minutes=int(own.integers(24 * 60, 72 * 60)))
             kind = list(ILLNESS_EFFECTS)[int(own.integers(len(ILLNESS_EFFECTS)))]
             severity = round(float(own.uniform(0.35, 0.7)), 3)

@@ -48,7 +48,9 @@ CHECK_STAGE = "quality checks"
 
 
 def run_demo(data: Path | None) -> int:
-    """Run it; 0 when every blocking check passed."""
+    """Run it; 0 when every blocking check passed and what the simulator planted was found."""
+    from petwellness_orchestration.planted import plant_superseded_features
+
     use_data(data)
     settings = load_settings()
     started = time.monotonic()
@@ -62,6 +64,7 @@ def run_demo(data: Path | None) -> int:
     say(f"state in {settings.state.home}")
     before = published_version(settings)
     parse_models()
+    with_superseded = plant_superseded_features(settings)
     with publisher(settings) as process:
         outcome = run_everything(settings)
         publisher_peak_bytes = peak_memory_bytes(process.pid) if process.poll() is None else None
@@ -72,6 +75,9 @@ def run_demo(data: Path | None) -> int:
         and not any(check.blocking and check.status == "failed" for check in outcome.checks)
     )
     summary = build_summary(settings, outcome, passed, time.monotonic() - started)
+    summary["planted"] = compared_with_planted(settings, summary, with_superseded)
+    different = differing(summary)
+    summary["passed"] = passed = passed and not different
     summary["peak_memory_bytes"] = {"demo": peak_memory_bytes(), "publisher": publisher_peak_bytes}
     write_summary(settings, summary)
     from petwellness_orchestration.cli.report import print_summary
@@ -79,6 +85,8 @@ def run_demo(data: Path | None) -> int:
     print_summary(settings, summary)
     if not outcome.success:
         warn(outcome.error or "the run failed; see it in the Dagster UI (`make dev`)")
+    for name in different:
+        warn(f"planted and found differ: {name}")
     if not published_ok:
         warn(f"publishing the source's waves failed: {last_line(settings.state.home / PUBLISHER_LOG)}")
     if passed and before is not None and summary.get("published_version") == before:
@@ -177,6 +185,26 @@ def build_summary(settings: PlatformSettings, outcome: Any, passed: bool, total_
         if settings.source.data is not None:
             figures["real_input"] = real_figures.compute(settings)
     return figures
+
+
+def compared_with_planted(
+    settings: PlatformSettings, summary: dict[str, Any], with_superseded: bool
+) -> list[dict[str, Any]]:
+    """What the simulator planted beside what was found, kind by kind."""
+    from ingestion.lake.store import open_store
+    from petwellness_orchestration import planted
+
+    store = open_store(settings.lake, settings.state.home)
+    return planted.figures(settings, store, summary["lake"], summary.get("warehouse"), with_superseded)
+
+
+def differing(summary: dict[str, Any]) -> list[str]:
+    """What was planted and not found as it was, by name with examples."""
+    return [
+        ": ".join([compared["name"], "; ".join(compared["examples"])]).removesuffix(": ")
+        for compared in summary["planted"]
+        if compared["differing"]
+    ]
 
 
 def check_figures(checks: list[Any]) -> dict[str, Any]:

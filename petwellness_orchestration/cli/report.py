@@ -21,8 +21,8 @@ def print_summary(settings: PlatformSettings, summary: dict[str, Any]) -> None:
     lake(console, summary)
     if "warehouse" in summary:
         layers(console, summary["warehouse"])
-    if summary.get("truth"):
-        truth(console, summary)
+    if summary["planted"]:
+        planted(console, summary["planted"])
     if summary.get("real_input"):
         real_input(console, summary["real_input"])
     checks(console, summary["checks"])
@@ -76,33 +76,14 @@ def layers(console: Console, figures: dict[str, Any]) -> None:
     console.print(table)
 
 
-def truth(console: Console, summary: dict[str, Any]) -> None:
+def planted(console: Console, compared: list[dict[str, Any]]) -> None:
     """What the simulator planted beside what the platform found."""
-    planted, lake_figures = summary["truth"], summary["lake"]
-    table = _table(console, "Planted by the simulator, found by the platform", "", "planted", "found")
-    rows = [
-        ("messages", planted["messages"], lake_figures["messages"]),
-        ("rejects", sum(planted["rejected"].values()), sum(lake_figures["rejects_by_reason"].values())),
-        ("dropped by consent", planted["consent_dropped"], lake_figures["consent_dropped"]),
-    ]
-    if "warehouse" in summary:
-        rows.append(
-            (
-                "duplicates and conflicts set aside",
-                planted["duplicates"] + planted["conflicts"],
-                summary["warehouse"]["duplicates_set_aside"],
-            )
-        )
-        rows.append(
-            (
-                "distinct events",
-                planted["distinct"],
-                summary["warehouse"]["rows_by_table"]["anl.telemetry_events"],
-            )
-        )
-    for name, expected, found in rows:
-        mark = "" if expected == found else "  (differs)"
-        table.add_row(name, thousands(expected), thousands(found) + mark)
+    table = _table(
+        console, "Planted by the simulator, found by the platform", "", "planted", "found", "differing"
+    )
+    for one in compared:
+        mark = f"{thousands(one['differing'])}  (differs)" if one["differing"] else ""
+        table.add_row(one["name"], thousands(one["planted"]), thousands(one["found"]), mark)
     console.print(table)
 
 

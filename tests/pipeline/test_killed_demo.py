@@ -72,7 +72,8 @@ def killed_home(
 
     kill_when(start_petwellness("demo", env=env), until_landed)
     assert landed() > 0
-    assert not (home / "warehouse.duckdb").exists()
+    with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as con:
+        assert con.execute("select count(*) from raw.load_history").fetchone() == (0,)
 
     kill_when(start_petwellness("demo", env=env), lambda line: "raw_loads: raw.telemetry_events" in line)
     kill_when(start_petwellness("demo", env=env), lambda line: "model cur.pets" in line)

@@ -24,10 +24,12 @@ from ingestion.contracts.telemetry import (
     parse_event,
 )
 from ingestion.simulator import Fleet, FleetConfig
+from ingestion.simulator.config import ORDINARY
 from ingestion.simulator.faults import MALFORMATIONS
 from ingestion.simulator.randomness import mix
 
 SMALL = FleetConfig(
+    **ORDINARY,
     seed=5,
     collars=10,
     households=10,
@@ -269,6 +271,7 @@ def test_a_fleet_without_faults_is_whole():
         collars=3,
         households=3,
         days=2,
+        **ORDINARY,
         **dict.fromkeys(("duplicates", "conflicts", "late", "out_of_order", "malformed"), 0.0),
         **dict.fromkeys(
             ("gaps_per_device_day", "clock_jumps_per_device_day", "clock_breaks_per_device_day"), 0.0
