@@ -145,7 +145,8 @@ class ApacheKafka:
 @contextlib.contextmanager
 def apache_kafka(folder: Path) -> Iterator[ApacheKafka]:
     """Run a broker in a folder. Raises KafkaUnavailableError where Java, Maven or the jars cannot be had."""
-    from infrastructure.kafka.local import LocalKafka
+    from infrastructure.kafka.local import LocalKafka, archive_classes
 
-    with LocalKafka(folder, heap_mb=KAFKA_HEAP_MB) as native:
+    archive_classes()
+    with LocalKafka(folder, heap_mb=KAFKA_HEAP_MB, short_lived=True) as native:
         yield ApacheKafka(native)

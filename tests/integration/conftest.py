@@ -15,10 +15,11 @@ HEAP_MB = 256
 
 def kafka_or_skip(folder: Path, **options: Any) -> Any:
     """A started LocalKafka; skips, with the reason, where Java, Maven or the jars cannot be had."""
-    from infrastructure.kafka.local import KafkaUnavailableError, LocalKafka
+    from infrastructure.kafka.local import KafkaUnavailableError, LocalKafka, archive_classes
 
-    kafka = LocalKafka(folder, **{"heap_mb": HEAP_MB} | options)
+    kafka = LocalKafka(folder, **{"heap_mb": HEAP_MB, "short_lived": True} | options)
     try:
+        archive_classes()
         kafka.start()
     except KafkaUnavailableError as error:
         pytest.skip(f"not run on Apache Kafka: {error}")

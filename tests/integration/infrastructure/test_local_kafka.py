@@ -103,6 +103,11 @@ def test_a_restart_keeps_data_address_and_identity(own_kafka: Any, crash: bool) 
     assert own_kafka.running().pid != pid
 
 
+def test_a_broker_starts_from_classes_that_were_read_before(shared_kafka: Any) -> None:
+    mapped = {one.path for one in psutil.Process(shared_kafka.running().pid).memory_maps()}
+    assert str(local.archive_classes()) in mapped
+
+
 def test_topics_come_grow_and_go(shared_kafka: Any) -> None:
     shared_kafka.create_topic("short-lived", 1, {"retention.ms": "1000"})
     with pytest.raises(LocalKafkaError, match="already exists"):
@@ -114,7 +119,7 @@ def test_topics_come_grow_and_go(shared_kafka: Any) -> None:
 
 
 def test_a_broker_that_dies_at_its_start_shows_the_end_of_its_log(tmp_path: Path, jars: None) -> None:
-    kafka = LocalKafka(tmp_path, heap_mb=256, properties={"num.io.threads": "0"})
+    kafka = LocalKafka(tmp_path, heap_mb=256, short_lived=True, properties={"num.io.threads": "0"})
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "meta.properties").write_text("version=1\ncluster.id=x\nnode.id=1\n")
     with pytest.raises(LocalKafkaError, match=r"(?s)died at its start.*num\.io\.threads"):
@@ -123,7 +128,7 @@ def test_a_broker_that_dies_at_its_start_shows_the_end_of_its_log(tmp_path: Path
 
 
 def test_a_folder_that_cannot_be_formatted_is_named(tmp_path: Path, jars: None) -> None:
-    kafka = LocalKafka(tmp_path, heap_mb=256, properties={"process.roles": "conductor"})
+    kafka = LocalKafka(tmp_path, heap_mb=256, short_lived=True, properties={"process.roles": "conductor"})
     with pytest.raises(LocalKafkaError, match=r"(?s)could not be formatted.*conductor"):
         kafka.start()
 
@@ -133,7 +138,7 @@ def test_it_ends_with_the_process_that_started_it_even_when_that_is_killed(
 ) -> None:
     code = (
         "from pathlib import Path; from infrastructure.kafka.local import LocalKafka; import time\n"
-        f"LocalKafka(Path({str(tmp_path)!r}), heap_mb=256).start(); print('up', flush=True); time.sleep(600)"
+        f"LocalKafka(Path({str(tmp_path)!r}), heap_mb=256, short_lived=True).start(); print('up', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE) as owner:
         assert owner.stdout is not None
