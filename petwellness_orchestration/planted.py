@@ -173,12 +173,13 @@ KINDS = (
 def plant_superseded_features(settings: PlatformSettings) -> bool:
     """Make a warehouse that an earlier release has left: it holds features by a definition that is superseded by now.
 
-    Returns whether it did: nothing for real input, nor where there is a warehouse.
+    Returns whether it did: nothing for real input or an account, nor where there is a warehouse.
     """
     from ingestion.loading.duckdb_raw import open_warehouse
     from petwellness_orchestration.sources import fleet
 
-    if settings.source.data is not None or settings.warehouse_path.exists():
+    is_embedded = settings.environment.snowflake is None
+    if settings.source.data is not None or not is_embedded or settings.warehouse_path.exists():
         return False
     with CATALOGUE.open(encoding="utf-8", newline="") as file:
         superseded = [row for row in csv.DictReader(file) if row["status"] == "superseded"]

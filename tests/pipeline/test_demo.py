@@ -130,9 +130,9 @@ def test_another_truth_is_not_what_was_found(
 
 
 def altered(key: str, value: Any) -> Any:
-    """A flag said the other way, a count or value that is larger, a version that is deleted or not."""
+    """A flag said the other way (unsaid is no), a count or value that is larger, a version that is deleted or not."""
     if key in ("last_said", "is_deleted"):
-        return not (value if value is not None else True)
+        return not value
     return value + 1 if key in ("events", "records", "value") else value
 
 
