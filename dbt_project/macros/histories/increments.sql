@@ -53,6 +53,15 @@
     {%- endif -%}
 {%- endmacro %}
 
+{# Rows of a query on ledgers and marks, asked once in an invocation. A model asks several times for its touched keys,
+   and others for the same loads; while dbt runs nothing is loaded, and a model's mark moves when it is built.
+   dbt's `graph` is one dictionary for all of its nodes. #}
+{% macro rows_once(query) -%}
+    {%- set asked = graph.setdefault('rows_once', {}).setdefault(invocation_id, {}) -%}
+    {%- if query not in asked -%}{%- do asked.update({query: run_query(query).rows}) -%}{%- endif -%}
+    {{ return(asked[query]) }}
+{%- endmacro %}
+
 {# The loads this run takes in, [after, up to and with]; none: the model is
    built whole, because it is new, somebody asked, or a redaction took rows out
    of raw since, of which nothing is left that could say whose they were. #}
@@ -60,12 +69,12 @@
     {%- if not execute or not is_incremental() or var('dirty_days') is none or own_schema() -%}
         {{ return(none) }}
     {%- endif -%}
-    {%- set found = run_query(
+    {%- set found = rows_once(
         "select (select max(load_seq) from " ~ source('raw', 'build_marks')
         ~ " where mark = '" ~ this.schema ~ "." ~ this.identifier ~ "') as built_load, ("
         ~ newest_load_sql() ~ ") as newest_load, (select max(load_seq) from " ~ source('raw', 'redactions')
         ~ ") as redacted_load"
-    ).rows[0] -%}
+    )[0] -%}
     {%- if found[0] is none or found[1] is none or (found[2] or 0) > found[0] -%}
         {{ return(none) }}
     {%- endif -%}
@@ -75,11 +84,11 @@
 {# Ranges of `feed` that `loads` brought, neighbours joined:
    [[stream_id, kafka_partition, start_offset, end_offset], ...]. #}
 {% macro loaded_ranges(feed, loads) -%}
-    {%- set rows = run_query(
+    {%- set rows = rows_once(
         "select stream_id, kafka_partition, start_offset, end_offset from " ~ source('raw', 'load_history')
         ~ " where feed = '" ~ feed ~ "' and load_seq > " ~ loads[0] ~ " and load_seq <= " ~ loads[1]
         ~ " order by stream_id, kafka_partition, start_offset, end_offset"
-    ).rows -%}
+    ) -%}
     {%- set ranges = [] -%}
     {%- for stream_id, partition, first, after_last in rows -%}
         {%- set last = ranges[-1] if ranges else none -%}
@@ -126,7 +135,7 @@
    `loads`, or are no longer, because another came between: [[earlier stream,
    later stream], ...]. #}
 {% macro changed_neighbours(feed, loads) -%}
-    {%- set rows = run_query(
+    {%- set rows = rows_once(
         "select source_system, stream_id, load_seq from ("
         ~ "select extracts.source_system, extracts.stream_id, extracts.extracted_at, extracts.arrival_ts,"
         ~ " max(history.load_seq) as load_seq from "
@@ -135,7 +144,7 @@
         ~ " where extracts.complete and extracts.feed = '" ~ feed ~ "' and history.load_seq <= " ~ loads[1]
         ~ " group by extracts.source_system, extracts.stream_id, extracts.extracted_at, extracts.arrival_ts"
         ~ ") as loaded order by source_system, " ~ extract_order()
-    ).rows -%}
+    ) -%}
     {%- set pairs = [] -%}
     {%- set last = {} -%}
     {%- set last_known = {} -%}

@@ -12,6 +12,7 @@ What this shows is that the SQL is Snowflake's language. What it means there
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -297,6 +298,19 @@ def test_a_build_from_nothing_and_an_increment_are_in_snowflakes_language(
         and ("daily" not in nodes[one.node].tags or "policy" in one.sql or "cluster by" in one.sql)
     ]
     assert problems_of([*others, *increment], snowflake_problems) == []
+
+
+def test_an_increment_asks_each_question_about_loads_once(increment):
+    asked = [
+        one.sql
+        for one in increment
+        if one.sql.lstrip().startswith("select")
+        and "raw.load_history" in one.sql
+        and one.node.startswith("model.")
+        and not is_contract_question(one.sql)
+    ]
+    assert len(asked) > 10
+    assert [sql for sql, times in Counter(asked).items() if times > 1] == []
 
 
 def created(whole: Sequence[Statement]) -> dict[str, str]:
