@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from functools import cache
 from pathlib import Path
@@ -30,9 +31,13 @@ def parsed_path() -> Path:
 
 
 def ensure_manifest() -> Path:
-    """Path of an up-to-date manifest; parses the project when a file of it is newer."""
+    """Path of an up-to-date manifest; parses the project when a file of it is newer, one process for all that wait."""
     if not is_current():
-        parse_project()
+        parsed_dir().mkdir(parents=True, exist_ok=True)
+        with (parsed_dir() / "parse.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not is_current():
+                parse_project()
     return manifest_path()
 
 

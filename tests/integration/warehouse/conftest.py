@@ -1,10 +1,13 @@
 """A real warehouse for dbt tests: raw tables from the contract, dbt in process.
 
-The project is parsed once per session; every build reuses that manifest, so a
-build costs its models. Records and events are made by `seeded_raw.py`.
+The project is parsed once, by whichever worker comes first; every build reuses
+that manifest, so a build costs its models. Records and events are made by `seeded_raw.py`.
 """
 
+import fcntl
 import importlib.util
+import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
@@ -19,8 +22,10 @@ import pytest
 from ingestion.contracts.columns import JSON_COLUMNS, RECORD_FEEDS
 from ingestion.contracts.feeds import FEEDS
 from ingestion.contracts.ledgers import LEDGERS
+from ingestion.environments import LAYERS
 from ingestion.lake.landing import feed_schema
 from petwellness_orchestration.defs.warehouse.dbt_run import environment_set
+from petwellness_orchestration.defs.warehouse.manifest import parsed_project
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 DBT_PROJECT = REPOSITORY / "dbt_project"
@@ -80,13 +85,21 @@ class DbtProject:
         ):
             try:
                 if self._manifest is None:
-                    # Without variables, as the platform parses: which models one refers to depends on them.
-                    parsed = dbtRunner().invoke(["parse", *settings])
-                    assert parsed.success, parsed.exception
-                    self._manifest = parsed.result
+                    self._manifest = self._parsed(settings)
                 return dbtRunner(manifest=self._manifest).invoke([*args, *settings, *given])
             finally:
                 DuckDBConnectionManager.close_all_connections()
+
+    def _parsed(self, settings: Sequence[str]) -> Any:
+        """The platform's own parse; of another project or for another schema one of its own."""
+        from dbt.cli.main import dbtRunner
+
+        if (self.project, self.schema) == (DBT_PROJECT, LAYERS[0]):
+            return parsed_project()
+        # Without variables, as the platform parses: which models one refers to depends on them.
+        parsed = dbtRunner().invoke(["parse", *settings])
+        assert parsed.success, parsed.exception
+        return parsed.result
 
 
 class Warehouse:
@@ -143,6 +156,11 @@ class Warehouse:
         other = copy(self)
         other._dbt = dbt
         return other
+
+    def take(self, built: Path) -> "Warehouse":
+        """Become a copy of another warehouse's file."""
+        shutil.copyfile(built, self.path)
+        return self
 
     def invoke(self, *args: str, variables: Mapping[str, Any] | None = None) -> Any:
         return self._dbt.invoke(self.path, *args, variables=variables)
@@ -211,3 +229,45 @@ def make_warehouse(
         return warehouse
 
     return make
+
+
+@pytest.fixture(scope="session")
+def built_once(
+    dbt_project: DbtProject, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, Callable[[Warehouse], object]], Warehouse]:
+    """`built_once(name, build)`: a copy of a warehouse that one worker builds for all, so that files share worlds."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "built_warehouses"
+    folder.mkdir(exist_ok=True)
+
+    def copied(name: str, build: Callable[[Warehouse], object]) -> Warehouse:
+        warehouse = Warehouse(dbt_project, tmp_path_factory.mktemp("warehouse") / "db")
+        built = folder / f"{name}.duckdb"
+        with (folder / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not built.exists():
+                build(warehouse)
+                shutil.copyfile(warehouse.path, built)
+                return warehouse
+        return warehouse.take(built)
+
+    return copied
+
+
+# Several files build this world whole, as of a moment at which all of its days are over.
+WORLD_SEED, WORLD_DAYS = 7, 9
+
+
+@pytest.fixture(scope="session")
+def whole_world(
+    built_once: Callable[[str, Callable[[Warehouse], object]], Warehouse],
+) -> Callable[[], Warehouse]:
+    """Copies of `small_world(WORLD_SEED, WORLD_DAYS)`, built whole as of its last day and four, its tests passed."""
+    from seeded_raw import DAY, FIRST_DAY, small_world
+
+    def build(warehouse: Warehouse) -> None:
+        warehouse.load(small_world(seed=WORLD_SEED, days=WORLD_DAYS))
+        end = FIRST_DAY + (WORLD_DAYS + 4) * DAY
+        warehouse.build(variables={"as_of_ts": f"{end:%Y-%m-%d %H:%M:%S}"})
+
+    return lambda: built_once("whole_world", build)

@@ -4,7 +4,7 @@ from collections import defaultdict
 from datetime import datetime, timedelta
 
 import pytest
-from seeded_raw import FIRST_DAY, small_world
+from seeded_raw import FIRST_DAY
 
 DAYS = 9
 # Begin and end of a version, and what else a day reads of it; a segment's begin is read as a value, too.
@@ -21,10 +21,8 @@ VERSIONS = {
 
 
 @pytest.fixture(scope="module")
-def warehouse(make_warehouse):
-    built = make_warehouse(small_world(seed=5, days=DAYS))
-    built.build("--select", "+cur_day_inputs", without=("unit_test", "test"))
-    return built
+def warehouse(whole_world):
+    return whole_world()
 
 
 def fingerprints(warehouse, kind):

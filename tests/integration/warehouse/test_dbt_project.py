@@ -10,10 +10,8 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def warehouse(make_warehouse):
-    built = make_warehouse({})
-    built.build("--select", "+anl_telemetry_events", without=("unit_test", "test"))
-    return built
+def warehouse(whole_world):
+    return whole_world()
 
 
 def rendered(warehouse, expression, **variables):

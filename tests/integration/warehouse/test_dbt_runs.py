@@ -11,6 +11,7 @@ import duckdb
 from ingestion.loading.duckdb_raw import open_warehouse
 from ingestion.settings import StateSettings
 from petwellness_orchestration.defs.warehouse.dbt_run import DbtRun, run_dbt
+from petwellness_orchestration.defs.warehouse.manifest import parsed_project
 from petwellness_orchestration.settings import PlatformSettings, load_settings
 
 
@@ -24,6 +25,7 @@ def build_clinics(settings: PlatformSettings) -> DbtRun:
         ["run", "--select", "stg_clinics", "cur_clinics"],
         {"dirty_days": [], "as_of_ts": None},
         settings.state.home / "dbt",
+        project=parsed_project(),
     )
 
 

@@ -40,17 +40,18 @@ def redacted_ranges(gone: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any
     ]
 
 
-def test_after_a_redaction_the_touched_days_equal_a_warehouse_that_never_had_the_rows(make_warehouse):
-    world = small_world(seed=11, days=DAYS)
+def test_after_a_redaction_the_touched_days_equal_a_warehouse_that_never_had_the_rows(
+    make_warehouse, whole_world
+):
+    world = small_world(seed=7, days=DAYS)
     gone = {feed: [row for row in rows if is_redacted(feed, row)] for feed, rows in world.items()}
     left = {feed: [row for row in rows if row not in gone[feed]] for feed, rows in world.items()}
     assert min(len(gone[feed]) for feed in ("telemetry_events", *ERASED)) > 0
 
     never_had = make_warehouse({**left, "redacted_ranges": redacted_ranges(gone)})
-    never_had.build(variables={"as_of_ts": END})
+    never_had.build(variables={"as_of_ts": END}, without=("unit_test", "test"))
 
-    had = make_warehouse(world)
-    had.build(variables={"as_of_ts": END}, without=("unit_test", "test"))
+    had = whole_world()
     events = (
         f"device_id = 'd3' or (device_id = 'd1'"
         f" and arrival_ts >= timestamp '{FROM}' and arrival_ts < timestamp '{TO}')"
@@ -69,14 +70,13 @@ def test_after_a_redaction_the_touched_days_equal_a_warehouse_that_never_had_the
     assert differences == []
 
 
-def test_a_redaction_of_records_alone_reaches_the_models(make_warehouse):
-    world = small_world(seed=12, days=DAYS)
+def test_a_redaction_of_records_alone_reaches_the_models(make_warehouse, whole_world):
+    world = small_world(seed=7, days=DAYS)
     gone = {feed: [row for row in world[feed] if is_redacted(feed, row)] for feed in ERASED}
     left = {feed: [row for row in rows if row not in gone.get(feed, [])] for feed, rows in world.items()}
     never_had = make_warehouse({**left, "redacted_ranges": redacted_ranges(gone)})
     never_had.build(variables={"as_of_ts": END}, without=("unit_test", "test"))
-    had = make_warehouse(world)
-    had.build(variables={"as_of_ts": END}, without=("unit_test", "test"))
+    had = whole_world()
     had.redact(ERASED_RECORDS)
     had.build(variables={"dirty_days": [], "as_of_ts": END}, without=("unit_test", "test"))
     with never_had.connect() as con_a, had.connect() as con_b:

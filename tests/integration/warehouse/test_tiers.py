@@ -64,10 +64,8 @@ def world():
 
 
 @pytest.fixture(scope="module")
-def straight(make_warehouse, world):
-    warehouse = make_warehouse(world)
-    warehouse.build(variables={"as_of_ts": variables([], END)["as_of_ts"]}, without=("unit_test", "test"))
-    return warehouse
+def straight(whole_world):
+    return whole_world()
 
 
 @pytest.fixture(scope="module")

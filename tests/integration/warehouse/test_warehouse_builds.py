@@ -23,10 +23,8 @@ def world():
 
 
 @pytest.fixture(scope="module")
-def rebuilt(make_warehouse, world):
-    warehouse = make_warehouse(world)
-    warehouse.build(variables={"as_of_ts": as_of(END)})
-    return warehouse
+def rebuilt(whole_world):
+    return whole_world()
 
 
 def assert_same_tables(warehouse_a, warehouse_b, tables=None):
@@ -49,9 +47,9 @@ def test_increments_in_any_order_equal_a_rebuild(make_warehouse, rebuilt, world)
     for batch, known in zip([*batches, {}], ends, strict=True):
         incremental.load(batch)
         dirty = sorted({f"{row['event_ts']:%Y-%m-%d}" for row in batch.get("telemetry_events", [])})
+        # dbt's tests passed on the other, which is the same in the end.
         incremental.build(
-            variables={"dirty_days": dirty, "as_of_ts": as_of(known)},
-            without=("unit_test",) if known == END else ("unit_test", "test"),
+            variables={"dirty_days": dirty, "as_of_ts": as_of(known)}, without=("unit_test", "test")
         )
     assert_same_tables(rebuilt, incremental)
 
