@@ -23,10 +23,14 @@ PRODUCTION = {
 # Prints the graph of each environment: a fork of its own for each, because what is on follows from settings at import,
 # of one process that has imported what takes long.
 LOADED = """
-import json, os, socket, sys
+import gc, json, os, socket, sys
 
 import dagster as dg
 import dagster_dbt
+import dbt.adapters.duckdb, dbt.adapters.snowflake, dbt.cli.main
+
+# No fork collects, and so copies, what all of them share.
+gc.freeze()
 
 def refuse(*_, **__):
     raise AssertionError("a connection was opened while the graph was loaded")
