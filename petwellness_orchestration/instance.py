@@ -41,8 +41,8 @@ nux:
 # One file of events, which a run in this process can keep open (`events_kept_open`); by default each run has its own.
 SQLITE_YAML = """\
 event_log_storage:
-  module: dagster._core.storage.event_log
-  class: ConsolidatedSqliteEventLogStorage
+  module: petwellness_orchestration.event_log
+  class: OneEngineEventLogStorage
   config:
     base_dir: {folder}
 """

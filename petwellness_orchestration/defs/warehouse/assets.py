@@ -111,9 +111,10 @@ def _run(
     command: list[str],
     variables: Mapping[str, Any],
 ) -> DbtRun:
+    # A run's manifest is the parsed one: to write it again takes as long as building ten tables.
     return run_dbt(
         settings,
-        command,
+        [*command, "--no-write-json"],
         variables,
         output_folder(settings.state.home, context.run_id),
         progress=context.log.info,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.storage.event_log.sqlite import consolidated_sqlite_event_log
 
 from petwellness_orchestration.instance import EVENTS_FILE, events_kept_open, prepare_dagster_home
 from petwellness_orchestration.settings import load_settings
@@ -34,6 +35,24 @@ def test_events_of_a_run_are_in_one_file_that_is_written_back_once(
     with sqlite3.connect(events) as con:
         kinds = {kind for (kind,) in con.execute("select dagster_event_type from event_logs").fetchall()}
     assert {"ASSET_MATERIALIZATION", "PIPELINE_SUCCESS"} <= kinds
+
+
+def test_a_run_writes_its_events_over_one_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PETWELLNESS_HOME", str(tmp_path))
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    prepare_dagster_home(load_settings())
+    with dg.DagsterInstance.get() as instance:
+        made = []
+        of_dagster = consolidated_sqlite_event_log.create_engine
+        monkeypatch.setattr(
+            consolidated_sqlite_event_log,
+            "create_engine",
+            lambda *args, **options: made.append(args) or of_dagster(*args, **options),
+        )
+        materialize_once(instance)
+        assert instance.all_logs(instance.get_runs()[0].run_id)
+    # Dagster looks once, over an engine of its own, whether a table is there.
+    assert len(made) <= 1
 
 
 def test_before_the_first_run_there_is_nothing_to_keep_open(
