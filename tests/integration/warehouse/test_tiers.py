@@ -4,7 +4,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from seeded_raw import DAY, FIRST_DAY, small_world, split_into_batches
+from seeded_raw import DAY, FIRST_DAY, merged, small_world, split_into_batches
 
 from ingestion.lake.store import LocalStore
 from ingestion.loading.compare import compare_tables
@@ -68,17 +68,29 @@ def straight(whole_world):
     return whole_world()
 
 
+@pytest.fixture(
+    scope="module",
+    params=[True, pytest.param(False, marks=pytest.mark.full)],
+    ids=["3_batches", "4_batches"],
+)
+def in_short(request):
+    """Whether corrections come with the second half of the days."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def store(tmp_path_factory, in_short):
     return LocalStore(tmp_path_factory.mktemp("lake"))
 
 
 @pytest.fixture(scope="module")
-def tiered(make_warehouse, world, store, tmp_path_factory):
+def tiered(make_warehouse, world, store, tmp_path_factory, in_short):
     """Increments with late events and corrections for days that have moved; days move after each of them."""
     scratch = tmp_path_factory.mktemp("scratch")
     warehouse = make_warehouse({})
     batches = split_into_batches(world, seed=3, first_days=[0, 5], straggling_day=2)
+    if in_short:
+        batches[1:3] = [merged(batches[1:3])]
     came_back = set()
     for batch in [*batches, {}]:
         moved = set(cold_dates(warehouse))

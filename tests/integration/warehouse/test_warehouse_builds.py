@@ -3,7 +3,7 @@
 from datetime import datetime
 
 import pytest
-from seeded_raw import DAY, FIRST_DAY, small_world, split_into_batches
+from seeded_raw import DAY, FIRST_DAY, merged, small_world, split_into_batches
 
 from ingestion.loading.compare import compare_tables
 from petwellness_orchestration.defs.warehouse.manifest import read_manifest
@@ -39,11 +39,17 @@ def assert_same_tables(warehouse_a, warehouse_b, tables=None):
     assert differences == []
 
 
-def test_increments_in_any_order_equal_a_rebuild(make_warehouse, rebuilt, world):
+@pytest.mark.parametrize(
+    "in_short", [True, pytest.param(False, marks=pytest.mark.full)], ids=["3_batches", "4_batches"]
+)
+def test_increments_in_any_order_equal_a_rebuild(make_warehouse, rebuilt, world, in_short):
     incremental = make_warehouse({})
     batches = split_into_batches(world, seed=3, first_days=[0, 5], straggling_day=2)
+    if in_short:
+        # Late records come with the second half of the days.
+        batches[1:3] = [merged(batches[1:3])]
     # The last run brings nothing: days only become complete as time passes.
-    ends = [FIRST_DAY + 4 * DAY, *[FIRST_DAY + 8 * DAY] * 3, END]
+    ends = [FIRST_DAY + 4 * DAY, *[FIRST_DAY + 8 * DAY] * (len(batches) - 1), END]
     for batch, known in zip([*batches, {}], ends, strict=True):
         incremental.load(batch)
         dirty = sorted({f"{row['event_ts']:%Y-%m-%d}" for row in batch.get("telemetry_events", [])})
