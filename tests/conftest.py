@@ -18,8 +18,9 @@ settings.register_profile("full", deadline=None, max_examples=500)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# Workers wait for brokers, servers and child processes most of their time.
-WORKERS_PER_CORE = 2.5
+# Workers wait for brokers, servers and child processes for a part of their time; each one more costs 25 s of a core,
+# to collect the tests and to load what they share.
+WORKERS_PER_CORE = 2.0
 # What a worker and the programs that it starts hold at a time.
 WORKER_BYTES = 900 * 2**20
 
