@@ -10,10 +10,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -52,17 +53,27 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return {**os.environ, **SMALL_FLEET, "PETWELLNESS_HOME": str(home), **more}
 
 
-def command(*arguments: str) -> list[str]:
-    """The `petwellness` command of this environment."""
-    return [sys.executable, "-m", "petwellness_orchestration.cli", *arguments]
-
-
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """One worker at a time."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@dataclass(frozen=True)
+class Started:
+    """A command that runs: its process, which leads a group of its own, and what it prints."""
+
+    pid: int
+    stdout: TextIO
+    _answers: TextIO
+    _folder: "tempfile.TemporaryDirectory[str]"
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended."""
+        with self._folder, self._answers:
+            return int(self._answers.readline())
 
 
 class Commands:
@@ -85,20 +96,9 @@ class Commands:
     ) -> "subprocess.CompletedProcess[str]":
         """Run a subcommand to its end; one that takes longer is killed."""
         connection = self._connect()
-        with (
-            tempfile.TemporaryDirectory() as name,
-            connection.makefile("r") as answers,
-            connection.makefile("w") as requests,
-        ):
+        with tempfile.TemporaryDirectory() as name, connection.makefile("r") as answers:
             stdout, stderr = Path(name, "stdout"), Path(name, "stderr")
-            request = {
-                "arguments": arguments,
-                "env": dict(env),
-                "cwd": str(cwd or Path.cwd()),
-                "stdout": str(stdout),
-                "stderr": str(stderr),
-            }
-            print(json.dumps(request), file=requests, flush=True)
+            self._request(connection, arguments, env, cwd or Path.cwd(), stdout, stderr)
             pid = int(answers.readline())
             overtime = threading.Timer(timeout_s, os.killpg, (pid, signal.SIGKILL))
             overtime.start()
@@ -109,6 +109,35 @@ class Commands:
             return subprocess.CompletedProcess(
                 ["petwellness", *arguments], returncode, stdout.read_text(), stderr.read_text()
             )
+
+    def start(self, *arguments: str, env: Mapping[str, str]) -> Started:
+        """Start a subcommand and read along; nothing else runs on this connection until it has ended."""
+        connection = self._connect()
+        folder = tempfile.TemporaryDirectory()
+        output = Path(folder.name, "output")
+        os.mkfifo(output)
+        self._request(connection, arguments, env, Path.cwd(), output, output)
+        answers = connection.makefile("r")
+        return Started(int(answers.readline()), output.open(), answers, folder)
+
+    @staticmethod
+    def _request(
+        connection: socket.socket,
+        arguments: Sequence[str],
+        env: Mapping[str, str],
+        cwd: Path,
+        stdout: Path,
+        stderr: Path,
+    ) -> None:
+        request = {
+            "arguments": arguments,
+            "env": dict(env),
+            "cwd": str(cwd),
+            "stdout": str(stdout),
+            "stderr": str(stderr),
+        }
+        with connection.makefile("w") as requests:
+            print(json.dumps(request), file=requests, flush=True)
 
     def _connect(self) -> socket.socket:
         """The worker's connection; who comes first starts the server."""
@@ -160,8 +189,8 @@ def manifest(shared_folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def petwellness(shared_folder: Path) -> Iterator[Petwellness]:
-    """Runs a subcommand in a process of its own."""
+def petwellness(shared_folder: Path) -> Iterator[Commands]:
+    """Runs a subcommand in a process of its own; `petwellness.start` does not wait for its end."""
     commands = Commands(shared_folder)
     yield commands
     commands.close()
@@ -170,24 +199,6 @@ def petwellness(shared_folder: Path) -> Iterator[Petwellness]:
 @pytest.fixture(scope="session")
 def small_fleet_environment() -> Callable[..., dict[str, str]]:
     return environment
-
-
-@pytest.fixture(scope="session")
-def start_petwellness() -> Callable[..., "subprocess.Popen[str]"]:
-    """Starts a subcommand in a process group of its own, its standard output to be read."""
-
-    def start(*arguments: str, env: Mapping[str, str]) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            command(*arguments),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=dict(env),
-            start_new_session=True,
-        )
-
-    return start
 
 
 @pytest.fixture(scope="session")

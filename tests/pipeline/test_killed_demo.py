@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -22,10 +21,9 @@ TELEMETRY_POSITION_TABLES = {"stg.telemetry_events"}
 SET_ASIDE = {"stg.telemetry_duplicates", "stg.event_conflicts"}
 
 
-def kill_when(process: "subprocess.Popen[str]", is_time: Callable[[str], bool]) -> list[str]:
+def kill_when(process: Any, is_time: Callable[[str], bool]) -> list[str]:
     """Read the command's lines until it is time, then SIGKILL it and all it started; the lines."""
     lines: list[str] = []
-    assert process.stdout is not None
     try:
         for line in process.stdout:
             lines.append(line)
@@ -52,9 +50,8 @@ def is_gone(group: int) -> bool:
 def killed_home(
     manifest: Path,
     tmp_path_factory: pytest.TempPathFactory,
-    start_petwellness: Callable[..., "subprocess.Popen[str]"],
     small_fleet_environment: Callable[..., dict[str, str]],
-    petwellness: Callable[..., Any],
+    petwellness: Any,
 ) -> Path:
     """A state folder after three kills and one run that went through."""
     home = tmp_path_factory.mktemp("killed") / "home"
@@ -70,13 +67,13 @@ def killed_home(
         until(landed, "a landed file")
         return True
 
-    kill_when(start_petwellness("demo", env=env), until_landed)
+    kill_when(petwellness.start("demo", env=env), until_landed)
     assert landed() > 0
     with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as con:
         assert con.execute("select count(*) from raw.load_history").fetchone() == (0,)
 
-    kill_when(start_petwellness("demo", env=env), lambda line: "raw_loads: raw.telemetry_events" in line)
-    kill_when(start_petwellness("demo", env=env), lambda line: "model cur.pets" in line)
+    kill_when(petwellness.start("demo", env=env), lambda line: "raw_loads: raw.telemetry_events" in line)
+    kill_when(petwellness.start("demo", env=env), lambda line: "model cur.pets" in line)
     with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as con:
         assert con.execute("select count(*) from raw.build_marks where mark = 'warehouse'").fetchone() == (0,)
     assert not (home / "published").exists()
