@@ -284,7 +284,9 @@ def _household_folds(
 def _fit_trees(values: Floats, labels: Labels, seed: int) -> Any:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    return HistGradientBoostingClassifier(**TREE_PARAMS, random_state=seed).fit(values, labels)
+    # scikit-learn refuses a column without any value; of a constant one nothing is learned.
+    given = np.where(np.isnan(values).all(axis=0), 0.0, values)
+    return HistGradientBoostingClassifier(**TREE_PARAMS, random_state=seed).fit(given, labels)
 
 
 def _log_odds(trees: Any, values: Floats) -> Floats:

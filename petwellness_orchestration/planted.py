@@ -60,6 +60,7 @@ FOUND = {
         inner join cur.devices on heartbeats.device_id = devices.device_id
         where
             heartbeats.expected_events is null
+            and devices.expected_events_per_day is null
             and devices.is_current
             and devices.status = 'active'
             and heartbeats.event_date <= (select max(event_date) from planted_events_per_device_day)

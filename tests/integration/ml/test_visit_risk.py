@@ -224,6 +224,24 @@ def test_a_model_is_trained_on_the_features_it_names_and_no_others(con) -> None:
         training_set(con, features=["steps", "f0", "f8"])
 
 
+def test_a_feature_that_no_row_has_teaches_nothing(con, candidate: TrainingResult) -> None:
+    """A trend over weeks in the first fortnight: what is known of the other features is learned all the same."""
+    whole = training_set(con)
+    never = np.full((len(whole), 1), np.nan)
+    wider = replace(
+        whole.features,
+        values=np.hstack([whole.features.values, never]),
+        versions={**whole.features.versions, "weight_trend_30d": "1"},
+    )
+    result = train(replace(whole, features=wider), MlSettings())
+    assert isinstance(result, TrainingResult)
+    assert result.metrics == candidate.metrics
+    told = np.hstack([whole.features.values, np.ones((len(whole), 1))])
+    assert np.array_equal(
+        result.model.predict_risk(told), candidate.model.predict_risk(whole.features.values)
+    )
+
+
 def test_a_half_read_result_of_the_caller_does_not_matter(con, candidate: TrainingResult) -> None:
     with con.cursor() as busy:
         busy.execute("select * from range(10)").fetchone()
