@@ -16,7 +16,6 @@ from powerbi.star import (
     DIMENSIONS,
     FACTS,
     ROLES,
-    UNKNOWN,
     Dimension,
     Fact,
 )
@@ -57,33 +56,32 @@ PARAMETERS = {
 }
 
 # Tables of the published copy are the files that published.json names; others in the folder are not in force.
-_READ_TABLE = f"""\
-(table as text, columns as list, keys as list) =>
+_READ_TABLE = """\
+(table as text, columns as list) =>
 let
     Name = Text.Split(Text.Upper(table), "."),
     Files = Table.AddColumn(
         Folder.Files(#"Published Folder"), "Path", each Text.Replace([Folder Path] & [Name], "\\", "/")
     ),
-    Catalogue = Json.Document(Table.SelectRows(Files, each [Name] = "published.json"){{0}}[Content]),
+    Catalogue = Json.Document(Table.SelectRows(Files, each [Name] = "published.json"){0}[Content]),
     Parts = Record.FieldValues(Record.Field(Catalogue[tables], table)),
     InForce = List.Buffer(List.Combine(List.Transform(Parts, each [files]))),
     Ours = Table.SelectRows(
         Files,
         each List.Contains(
-            InForce, "tables/" & Text.AfterDelimiter([Path], "/tables/", {{0, RelativePosition.FromEnd}})
+            InForce, "tables/" & Text.AfterDelimiter([Path], "/tables/", {0, RelativePosition.FromEnd})
         )
     ),
     Published = Table.Combine(List.Transform(Ours[Content], each Parquet.Document(_))),
     Account = Snowflake.Databases(#"Snowflake Server", #"Snowflake Warehouse"),
-    Database = Account{{[Name = #"Snowflake Database", Kind = "Database"]}}[Data],
-    Schema = Database{{[Name = Name{{0}}, Kind = "Schema"]}}[Data],
-    InSnowflake = Schema{{[Name = Name{{1}}, Kind = "Table"]}}[Data],
+    Database = Account{[Name = #"Snowflake Database", Kind = "Database"]}[Data],
+    Schema = Database{[Name = Name{0}, Kind = "Schema"]}[Data],
+    InSnowflake = Schema{[Name = Name{1}, Kind = "Table"]}[Data],
     Source = if Warehouse = "Snowflake" then InSnowflake else Published,
     Named = Table.TransformColumnNames(Source, Text.Lower),
-    Chosen = Table.SelectColumns(Named, columns),
-    Filled = Table.ReplaceValue(Chosen, null, "{UNKNOWN}", Replacer.ReplaceValue, keys)
+    Chosen = Table.SelectColumns(Named, columns)
 in
-    Filled"""
+    Chosen"""
 
 _READ_ACCESS = """\
 let
@@ -134,7 +132,7 @@ def _dimension(dimension: Dimension, model: Mapping[str, Any]) -> Node:
         for column in model["columns"]
     ]
     extra: dict[str, str | None] = {"dataCategory": "Time"} if dimension.is_dates else {}
-    return _table(dimension.name, model, columns, list(model["columns"]), [], extra)
+    return _table(dimension.name, model, columns, list(model["columns"]), extra)
 
 
 def _fact(fact: Fact, model: Mapping[str, Any], of_metrics: Iterable[Measure]) -> Node:
@@ -142,8 +140,7 @@ def _fact(fact: Fact, model: Mapping[str, Any], of_metrics: Iterable[Measure]) -
     needed = {*fact.keys, *fact.attributes}.union(*(measure.columns for measure in own))
     names = [column for column in model["columns"] if column in needed]
     columns = [_column(fact.name, model, column, is_hidden=column not in fact.attributes) for column in names]
-    keys = [key for key in fact.keys if model["columns"][key]["data_type"] == "varchar"]
-    return _table(fact.name, model, [*map(_measure, own), *columns], names, keys, {})
+    return _table(fact.name, model, [*map(_measure, own), *columns], names, {})
 
 
 def _table(
@@ -151,12 +148,11 @@ def _table(
     model: Mapping[str, Any],
     children: Iterable[Node],
     columns: list[str],
-    keys: list[str],
     extra: dict[str, str | None],
 ) -> Node:
     types = ", ".join(f'{{"{column}", {_type(model, column)[1]}}}' for column in columns)
     source = (
-        f'let\n    Source = #"Warehouse Table"("{model["schema"]}.{model["alias"]}", {_texts(columns)}, {_texts(keys)}),\n'
+        f'let\n    Source = #"Warehouse Table"("{model["schema"]}.{model["alias"]}", {_texts(columns)}),\n'
         f"    Typed = Table.TransformColumnTypes(Source, {{{types}}})\nin\n    Typed"
     )
     return Node(
@@ -277,7 +273,7 @@ def _expressions() -> Iterable[Node]:
     yield Node(
         "expression 'Warehouse Table' =",
         {"lineageTag": tag("expression", "Warehouse Table")},
-        "Columns of a table of the warehouse, with 'unknown' where one of the keys is null.",
+        "Columns of a table of the warehouse.",
         expression=tuple(_READ_TABLE.splitlines()),
     )
 
