@@ -158,19 +158,21 @@ class CollectorMetrics(MetricsSource):
             yield CounterMetricFamily(PREFIX + name, meaning, value=totals.counts[name, ""])
         for name, _, meaning, reasons in _BY_REASON:
             seen = _labelled(totals, name)
-            yield _counter(name, meaning, ("reason",), {(reason,): 0 for reason in reasons} | seen)
+            yield _counter(name, meaning, ("reason",), {**{(reason,): 0 for reason in reasons}, **seen})
         yield _counter(
             _MESSAGES,
             "Messages of landed ranges, by who sent and what decoded them.",
             ("source", "decoder"),
-            dict.fromkeys(_sources(), 0) | _labelled(totals, _MESSAGES),
+            {**dict.fromkeys(_sources(), 0), **_labelled(totals, _MESSAGES)},
         )
         yield _counter(
             _REJECTS,
             "Messages set aside, by who sent and what decoded them, and by the rule they break.",
             ("source", "decoder", "reason"),
-            {(*source, reason): 0 for source in _sources() for reason in REJECT_REASONS}
-            | _labelled(totals, _REJECTS),
+            {
+                **{(*source, reason): 0 for source in _sources() for reason in REJECT_REASONS},
+                **_labelled(totals, _REJECTS),
+            },
         )
         yield _counter(
             "store_retries",
@@ -214,7 +216,7 @@ class CollectorMetrics(MetricsSource):
             )
 
 
-def _sources() -> list[tuple[str, str]]:
+def _sources() -> list[tuple[str, ...]]:
     """Those that are there from the start, so that the first rise of each is seen."""
     return [(decoder.source_system, decoder_label(decoder)) for decoder in DECODERS.values()]
 
