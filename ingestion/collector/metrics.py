@@ -216,7 +216,7 @@ class CollectorMetrics(MetricsSource):
             )
 
 
-def _sources() -> list[tuple[str, str]]:
+def _sources() -> list[tuple[str, ...]]:
     """Those that are there from the start, so that the first rise of each is seen."""
     return [(decoder.source_system, decoder_label(decoder)) for decoder in DECODERS.values()]
 

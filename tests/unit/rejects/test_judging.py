@@ -14,7 +14,7 @@ from ingestion.rejects.offsets import OffsetSet
 from ingestion.settings import RejectSettings
 
 NOW = datetime(2026, 6, 10, 12)
-EMPTY = dict.fromkeys(
+EMPTY: dict[str, Any] = dict.fromkeys(
     (
         *("min_event_ts", "max_event_ts", "min_arrival_ts", "max_arrival_ts", "consent_snapshot_id"),
         *("gap_reason", "reject_object", "extract_id", "complete", "extracted_at"),
@@ -24,7 +24,7 @@ EMPTY = dict.fromkeys(
 
 def landed(good: int, bad: int, days_ago: float = 0, source: str = "lab", **changes: Any) -> Manifest:
     """A range of a source whose offsets begin at 0, its rejects first."""
-    content = {
+    content: dict[str, Any] = {
         "stream_id": f"c.{source}.t",
         "partition": 0,
         "start": 0,
