@@ -1,20 +1,21 @@
 -- Built whole from records and daily aggregates, never from events. A visit changes
 -- the 90 days and every overdue count after it, and days without telemetry have
 -- rows too, so increments by event day would be neither complete nor cheaper.
-{% set last_known_day = 'null' if var('as_of_ts') is none else "'" ~ var('as_of_ts')[:10] ~ "'" %}
+{% set present = 'null' if var('as_of_ts') is none else "'" ~ var('as_of_ts') ~ "'" %}
 {% set first_day = "date '" ~ var('calendar_first') ~ "'" %}
 
 with visits as (
     select
-        coalesce(clinic_id, 'unknown') as clinic_id,
-        cast(visit_ts as date) as date_day,
-        pet_id,
-        {{ is_completed_visit() }} as is_completed,
-        coalesce(is_unplanned, false) as is_unplanned,
-        {{ visit_status() }} as visit_status,
-        ({{ epoch_us('visit_end_ts') }} - {{ epoch_us('visit_ts') }}) as duration_us
-    from {{ ref('cur_clinic_visits') }}
-    where is_current and not is_deleted
+        coalesce(visits.clinic_id, 'unknown') as clinic_id,
+        {{ local_date('visits.visit_ts', timezone_of('zones')) }} as date_day,
+        visits.pet_id,
+        {{ is_completed_visit('visits.status') }} as is_completed,
+        coalesce(visits.is_unplanned, false) as is_unplanned,
+        {{ visit_status('visits.status') }} as visit_status,
+        ({{ epoch_us('visits.visit_end_ts') }} - {{ epoch_us('visits.visit_ts') }}) as duration_us
+    from {{ ref('cur_clinic_visits') }} as visits
+    left join {{ ref('cur_clinic_timezones') }} as zones on visits.clinic_id = zones.clinic_id
+    where visits.is_current and not visits.is_deleted
 ),
 
 visit_days as (
@@ -36,12 +37,15 @@ visit_days as (
 
 appointment_days as (
     select
-        coalesce(clinic_id, 'unknown') as clinic_id,
-        cast(scheduled_ts as date) as date_day,
+        coalesce(appointments.clinic_id, 'unknown') as clinic_id,
+        {{ local_date('appointments.scheduled_ts', timezone_of('zones')) }} as date_day,
         count(*) as appointment_count
-    from {{ ref('cur_appointments') }}
-    where coalesce(status, 'scheduled') <> 'cancelled'
-    group by coalesce(clinic_id, 'unknown'), cast(scheduled_ts as date)
+    from {{ ref('cur_appointments') }} as appointments
+    left join {{ ref('cur_clinic_timezones') }} as zones on appointments.clinic_id = zones.clinic_id
+    where coalesce(appointments.status, 'scheduled') <> 'cancelled'
+    group by
+        coalesce(appointments.clinic_id, 'unknown'),
+        {{ local_date('appointments.scheduled_ts', timezone_of('zones')) }}
 ),
 
 collar_days as (
@@ -58,13 +62,16 @@ collar_days as (
 -- Days at whose last moment a pet of the clinic is past its due date: from, until.
 overdue_spans as (
     select
-        clinic_id,
+        contexts.clinic_id,
         greatest(
-            cast(valid_from as date), cast({{ midnight_after('next_vaccine_due') }} as date), {{ first_day }}
+            {{ local_date('contexts.valid_from', timezone_of('zones')) }},
+            {{ next_date('contexts.next_vaccine_due') }},
+            {{ first_day }}
         ) as first_day,
-        coalesce(cast(valid_to as date), date '9999-12-31') as end_day
-    from {{ ref('cur_pet_contexts') }}
-    where clinic_id is not null and next_vaccine_due is not null and not is_deleted
+        coalesce({{ local_date('contexts.valid_to', timezone_of('zones')) }}, date '9999-12-31') as end_day
+    from {{ ref('cur_pet_contexts') }} as contexts
+    left join {{ ref('cur_clinic_timezones') }} as zones on contexts.clinic_id = zones.clinic_id
+    where contexts.clinic_id is not null and contexts.next_vaccine_due is not null and not contexts.is_deleted
 ),
 
 overdue_changes as (
@@ -120,10 +127,13 @@ clinic_dates as (
         known_days.clinic_id,
         dates.date_day
     from known_days
+    left join {{ ref('cur_clinic_timezones') }} as zones on known_days.clinic_id = zones.clinic_id
     inner join {{ ref('anl_dates') }} as dates
         on
             known_days.first_day <= dates.date_day
-            and dates.date_day <= coalesce(cast({{ last_known_day }} as date), known_days.last_day)
+            and dates.date_day <= coalesce(
+                {{ local_date('cast(' ~ present ~ ' as timestamp)', timezone_of('zones')) }}, known_days.last_day
+            )
 ),
 
 daily as (

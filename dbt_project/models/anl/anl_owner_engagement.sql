@@ -45,6 +45,7 @@ moments as (
     select
         owner_id,
         occurred_at as moment_ts,
+        {{ home_timezone() }} as timezone,
         channel,
         action,
         duration_s
@@ -53,6 +54,7 @@ moments as (
     select
         pet_owners.owner_id,
         appointments.scheduled_ts as moment_ts,
+        {{ timezone_of('zones') }} as timezone,
         'clinic' as channel,
         appointments.status as action,  -- noqa: RF04
         cast(null as integer) as duration_s
@@ -62,6 +64,7 @@ moments as (
             appointments.pet_id = pet_owners.pet_id
             and appointments.scheduled_ts >= pet_owners.held_from
             and (pet_owners.valid_to is null or pet_owners.valid_to > appointments.scheduled_ts)
+    left join {{ ref('cur_clinic_timezones') }} as zones on appointments.clinic_id = zones.clinic_id
     where appointments.status in ('completed', 'no_show', 'cancelled') and pet_owners.owner_id is not null
 ),
 
@@ -69,7 +72,7 @@ moments as (
 allowed as (
     select
         moments.owner_id,
-        cast(moments.moment_ts as date) as event_date,
+        {{ local_date('moments.moment_ts', 'moments.timezone') }} as event_date,
         moments.channel,
         moments.action,
         moments.duration_s
@@ -109,7 +112,7 @@ windowed as (
     select
         owner_id,
         event_date,
-        {{ midnight_after('event_date') }} as end_ts,
+        {{ utc_ts(midnight_after('event_date'), home_timezone()) }} as end_ts,
         session_s,
         {%- for name in counts %}
         {{ name }},

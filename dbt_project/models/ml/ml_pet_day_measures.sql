@@ -4,7 +4,7 @@
     on_schema_change='fail',
     cluster_by=['event_date'],
     tags=['daily'],
-    meta={'daily': true, 'inputs': ['known_records'], 'window_days': 30, 'published': false},
+    meta={'daily': true, 'inputs': ['known_records', 'device_timezones', 'clinic_timezones'], 'window_days': 30, 'published': false},
     post_hook=['{{ forget_applied_inputs() }}', '{{ record_applied_inputs() }}']
 ) }}
 -- depends_on: {{ ref('cur_day_inputs') }}, {{ ref('cur_applied_inputs') }}
@@ -47,7 +47,7 @@
 } %}
 {% set of_windows = ['event_count', 'weight_kg_sum', 'weight_count'] + sums.keys() | list %}
 {% set lows = ['pulse_bpm_min', 'battery_min_pct'] %}
-{% set highs = ['pulse_bpm_max', 'body_temp_c_max', 'night_longest_rest_minutes'] %}
+{% set highs = ['pulse_bpm_max', 'body_temp_c_max', 'night_longest_rest_minutes', 'night_length_minutes'] %}
 {# Measures that a day is compared with: sums of the seven days before it, and
    the days of these that have any. #}
 {% set compared = [
@@ -262,17 +262,20 @@ known_visits as (
     ) | indent(4) }}
 
     select
-        event_date,
-        end_ts,
-        pet_id,
-        visit_ts,
-        visit_ts > {{ midnight_after('event_date', -364) }} as is_within_365d,
-        {{ visit_status() }} as status,
-        is_unplanned,
-        weight_kg,
-        next_vaccine_due
+        versions.event_date,
+        versions.end_ts,
+        versions.pet_id,
+        versions.visit_ts,
+        versions.visit_ts > {{ midnight_after('versions.event_date', -364) }} as is_within_365d,
+        {{ visit_status('versions.status') }} as status,
+        versions.is_unplanned,
+        versions.weight_kg,
+        versions.next_vaccine_due,
+        {{ days_between(local_date('versions.end_ts', timezone_of('zones')), 'versions.next_vaccine_due') }}
+            as vaccine_due_in_days
     from versions
-    where {{ visit_status() }} in ('completed', 'no_show') and visit_ts <= end_ts
+    left join {{ ref('cur_clinic_timezones') }} as zones on versions.clinic_id = zones.clinic_id
+    where {{ visit_status('versions.status') }} in ('completed', 'no_show') and versions.visit_ts <= versions.end_ts
 ),
 
 completed_visits as (
@@ -283,7 +286,7 @@ completed_visits as (
         sum(case when is_within_365d then 1 else 0 end) as visit_count_365d,
         count(case when is_within_365d then is_unplanned end) as stated_visit_count_365d,
         sum(case when is_within_365d and is_unplanned then 1 else 0 end) as unplanned_visit_count_365d,
-        max(next_vaccine_due) as next_vaccine_due
+        max(vaccine_due_in_days) as vaccine_due_in_days
     from known_visits
     where {{ is_completed_visit() }}
     group by event_date, pet_id
@@ -406,7 +409,7 @@ select
     cast(completed_visits.visit_count_365d as bigint) as visit_count_365d,
     cast(completed_visits.stated_visit_count_365d as bigint) as stated_visit_count_365d,
     cast(completed_visits.unplanned_visit_count_365d as bigint) as unplanned_visit_count_365d,
-    completed_visits.next_vaccine_due,
+    cast(completed_visits.vaccine_due_in_days as integer) as vaccine_due_in_days,
     cast(no_shows.no_show_count_365d as bigint) as no_show_count_365d,
     known_pets.age_years,
     {{ ratio_of(
