@@ -252,9 +252,20 @@ known_visits as (
     with {{ change_log('clinic_visits', ref('stg_clinic_visits'), source('raw', 'extracts'), 'any') | indent(4) }},
 
     tracked_visits as (
-        select distinct visit_id
+        select
+            visit_id,
+            max(source_system) as source_system
         from {{ ref('stg_clinic_visits') }}
         where pet_id in (select pet_days.pet_id from pet_days)
+        group by visit_id
+    ),
+
+    appointment_sources as (
+        select
+            source_system,
+            min(arrival_ts) as known_from
+        from {{ ref('stg_appointments') }}
+        group by source_system
     ),
 
     {{ known_versions(
@@ -272,8 +283,17 @@ known_visits as (
         versions.weight_kg,
         versions.next_vaccine_due,
         {{ days_between(local_date('versions.end_ts', timezone_of('zones')), 'versions.next_vaccine_due') }}
-            as vaccine_due_in_days
+            as vaccine_due_in_days,
+        -- A visit is a booking only of a source without appointments.
+        case
+            when appointment_sources.known_from <= versions.end_ts then null
+            else {{ visit_booking_outcome(
+                'versions.status', 'versions.is_unplanned', 'versions.visit_ts', 'versions.visit_ts', 'versions.end_ts'
+            ) | indent(12) }}
+        end as outcome
     from versions
+    left join tracked_visits on versions.visit_id = tracked_visits.visit_id
+    left join appointment_sources on tracked_visits.source_system = appointment_sources.source_system
     left join {{ ref('cur_clinic_timezones') }} as zones on versions.clinic_id = zones.clinic_id
     where {{ visit_status('versions.status') }} in ('completed', 'no_show') and versions.visit_ts <= versions.end_ts
 ),
@@ -292,12 +312,52 @@ completed_visits as (
     group by event_date, pet_id
 ),
 
+known_appointments as (
+    with {{ change_log('appointments', ref('stg_appointments'), source('raw', 'extracts'), 'any') | indent(4) }},
+
+    tracked_appointments as (
+        select distinct appointment_id
+        from {{ ref('stg_appointments') }}
+        where pet_id in (select pet_days.pet_id from pet_days)
+    ),
+
+    {{ known_versions(
+        'appointments',
+        'versions',
+        'change_log.appointment_id in (select tracked_appointments.appointment_id from tracked_appointments)'
+    ) | indent(4) }}
+
+    -- When one was cancelled tells late cancellations from others, which no feature counts.
+    select
+        event_date,
+        pet_id,
+        scheduled_ts > {{ midnight_after('event_date', -364) }} as is_within_365d,
+        {{ booking_outcome('status', 'scheduled_ts', 'scheduled_ts', 'end_ts') | indent(8) }} as outcome
+    from versions
+    where scheduled_ts <= end_ts
+),
+
 no_shows as (
     select
         event_date,
         pet_id,
-        sum(case when is_within_365d and status = 'no_show' then 1 else 0 end) as no_show_count_365d
-    from known_visits
+        sum(case when is_within_365d and outcome = 'no_show' then 1 else 0 end) as no_show_count_365d
+    from (
+        select
+            event_date,
+            pet_id,
+            is_within_365d,
+            outcome
+        from known_appointments
+        union all
+        select
+            event_date,
+            pet_id,
+            is_within_365d,
+            outcome
+        from known_visits
+    ) as known_bookings
+    where {{ is_finished_booking() }}
     group by event_date, pet_id
 ),
 

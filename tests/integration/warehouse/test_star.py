@@ -177,7 +177,7 @@ def ask(warehouse: Any, dbt_project: Any) -> Any:
     with warehouse.connect() as con:
         con.execute("delete from anl.clinic_kpis")
         con.executemany(
-            "insert into anl.clinic_kpis (clinic_id, date_day, scheduled_visit_count, no_show_count,"
+            "insert into anl.clinic_kpis (clinic_id, date_day, finished_booking_count, no_show_count,"
             " overdue_vaccination_count, completed_visit_count) values (?, ?, ?, ?, ?, 0)",
             KPIS,
         )

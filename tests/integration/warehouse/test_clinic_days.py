@@ -1,4 +1,4 @@
-"""Days of clinics and nights of pets follow the clinic's clocks, in two zones across daylight saving.
+"""Days of clinics and nights of pets follow the clinic's clocks, and bookings end as one rule says.
 
 Los Angeles is at UTC-8 and from 8 March to 1 November 2026 at UTC-7, Zurich at UTC+1 and from
 29 March to 25 October at UTC+2. The home zone of the tests is UTC.
@@ -10,7 +10,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from seeded_raw import record
+from seeded_raw import extract, merged, record
 
 BEFORE = datetime(2026, 2, 1)
 AS_OF = "2026-11-02 00:00:00"
@@ -59,9 +59,59 @@ def changed(feed: str, entity: str, changed_at: datetime, **values: Any) -> dict
 
 def visit(entity: str, pet: str, visit_ts: datetime, **values: Any) -> dict[str, Any]:
     end = visit_ts + timedelta(minutes=20)
-    stated = {"status": "completed", "is_unplanned": False, **values}
-    return changed(
-        "clinic_visits", entity, end, pet_id=pet, clinic_id=pet, visit_ts=visit_ts, visit_end_ts=end, **stated
+    stated = {"clinic_id": pet, "status": "completed", "is_unplanned": False, **values}
+    return changed("clinic_visits", entity, end, pet_id=pet, visit_ts=visit_ts, visit_end_ts=end, **stated)
+
+
+def bookings() -> dict[str, list[dict[str, Any]]]:
+    """Of clinic `desk`, in Zurich: appointments of one source, visits of another that has none."""
+
+    def appointment(
+        day: str, time: str, status: str | None, known: str = "2026-10-20 08:00"
+    ) -> dict[str, Any]:
+        return changed(
+            *("appointments", f"desk {day} {time}", datetime.fromisoformat(known)),
+            source_system="front",
+            clinic_id="desk",
+            pet_id="la",
+            scheduled_ts=moment(day, time),
+            status=status,
+        )
+
+    def old_visit(day: str, time: str, status: str, is_unplanned: bool | None) -> dict[str, Any]:
+        stated = {"status": status, "is_unplanned": is_unplanned, "source_system": "old", "clinic_id": "desk"}
+        # A visit that took place would make `desk` the clinic of the pet.
+        pet = "la" if status == "no_show" else "nobody's"
+        return visit(f"old {day} {time}", pet, moment(day, time), **stated)
+
+    return merged(
+        [
+            {
+                "clinics": [changed("clinics", "desk", BEFORE, timezone="Europe/Zurich")],
+                "appointments": [
+                    appointment("10-26", "12:00", "completed"),
+                    appointment("10-26", "13:00", "no_show", "2026-10-26 14:00"),
+                    # A minute less than 24 hours before, and 24 hours.
+                    appointment("10-27", "12:00", "cancelled", "2026-10-26 12:01"),
+                    appointment("10-27", "13:00", "cancelled", "2026-10-26 13:00"),
+                    appointment("10-28", "12:00", "cancelled_by_clinic"),
+                    appointment("10-28", "13:00", "rescheduled"),
+                    appointment("10-29", "12:00", "scheduled"),
+                    appointment("10-29", "13:00", None),
+                    # Past by the data's present, but not by the last report.
+                    appointment("10-31", "12:00", "scheduled"),
+                ],
+                "clinic_visits": [
+                    old_visit("10-26", "15:00", "no_show", None),
+                    old_visit("10-26", "16:00", "completed", False),
+                    old_visit("10-26", "17:00", "completed", True),
+                    old_visit("10-29", "16:00", "completed", None),
+                ],
+            },
+            extract("appointments", 1, moment("10-30", "12:00"), [], complete=False, source="front"),
+            extract("clinic_visits", 1, moment("10-31"), [], complete=False, source="old"),
+            extract("appointments", 2, moment("11-01"), [], complete=False, source="crm"),
+        ]
     )
 
 
@@ -83,7 +133,7 @@ def world() -> dict[str, list[dict[str, Any]]]:
         ("zh2", "zh", "03-29", "22:30"),
         ("mars1", "mars", "03-28", "23:30"),
     ]
-    return {
+    local: dict[str, list[dict[str, Any]]] = {
         "clinics": [changed("clinics", clinic, BEFORE, timezone=zone) for clinic, zone in zones.items()],
         "pets": [changed("pets", pet, BEFORE, owner_id="ann") for pet in zones],
         "device_assignments": [
@@ -113,6 +163,7 @@ def world() -> dict[str, list[dict[str, Any]]]:
         ],
         "telemetry_events": events,
     }
+    return merged([local, bookings()])
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +201,7 @@ def test_no_rest_reaches_from_one_night_into_the_next(warehouse: Any) -> None:
 def test_visits_and_appointments_are_of_the_clinics_day(warehouse: Any) -> None:
     found = warehouse.rows(
         "select clinic_id, strftime(date_day, '%m-%d') as day, completed_visit_count, appointment_count"
-        " from anl.clinic_kpis where appointment_count > 0 order by all"
+        " from anl.clinic_kpis where appointment_count > 0 and clinic_id <> 'desk' order by all"
     )
     assert [tuple(row.values()) for row in found] == [
         ("la", "03-07", 1, 1),
@@ -180,6 +231,55 @@ def test_a_zone_that_is_none_is_named_and_the_home_zone_holds(warehouse: Any) ->
     assert warehouse.rows(
         "select clinic_id, stated_timezone, timezone from cur.clinic_timezones where is_assumed"
     ) == [{"clinic_id": "mars", "stated_timezone": "Mars/Olympus Mons", "timezone": "UTC"}]
+
+
+BOOKINGS = (
+    *("attended_count", "no_show_count", "late_cancellation_count", "cancellation_count"),
+    *("clinic_cancellation_count", "rescheduled_count", "unresolved_booking_count", "unknown_booking_count"),
+    *("finished_booking_count", "no_show_ratio", "no_show_count_90d", "no_show_ratio_90d"),
+)
+
+
+def test_each_outcome_is_counted_and_what_is_not_known_is_not_in_the_rate(warehouse: Any) -> None:
+    found = warehouse.rows(
+        f"select strftime(date_day, '%m-%d') as day, {', '.join(BOOKINGS)} from anl.clinic_kpis"
+        " where clinic_id = 'desk' and date_day >= date '2026-10-26'"
+    )
+    nothing = (None,) * len(BOOKINGS)
+    assert {row.pop("day"): tuple(row.values()) for row in found} == {
+        "10-26": (2, 2, 0, 0, 0, 0, 0, 0, 4, 0.5, 2, 0.5),
+        "10-27": (0, 0, 1, 1, 0, 0, 0, 0, 1, 0.0, 2, 0.4),
+        "10-28": (0, 0, 0, 0, 1, 1, 0, 0, 0, None, 2, 0.4),
+        "10-29": (0, 0, 0, 0, 0, 0, 1, 2, 0, None, 2, 0.4),
+        # Not over when the source last reported, whatever telemetry came since.
+        **dict.fromkeys(("10-30", "10-31", "11-01", "11-02"), nothing),
+    }
+
+
+def test_visits_end_with_the_last_report_of_visits(warehouse: Any) -> None:
+    found = warehouse.rows(
+        "select strftime(date_day, '%m-%d') as day, completed_visit_count from anl.clinic_kpis"
+        " where clinic_id = 'desk' and date_day >= date '2026-10-29'"
+    )
+    assert [tuple(row.values()) for row in found] == [
+        *(("10-29", 1), ("10-30", 0)),
+        *((day, None) for day in ("10-31", "11-01", "11-02")),
+    ]
+
+
+def test_the_saved_analysis_and_the_feature_follow_the_same_rule(warehouse: Any) -> None:
+    compiled = warehouse.invoke("compile", "--select", "no_show_rate_90d", variables={"as_of_ts": AS_OF})
+    [rate] = [
+        tuple(row.values())
+        for row in warehouse.rows(compiled.result.results[0].node.compiled_code)
+        if row["clinic_id"] == "desk"
+    ]
+    assert rate == ("desk", 2, 5, 0.4, 1, 2)
+    [feature] = warehouse.rows(
+        "select value from ml.computed_features where pet_id = 'la' and feature_name = 'no_shows_365d'"
+        " and event_date = date '2026-11-01'"
+    )
+    assert feature["value"] == 2
 
 
 def test_a_corrected_zone_corrects_every_day(warehouse: Any) -> None:
