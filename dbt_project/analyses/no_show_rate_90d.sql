@@ -1,5 +1,5 @@
--- Share of each clinic's finished bookings of the last 90 days to which nobody came (macros/bookings.sql), and beside it
--- those of which nobody says what became of them. One row per clinic with a booking due in them; the days are the
+-- Share of each clinic's finished bookings of the last 90 days to which nobody came (macros/bookings.sql), and beside
+-- it those of which nobody says what became of them. One row per clinic with a booking due in them; the days are the
 -- clinic's. Bookings as they stand now, up to the last report of their source.
 {% set present = "timestamp '" ~ var('as_of_ts') ~ "'" %}
 
@@ -11,8 +11,8 @@ select
         "sum(case when bookings.outcome = 'no_show' then 1 else 0 end)",
         'sum(case when bookings.is_finished then 1 else 0 end)'
     ) }} as no_show_rate,
-    cast(sum(case when bookings.outcome = 'unresolved' then 1 else 0 end) as bigint) as unresolved,
-    cast(sum(case when bookings.outcome = 'unknown' then 1 else 0 end) as bigint) as unknown
+    cast(sum(case when bookings.outcome = 'unresolved' then 1 else 0 end) as bigint) as unresolved_bookings,
+    cast(sum(case when bookings.outcome = 'unknown' then 1 else 0 end) as bigint) as unknown_bookings
 from {{ ref('cur_bookings') }} as bookings
 left join {{ ref('cur_clinic_timezones') }} as zones on bookings.clinic_id = zones.clinic_id
 where
