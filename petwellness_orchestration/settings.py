@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from urllib.parse import urlsplit
+from zoneinfo import available_timezones
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -83,7 +84,10 @@ class OperationsSettings(BaseSettings):
         default=None,
         description="Schedules and sensors start switched on (None: as the environment says).",
     )
-    timezone: str = Field(default="Europe/Zurich", description="Local time of schedules.")
+    timezone: str = Field(
+        default="Europe/Zurich",
+        description="IANA name. Local time of schedules, and of days where no clinic says another.",
+    )
     first_event_date: date = Field(default=date(2017, 1, 1), description="First daily partition (UTC).")
     first_arrival_date: date = Field(default=date(2026, 1, 1), description="First day anything landed (UTC).")
     alert_webhook_url: SecretStr | None = Field(
@@ -102,6 +106,13 @@ class OperationsSettings(BaseSettings):
     document_review_days: int = Field(
         default=3, ge=0, description="How long a document that OCR is not sure of may wait for a person."
     )
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_a_timezone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError(f"'{value}' is no IANA time zone: set PETWELLNESS_TIMEZONE to one, as Europe/Zurich")
+        return value
 
     @field_validator("alert_webhook_url")
     @classmethod

@@ -4,16 +4,17 @@
 
 with visits as (
     select
-        pet_id,
-        max(visit_ts) as last_visit_ts,
-        max(next_vaccine_due) as next_vaccine_due
-    from {{ ref('cur_clinic_visits') }}
+        visits.pet_id,
+        max({{ local_date('visits.visit_ts', timezone_of('zones')) }}) as last_visit_date,
+        max(visits.next_vaccine_due) as next_vaccine_due
+    from {{ ref('cur_clinic_visits') }} as visits
+    left join {{ ref('cur_clinic_timezones') }} as zones on visits.clinic_id = zones.clinic_id
     where
-        is_current
-        and not is_deleted
-        and {{ is_completed_visit() }}
-        and visit_ts < {{ present }}
-    group by pet_id
+        visits.is_current
+        and not visits.is_deleted
+        and {{ is_completed_visit('visits.status') }}
+        and visits.visit_ts < {{ present }}
+    group by visits.pet_id
 )
 
 select
@@ -23,7 +24,7 @@ select
     activity.event_date,
     activity.total_steps,
     activity.event_count,
-    cast(visits.last_visit_ts as date) as last_visit_date,
+    visits.last_visit_date,
     visits.next_vaccine_due,
     pets.owner_id
 from {{ ref('cur_pets') }} as pets

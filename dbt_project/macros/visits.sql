@@ -1,9 +1,9 @@
 {# What became of a visit. A source that states no status lists visits that took place. #}
-{% macro visit_status() -%}
-    coalesce(status, 'completed')
+{% macro visit_status(status='status') -%}
+    coalesce({{ status }}, 'completed')
 {%- endmacro %}
 
 {# Predicate: a visit that took place. #}
-{% macro is_completed_visit() -%}
-    {{ visit_status() }} = 'completed'
+{% macro is_completed_visit(status='status') -%}
+    {{ visit_status(status) }} = 'completed'
 {%- endmacro %}

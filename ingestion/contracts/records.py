@@ -125,6 +125,10 @@ HeightCm = Annotated[Decimal, Field(gt=0, max_digits=5, decimal_places=1)]
 Years = Annotated[Decimal, Field(gt=0, max_digits=4, decimal_places=1)]
 Sex = Literal["female", "male"]
 VisitStatus = Literal["scheduled", "completed", "no_show", "cancelled"]
+# `cancelled` is by the owner, or the source does not say by whom.
+AppointmentStatus = Literal[
+    "scheduled", "completed", "no_show", "cancelled", "cancelled_by_clinic", "rescheduled"
+]
 
 
 class _Record(BaseModel):
@@ -239,7 +243,7 @@ class AppointmentRecord(_Record):
     pet_id: Text
     clinic_id: Text | None = None
     scheduled_ts: Timestamp
-    status: VisitStatus | None = None
+    status: AppointmentStatus | None = None
     visit_id: Text | None = None
 
 

@@ -72,6 +72,9 @@
 {# Whole days from the first date to the second. #}
 {% macro days_between(earlier, later) %}{{ return("datediff('day', " ~ earlier ~ ", " ~ later ~ ")") }}{% endmacro %}
 
+{# Whole minutes from one time to a later one, both at whole minutes; negative where it is not later. #}
+{% macro minutes_between(earlier, later) %}{{ return("datediff('minute', " ~ earlier ~ ", " ~ later ~ ")") }}{% endmacro %}
+
 {# Sets of the minutes of an hour as the bits 0 to 59 of an integer. #}
 {% macro minute_bit(timestamp) %}{{ return(adapter.dispatch('minute_bit', 'petwellness')(timestamp)) }}{% endmacro %}
 {% macro duckdb__minute_bit(timestamp) %}{{ return("(cast(1 as bigint) << cast(extract(minute from " ~ timestamp ~ ") as integer))") }}{% endmacro %}
@@ -123,3 +126,13 @@
 {% macro in_one_transaction(dml) %}{{ return(adapter.dispatch('in_one_transaction', 'petwellness')(dml)) }}{% endmacro %}
 {% macro duckdb__in_one_transaction(dml) %}{{ return(dml) }}{% endmacro %}
 {% macro snowflake__in_one_transaction(dml) %}{{ return(snowflake_dml_explicit_transaction(dml)) }}{% endmacro %}
+
+{# The time on the clocks of `zone` at a UTC time, and back; neither has a zone. `zone` is an expression: an IANA name
+   that cur_timezones has. #}
+{% macro local_ts(expression, zone) %}{{ return(adapter.dispatch('local_ts', 'petwellness')(expression, zone)) }}{% endmacro %}
+{% macro duckdb__local_ts(expression, zone) %}{{ return("timezone(" ~ zone ~ ", timezone('UTC', " ~ expression ~ "))") }}{% endmacro %}
+{% macro snowflake__local_ts(expression, zone) %}{{ return("convert_timezone('UTC', " ~ zone ~ ", " ~ expression ~ ")") }}{% endmacro %}
+
+{% macro utc_ts(local, zone) %}{{ return(adapter.dispatch('utc_ts', 'petwellness')(local, zone)) }}{% endmacro %}
+{% macro duckdb__utc_ts(local, zone) %}{{ return("timezone('UTC', timezone(" ~ zone ~ ", " ~ local ~ "))") }}{% endmacro %}
+{% macro snowflake__utc_ts(local, zone) %}{{ return("convert_timezone(" ~ zone ~ ", 'UTC', " ~ local ~ ")") }}{% endmacro %}

@@ -101,7 +101,7 @@
                 '(licks - coalesce(night_licks, 0)) * 60', 'lick_minutes - coalesce(night_lick_minutes, 0)'
             ),
             'coverage': share_of_minutes(
-                'lick_minutes - coalesce(night_lick_minutes, 0)', minutes_per_day() - minutes_per_night()
+                'lick_minutes - coalesce(night_lick_minutes, 0)', minutes_per_day() ~ ' - ' ~ minutes_per_night()
             ),
         },
         {
@@ -252,7 +252,7 @@
         {'name': 'no_shows_365d', 'value': 'cast(no_show_count_365d as double)', 'coverage': none},
         {
             'name': 'vaccine_due_in_days',
-            'value': 'cast(' ~ days_between('cast(end_ts as date)', 'next_vaccine_due') ~ ' as double)',
+            'value': 'cast(vaccine_due_in_days as double)',
             'coverage': none,
         },
         {
@@ -266,15 +266,12 @@
 
 {% macro minutes_per_day() %}{{ return(1440) }}{% endmacro %}
 
-{# The night is 00:00 to 06:00 UTC for every pet: the same six hours on every
-   date. Local nights would be five or seven hours twice a year, and a pet's
-   time zone is not known (its clinic's is, of those that have one). #}
-{% macro minutes_per_night() %}{{ return(360) }}{% endmacro %}
+{# The night is 00:00 to 06:00 on the clocks of the pet's clinic (macros/zones.sql). #}
+{% macro hours_per_night() %}{{ return(6) }}{% endmacro %}
 
-{# Whether a UTC timestamp lies in the night. #}
-{% macro is_night(timestamp) -%}
-    extract(hour from {{ timestamp }}) < 6
-{%- endmacro %}
+{# Minutes of the UTC day that lie in the night: another number than usual where clocks change in it. Without a
+   report of a collar nothing was measured of either number. #}
+{% macro minutes_per_night() %}{{ return('coalesce(night_length_minutes, ' ~ hours_per_night() * 60 ~ ')') }}{% endmacro %}
 
 {# Degrees Celsius from which on a minute counts as fever. Merck Veterinary
    Manual, "Fever of Unknown Origin in Dogs": patients with true fever have 39.5

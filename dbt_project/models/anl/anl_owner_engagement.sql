@@ -16,9 +16,9 @@
     'clicked_count': "action = 'clicked'",
     'call_count': "action = 'called'",
     'booking_count': "action = 'booked'",
-    'appointment_kept_count': "action = 'completed'",
+    'appointment_kept_count': "action = 'attended'",
     'appointment_no_show_count': "action = 'no_show'",
-    'appointment_cancelled_count': "action = 'cancelled'",
+    'appointment_cancelled_count': "channel = 'clinic' and " ~ is_cancelled_booking('action'),
 } %}
 {% set trailing = [
     'session_count', 'sent_count', 'opened_count', 'clicked_count', 'call_count', 'booking_count',
@@ -45,6 +45,7 @@ moments as (
     select
         owner_id,
         occurred_at as moment_ts,
+        {{ home_timezone() }} as timezone,
         channel,
         action,
         duration_s
@@ -52,24 +53,28 @@ moments as (
     union all
     select
         pet_owners.owner_id,
-        appointments.scheduled_ts as moment_ts,
+        bookings.scheduled_ts as moment_ts,
+        {{ timezone_of('zones') }} as timezone,
         'clinic' as channel,
-        appointments.status as action,  -- noqa: RF04
+        bookings.outcome as action,  -- noqa: RF04
         cast(null as integer) as duration_s
-    from {{ ref('cur_appointments') }} as appointments
+    from {{ ref('cur_bookings') }} as bookings
     inner join pet_owners
         on
-            appointments.pet_id = pet_owners.pet_id
-            and appointments.scheduled_ts >= pet_owners.held_from
-            and (pet_owners.valid_to is null or pet_owners.valid_to > appointments.scheduled_ts)
-    where appointments.status in ('completed', 'no_show', 'cancelled') and pet_owners.owner_id is not null
+            bookings.pet_id = pet_owners.pet_id
+            and bookings.scheduled_ts >= pet_owners.held_from
+            and (pet_owners.valid_to is null or pet_owners.valid_to > bookings.scheduled_ts)
+    left join {{ ref('cur_clinic_timezones') }} as zones on bookings.clinic_id = zones.clinic_id
+    where
+        ({{ is_finished_booking('bookings.outcome') }} or {{ is_cancelled_booking('bookings.outcome') }})
+        and pet_owners.owner_id is not null
 ),
 
 -- Who refuses analytics now is left out whole; who refused it for a while, for that while.
 allowed as (
     select
         moments.owner_id,
-        cast(moments.moment_ts as date) as event_date,
+        {{ local_date('moments.moment_ts', 'moments.timezone') }} as event_date,
         moments.channel,
         moments.action,
         moments.duration_s
@@ -109,7 +114,7 @@ windowed as (
     select
         owner_id,
         event_date,
-        {{ midnight_after('event_date') }} as end_ts,
+        {{ utc_ts(midnight_after('event_date'), home_timezone()) }} as end_ts,
         session_s,
         {%- for name in counts %}
         {{ name }},

@@ -4,7 +4,7 @@
     on_schema_change='fail',
     cluster_by=['event_date', 'clinic_id'],
     tags=['daily'],
-    meta={'daily': true, 'inputs': ['intervals', 'pets', 'pet_contexts'], 'window_days': 1},
+    meta={'daily': true, 'inputs': ['intervals', 'pets', 'pet_contexts', 'clinic_timezones'], 'window_days': 1},
     post_hook=['{{ forget_applied_inputs() }}', '{{ record_applied_inputs() }}']
 ) }}
 -- depends_on: {{ ref('cur_day_inputs') }}, {{ ref('cur_applied_inputs') }}
@@ -90,7 +90,7 @@ select
     activity.body_temp_c_mean,
     activity.battery_min_pct,
     activity.worn_minutes,
-    cast(contexts.last_visit_ts as date) as last_visit_date,
+    {{ local_date('contexts.last_visit_ts', timezone_of('zones')) }} as last_visit_date,
     contexts.next_vaccine_due
 from activity
 left join pets
@@ -103,5 +103,6 @@ left join contexts
         activity.pet_id = contexts.pet_id
         and activity.end_ts > contexts.valid_from
         and (contexts.valid_to is null or contexts.valid_to >= activity.end_ts)
+left join {{ ref('cur_clinic_timezones') }} as zones on contexts.clinic_id = zones.clinic_id
 left join capture_clinics
     on activity.pet_id = capture_clinics.pet_id and activity.event_date = capture_clinics.event_date

@@ -150,11 +150,15 @@ statements as (
     select
         visits.pet_id,
         visits.next_vaccine_due,
-        {{ midnight_after('visits.next_vaccine_due', 'vaccine_rule.days_late') }} as late_from,
+        {{ timezone_of('zones') }} as timezone,
+        {{ utc_ts('cast(visits.next_vaccine_due as timestamp)', timezone_of('zones')) }} as due_ts,
+        {{ utc_ts(midnight_after('visits.next_vaccine_due', 'vaccine_rule.days_late'), timezone_of('zones')) }}
+            as late_from,
         visits.known_from,
         visits.known_to
     from completed_visits as visits
     cross join vaccine_rule
+    left join {{ ref('cur_clinic_timezones') }} as zones on visits.clinic_id = zones.clinic_id
     where visits.next_vaccine_due is not null
 ),
 
@@ -192,8 +196,11 @@ due_dates as (
     select
         moments.pet_id,
         moments.moment,
-        max(statements.next_vaccine_due) as next_vaccine_due,
+        max(statements.due_ts) as due_ts,
         max(statements.late_from) as late_from,
+        -- The fewest are those since the latest date that is stated.
+        min({{ days_between('statements.next_vaccine_due', local_date('moments.moment', 'statements.timezone')) }})
+            as days_since_due,
         max(pets.pet_id) is not null as is_pet_known
     from moments
     left join statements
@@ -207,7 +214,8 @@ lateness as (
     select
         pet_id,
         moment,
-        next_vaccine_due,
+        due_ts,
+        days_since_due,
         coalesce(is_pet_known and moment >= late_from, false) as is_late
     from due_dates
 ),
@@ -216,7 +224,8 @@ lateness_turns as (
     select
         pet_id,
         moment,
-        next_vaccine_due,
+        due_ts,
+        days_since_due,
         is_late
     from lateness
     qualify is_late <> lag(is_late, 1, false) over (partition by pet_id order by moment)
@@ -230,14 +239,15 @@ vaccine_alerts as (
         turns.moment as raised_at,
         turns.closed_at,
         case when turns.closed_at is not null then 'cleared' end as close_reason,
-        cast(turns.next_vaccine_due as timestamp) as condition_from_ts,
-        cast({{ days_between('turns.next_vaccine_due', 'cast(turns.moment as date)') }} as double) as observed_value,
+        turns.due_ts as condition_from_ts,
+        cast(turns.days_since_due as double) as observed_value,
         cast(null as double) as baseline_value
     from (
         select
             pet_id,
             moment,
-            next_vaccine_due,
+            due_ts,
+            days_since_due,
             is_late,
             lead(moment) over (partition by pet_id order by moment) as closed_at
         from lateness_turns

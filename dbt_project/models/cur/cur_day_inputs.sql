@@ -88,6 +88,33 @@ cuts as (
     from {{ ref('cur_assignment_cuts') }}
 ),
 
+-- The home zone is part of both, of every day.
+device_timezones as (
+    {{ device_timezones() | indent(4) }}
+    union all
+    select
+        '' as device_id,
+        {{ home_timezone() }} as timezone,
+        timestamp '0001-01-01 00:00:00' as valid_from,
+        cast(null as timestamp) as valid_to
+),
+
+clinic_timezones as (
+    select
+        clinic_id,
+        timezone,
+        timestamp '0001-01-01 00:00:00' as valid_from,
+        cast(null as timestamp) as valid_to
+    from {{ ref('cur_clinic_timezones') }}
+    where timezone <> {{ home_timezone() }}
+    union all
+    select
+        '' as clinic_id,
+        {{ home_timezone() }} as timezone,
+        timestamp '0001-01-01 00:00:00' as valid_from,
+        cast(null as timestamp) as valid_to
+),
+
 rules as (
     {{ alert_rules() }}
 ),
@@ -138,7 +165,17 @@ fingerprints as (
         ['cut_ts', 'timestamp'],
     ]) | indent(4) }}
     union all
-    {{ known_fingerprint('known_records', ['device_assignments', 'pets', 'clinic_visits']) | indent(4) }}
+    {{ clipped_fingerprint('device_timezones', 'device_timezones', [
+        ['device_id', 'text'],
+        ['timezone', 'text'],
+    ]) | indent(4) }}
+    union all
+    {{ overlapping_fingerprint('clinic_timezones', 'clinic_timezones', [
+        ['clinic_id', 'text'],
+        ['timezone', 'text'],
+    ]) | indent(4) }}
+    union all
+    {{ known_fingerprint('known_records', ['device_assignments', 'pets', 'clinic_visits', 'appointments']) | indent(4) }}
     union all
     {{ known_fingerprint('known_collars', ['device_assignments', 'devices', 'pets']) | indent(4) }}
     union all

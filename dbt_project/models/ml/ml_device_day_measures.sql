@@ -4,7 +4,7 @@
     on_schema_change='fail',
     cluster_by=['event_date'],
     tags=['daily'],
-    meta={'daily': true, 'inputs': ['assignment_cuts'], 'window_days': 1},
+    meta={'daily': true, 'inputs': ['assignment_cuts', 'device_timezones'], 'window_days': 1},
     post_hook=['{{ forget_applied_inputs() }}', '{{ record_applied_inputs() }}']
 ) }}
 -- depends_on: {{ ref('cur_day_inputs') }}, {{ ref('cur_applied_inputs') }}
@@ -30,7 +30,104 @@
     'night_respiration_minutes': 'rest_respiration_bits',
 } %}
 
-with events as (
+with dates as (
+    select event_date
+    from {{ ref('stg_telemetry_days') }}
+    where {{ date_in_days('event_date', days) }}
+),
+
+device_timezones as (
+    {{ device_timezones() | indent(4) }}
+),
+
+-- The part of each day that a collar was between two cuts, where the collar has a zone of its own.
+segment_days as (
+    select
+        cuts.device_id,
+        cuts.valid_from as segment_from,
+        dates.event_date,
+        least(
+            coalesce(cuts.valid_to, {{ midnight_after('dates.event_date') }}), {{ midnight_after('dates.event_date') }}
+        ) as part_to
+    from {{ ref('cur_assignment_cuts') }} as cuts
+    inner join dates
+        on
+            cuts.valid_from < {{ midnight_after('dates.event_date') }}
+            and (cuts.valid_to is null or cuts.valid_to > cast(dates.event_date as timestamp))
+    where cuts.device_id in (select device_timezones.device_id from device_timezones)
+),
+
+-- The zone at the part's last moment is that of all of it.
+zoned_days as (
+    select
+        segment_days.device_id,
+        segment_days.segment_from,
+        segment_days.event_date,
+        device_timezones.timezone
+    from segment_days
+    inner join device_timezones
+        on
+            segment_days.device_id = device_timezones.device_id
+            and segment_days.part_to > device_timezones.valid_from
+            and (device_timezones.valid_to is null or device_timezones.valid_to >= segment_days.part_to)
+),
+
+zone_days as (
+    select
+        timezone,
+        event_date
+    from zoned_days
+    union
+    select
+        {{ home_timezone() }} as timezone,
+        event_date
+    from dates
+),
+
+-- A UTC date has moments of two local dates, and so of two nights.
+local_dates as (
+    select
+        timezone,
+        event_date,
+        cast(event_date as timestamp) as start_ts,
+        {{ midnight_after('event_date') }} as end_ts,
+        {{ local_date('cast(event_date as timestamp)', 'timezone') }} as first_date
+    from zone_days
+),
+
+local_nights as (
+    select
+        timezone,
+        event_date,
+        start_ts,
+        end_ts,
+        first_date,
+        {{ next_date('first_date') }} as second_date,
+        {{ utc_ts('cast(first_date as timestamp)', 'timezone') }} as first_from,
+        {{ utc_ts(hours_after('cast(first_date as timestamp)', hours_per_night()), 'timezone') }} as first_to,
+        {{ utc_ts(midnight_after('first_date'), 'timezone') }} as second_from,
+        {{ utc_ts(hours_after(midnight_after('first_date'), hours_per_night()), 'timezone') }} as second_to
+    from local_dates
+),
+
+timed_nights as (
+    select
+        timezone,
+        event_date,
+        first_date,
+        second_date,
+        first_from,
+        first_to,
+        second_from,
+        second_to,
+        -- 360, but where clocks change in the night.
+        greatest(0, {{ minutes_between('greatest(first_from, start_ts)', 'least(first_to, end_ts)') }})
+        + greatest(0, {{ minutes_between('greatest(second_from, start_ts)', 'least(second_to, end_ts)') }})
+            as night_length_minutes
+    from local_nights
+),
+
+events as (
     select
         events.device_id,
         -- Before a device's first cut nobody wears it.
@@ -61,25 +158,38 @@ with events as (
 -- which it began, so that cuts do not count it twice.
 timed as (
     select
-        device_id,
-        segment_from,
-        event_date,
-        known_date,
-        extract(hour from event_ts) as hour_of_day,
-        {{ is_night('event_ts') }} as is_night,
+        events.device_id,
+        events.segment_from,
+        events.event_date,
+        events.known_date,
+        extract(hour from events.event_ts) as hour_of_day,
+        -- The local date of the night; null by day.
         case
-            when known_date = event_date and segment_from <= minute_ts then {{ minute_bit('event_ts') }}
+            when events.event_ts >= nights.first_from and events.event_ts < nights.first_to then nights.first_date
+            when events.event_ts >= nights.second_from and events.event_ts < nights.second_to then nights.second_date
+        end as night_date,
+        nights.night_length_minutes,
+        case
+            when events.known_date = events.event_date and events.segment_from <= events.minute_ts
+                then {{ minute_bit('events.event_ts') }}
         end as minute_bit,
-        step_count,
-        lick_count,
-        pulse_bpm,
-        body_temp_c,
-        respiration_rpm,
-        case when step_count = 0 then pulse_bpm end as rest_pulse_bpm,
-        case when step_count = 0 then respiration_rpm end as rest_respiration_rpm,
-        weight_kg,
-        battery_pct
+        events.step_count,
+        events.lick_count,
+        events.pulse_bpm,
+        events.body_temp_c,
+        events.respiration_rpm,
+        case when events.step_count = 0 then events.pulse_bpm end as rest_pulse_bpm,
+        case when events.step_count = 0 then events.respiration_rpm end as rest_respiration_rpm,
+        events.weight_kg,
+        events.battery_pct
     from events
+    left join zoned_days
+        on
+            events.device_id = zoned_days.device_id
+            and events.segment_from = zoned_days.segment_from
+            and events.event_date = zoned_days.event_date
+    inner join timed_nights as nights
+        on {{ timezone_of('zoned_days') }} = nights.timezone and events.event_date = nights.event_date
 ),
 
 -- Minutes as the bits of an hour: sets of minutes without a row for each.
@@ -90,7 +200,8 @@ hours as (
         event_date,
         known_date,
         hour_of_day,
-        is_night,
+        night_date,
+        max(night_length_minutes) as night_length_minutes,
         count(*) as event_count,
         sum(step_count) as steps,
         sum(lick_count) as licks,
@@ -116,7 +227,7 @@ hours as (
         {%- endfor %}
         {{ bits_or('minute_bit') }} as observed_bits
     from timed
-    group by device_id, segment_from, event_date, known_date, hour_of_day, is_night
+    group by device_id, segment_from, event_date, known_date, hour_of_day, night_date
 ),
 
 totals as (
@@ -125,11 +236,12 @@ totals as (
         segment_from,
         event_date,
         known_date,
+        max(night_length_minutes) as night_length_minutes,
         sum(event_count) as event_count,
         sum(steps) as steps,
-        sum(case when is_night then steps end) as night_steps,
+        sum(case when night_date is not null then steps end) as night_steps,
         sum(licks) as licks,
-        sum(case when is_night then licks end) as night_licks,
+        sum(case when night_date is not null then licks end) as night_licks,
         sum(pulse_bpm_sum) as pulse_bpm_sum,
         sum(pulse_bpm_square_sum) as pulse_bpm_square_sum,
         sum(pulse_count) as pulse_count,
@@ -142,8 +254,8 @@ totals as (
         max(body_temp_c_max) as body_temp_c_max,
         sum(respiration_rpm_sum) as respiration_rpm_sum,
         sum(respiration_count) as respiration_count,
-        sum(case when is_night then rest_respiration_rpm_sum end) as night_respiration_rpm_sum,
-        sum(case when is_night then rest_respiration_count else 0 end) as night_respiration_count,
+        sum(case when night_date is not null then rest_respiration_rpm_sum end) as night_respiration_rpm_sum,
+        sum(case when night_date is not null then rest_respiration_count else 0 end) as night_respiration_count,
         sum(weight_kg_sum) as weight_kg_sum,
         sum(weight_count) as weight_count,
         min(battery_min_pct) as battery_min_pct,
@@ -151,7 +263,8 @@ totals as (
         sum(case when observed_bits is not null then {{ bit_count(name ~ '_bits') }} end) as {{ name }}_minutes,
         {%- endfor %}
         {%- for name, bits in night_counts.items() %}
-        sum(case when is_night and observed_bits is not null then {{ bit_count(bits) }} end) as {{ name }},
+        sum(case when night_date is not null and observed_bits is not null then {{ bit_count(bits) }} end)
+            as {{ name }},
         {%- endfor %}
         sum({{ bit_count('observed_bits') }}) as observed_minutes
     from hours
@@ -165,12 +278,13 @@ night_hours as (
         device_id,
         segment_from,
         event_date,
+        night_date,
         hour_of_day,
         {{ bits_and('worn_bits', 'step_bits') }} as night_bits,
         {{ bits_and('worn_bits', 'step_bits') }} - {{ bits_and(bits_and('worn_bits', 'step_bits'), 'active_bits') }}
             as rest_bits
     from hours
-    where is_night and observed_bits is not null
+    where night_date is not null and observed_bits is not null
 ),
 
 night_rests as (
@@ -178,12 +292,13 @@ night_rests as (
         device_id,
         segment_from,
         event_date,
+        night_date,
         hour_of_day,
         rest_bits,
         {{ bit_count('night_bits') }} as night_minutes,
         {{ bit_count('rest_bits') }} as rest_minutes,
         coalesce(sum({{ bit_count('rest_bits') }}) over (
-            partition by device_id, segment_from, event_date
+            partition by device_id, segment_from, event_date, night_date
             order by hour_of_day
             rows between unbounded preceding and 1 preceding
         ), 0) as rest_minutes_before
@@ -195,10 +310,11 @@ night_totals as (
         device_id,
         segment_from,
         event_date,
+        night_date,
         sum(night_minutes) as night_minutes,
         sum(rest_minutes) as night_rest_minutes
     from night_rests
-    group by device_id, segment_from, event_date
+    group by device_id, segment_from, event_date, night_date
 ),
 
 -- Minutes of the night with steps, and how much rest the night had before each.
@@ -207,10 +323,11 @@ night_moves as (
         device_id,
         segment_from,
         event_date,
+        night_date,
         hour_of_day,
         minute_bit
     from timed
-    where is_night and step_count > 0 and minute_bit is not null
+    where night_date is not null and step_count > 0 and minute_bit is not null
 ),
 
 timed_moves as (
@@ -218,6 +335,7 @@ timed_moves as (
         night_moves.device_id,
         night_moves.segment_from,
         night_moves.event_date,
+        night_moves.night_date,
         night_moves.hour_of_day,
         night_moves.minute_bit,
         night_rests.rest_minutes_before
@@ -228,6 +346,7 @@ timed_moves as (
             night_moves.device_id = night_rests.device_id
             and night_moves.segment_from = night_rests.segment_from
             and night_moves.event_date = night_rests.event_date
+            and night_moves.night_date = night_rests.night_date
             and night_moves.hour_of_day = night_rests.hour_of_day
 ),
 
@@ -238,9 +357,10 @@ night_bouts as (
         device_id,
         segment_from,
         event_date,
+        night_date,
         rest_minutes_before,
         rest_minutes_before - coalesce(lag(rest_minutes_before) over (
-            partition by device_id, segment_from, event_date
+            partition by device_id, segment_from, event_date, night_date
             order by hour_of_day, minute_bit
         ), 0) as rest_minutes
     from timed_moves
@@ -251,31 +371,35 @@ ended_bouts as (
         device_id,
         segment_from,
         event_date,
+        night_date,
         max(rest_minutes) as longest_rest_minutes,
         max(rest_minutes_before) as rest_minutes_before_last,
         sum(case when rest_minutes > 0 then 1 else 0 end) as interruption_count
     from night_bouts
-    group by device_id, segment_from, event_date
+    group by device_id, segment_from, event_date, night_date
 ),
 
+-- No rest reaches from one night into the next.
 nights as (
     select
         night_totals.device_id,
         night_totals.segment_from,
         night_totals.event_date,
-        night_totals.night_minutes,
-        night_totals.night_rest_minutes,
-        greatest(
+        sum(night_totals.night_minutes) as night_minutes,
+        sum(night_totals.night_rest_minutes) as night_rest_minutes,
+        max(greatest(
             coalesce(ended_bouts.longest_rest_minutes, 0),
             night_totals.night_rest_minutes - coalesce(ended_bouts.rest_minutes_before_last, 0)
-        ) as night_longest_rest_minutes,
-        coalesce(ended_bouts.interruption_count, 0) as night_interruption_count
+        )) as night_longest_rest_minutes,
+        sum(coalesce(ended_bouts.interruption_count, 0)) as night_interruption_count
     from night_totals
     left join ended_bouts
         on
             night_totals.device_id = ended_bouts.device_id
             and night_totals.segment_from = ended_bouts.segment_from
             and night_totals.event_date = ended_bouts.event_date
+            and night_totals.night_date = ended_bouts.night_date
+    group by night_totals.device_id, night_totals.segment_from, night_totals.event_date
 )
 
 select
@@ -317,6 +441,7 @@ select
     cast(totals.body_temp_minutes as integer) as body_temp_minutes,
     cast(totals.fever_minutes as integer) as fever_minutes,
     cast(totals.respiration_minutes as integer) as respiration_minutes,
+    cast(totals.night_length_minutes as integer) as night_length_minutes,
     cast(totals.night_step_minutes as integer) as night_step_minutes,
     cast(totals.night_lick_minutes as integer) as night_lick_minutes,
     cast(totals.night_respiration_minutes as integer) as night_respiration_minutes,

@@ -4,7 +4,7 @@
     on_schema_change='fail',
     cluster_by=['event_date'],
     tags=['daily'],
-    meta={'daily': true, 'inputs': ['known_records'], 'window_days': 30, 'published': false},
+    meta={'daily': true, 'inputs': ['known_records', 'device_timezones', 'clinic_timezones'], 'window_days': 30, 'published': false},
     post_hook=['{{ forget_applied_inputs() }}', '{{ record_applied_inputs() }}']
 ) }}
 -- depends_on: {{ ref('cur_day_inputs') }}, {{ ref('cur_applied_inputs') }}
@@ -47,7 +47,7 @@
 } %}
 {% set of_windows = ['event_count', 'weight_kg_sum', 'weight_count'] + sums.keys() | list %}
 {% set lows = ['pulse_bpm_min', 'battery_min_pct'] %}
-{% set highs = ['pulse_bpm_max', 'body_temp_c_max', 'night_longest_rest_minutes'] %}
+{% set highs = ['pulse_bpm_max', 'body_temp_c_max', 'night_longest_rest_minutes', 'night_length_minutes'] %}
 {# Measures that a day is compared with: sums of the seven days before it, and
    of daily totals the days that have any. #}
 {% set compared = [
@@ -248,9 +248,20 @@ known_visits as (
     with {{ change_log('clinic_visits', ref('stg_clinic_visits'), source('raw', 'extracts'), 'any') | indent(4) }},
 
     tracked_visits as (
-        select distinct visit_id
+        select
+            visit_id,
+            max(source_system) as source_system
         from {{ ref('stg_clinic_visits') }}
         where pet_id in (select pet_days.pet_id from pet_days)
+        group by visit_id
+    ),
+
+    appointment_sources as (
+        select
+            source_system,
+            min(arrival_ts) as known_from
+        from {{ ref('stg_appointments') }}
+        group by source_system
     ),
 
     {{ known_versions(
@@ -258,17 +269,29 @@ known_visits as (
     ) | indent(4) }}
 
     select
-        event_date,
-        end_ts,
-        pet_id,
-        visit_ts,
-        visit_ts > {{ midnight_after('event_date', -364) }} as is_within_365d,
-        {{ visit_status() }} as status,
-        is_unplanned,
-        weight_kg,
-        next_vaccine_due
+        versions.event_date,
+        versions.end_ts,
+        versions.pet_id,
+        versions.visit_ts,
+        versions.visit_ts > {{ midnight_after('versions.event_date', -364) }} as is_within_365d,
+        {{ visit_status('versions.status') }} as status,
+        versions.is_unplanned,
+        versions.weight_kg,
+        versions.next_vaccine_due,
+        {{ days_between(local_date('versions.end_ts', timezone_of('zones')), 'versions.next_vaccine_due') }}
+            as vaccine_due_in_days,
+        -- A visit is a booking only of a source without appointments.
+        case
+            when appointment_sources.known_from <= versions.end_ts then null
+            else {{ visit_booking_outcome(
+                'versions.status', 'versions.is_unplanned', 'versions.visit_ts', 'versions.visit_ts', 'versions.end_ts'
+            ) | indent(12) }}
+        end as outcome
     from versions
-    where {{ visit_status() }} in ('completed', 'no_show') and visit_ts <= end_ts
+    left join tracked_visits on versions.visit_id = tracked_visits.visit_id
+    left join appointment_sources on tracked_visits.source_system = appointment_sources.source_system
+    left join {{ ref('cur_clinic_timezones') }} as zones on versions.clinic_id = zones.clinic_id
+    where {{ visit_status('versions.status') }} in ('completed', 'no_show') and versions.visit_ts <= versions.end_ts
 ),
 
 completed_visits as (
@@ -279,18 +302,58 @@ completed_visits as (
         sum(case when is_within_365d then 1 else 0 end) as visit_count_365d,
         count(case when is_within_365d then is_unplanned end) as stated_visit_count_365d,
         sum(case when is_within_365d and is_unplanned then 1 else 0 end) as unplanned_visit_count_365d,
-        max(next_vaccine_due) as next_vaccine_due
+        max(vaccine_due_in_days) as vaccine_due_in_days
     from known_visits
     where {{ is_completed_visit() }}
     group by event_date, pet_id
+),
+
+known_appointments as (
+    with {{ change_log('appointments', ref('stg_appointments'), source('raw', 'extracts'), 'any') | indent(4) }},
+
+    tracked_appointments as (
+        select distinct appointment_id
+        from {{ ref('stg_appointments') }}
+        where pet_id in (select pet_days.pet_id from pet_days)
+    ),
+
+    {{ known_versions(
+        'appointments',
+        'versions',
+        'change_log.appointment_id in (select tracked_appointments.appointment_id from tracked_appointments)'
+    ) | indent(4) }}
+
+    -- When one was cancelled tells late cancellations from others, which no feature counts.
+    select
+        event_date,
+        pet_id,
+        scheduled_ts > {{ midnight_after('event_date', -364) }} as is_within_365d,
+        {{ booking_outcome('status', 'scheduled_ts', 'scheduled_ts', 'end_ts') | indent(8) }} as outcome
+    from versions
+    where scheduled_ts <= end_ts
 ),
 
 no_shows as (
     select
         event_date,
         pet_id,
-        sum(case when is_within_365d and status = 'no_show' then 1 else 0 end) as no_show_count_365d
-    from known_visits
+        sum(case when is_within_365d and outcome = 'no_show' then 1 else 0 end) as no_show_count_365d
+    from (
+        select
+            event_date,
+            pet_id,
+            is_within_365d,
+            outcome
+        from known_appointments
+        union all
+        select
+            event_date,
+            pet_id,
+            is_within_365d,
+            outcome
+        from known_visits
+    ) as known_bookings
+    where {{ is_finished_booking() }}
     group by event_date, pet_id
 ),
 
@@ -410,7 +473,7 @@ select
     cast(completed_visits.visit_count_365d as bigint) as visit_count_365d,
     cast(completed_visits.stated_visit_count_365d as bigint) as stated_visit_count_365d,
     cast(completed_visits.unplanned_visit_count_365d as bigint) as unplanned_visit_count_365d,
-    completed_visits.next_vaccine_due,
+    cast(completed_visits.vaccine_due_in_days as integer) as vaccine_due_in_days,
     cast(no_shows.no_show_count_365d as bigint) as no_show_count_365d,
     known_pets.age_years,
     {{ ratio_of(

@@ -127,15 +127,18 @@ def dbt_variables(
 def profile_variables(settings: PlatformSettings) -> dict[str, str]:
     """What dbt's profile (dbt_project/profiles.yml) reads of an environment: the warehouse's file, or as whom and
     where in the account. Account, user and key are not among them: those are settings of their own. With them goes
-    what the project's one rule of consent takes silence for (macros/consent.sql)."""
-    consent = {"PETWELLNESS_CONSENT_ANALYTICS_DEFAULT": settings.analytics_default.value}
+    what the project's one rule of consent takes silence for (macros/consent.sql), and the home zone (macros/zones.sql)."""
+    rules = {
+        "PETWELLNESS_CONSENT_ANALYTICS_DEFAULT": settings.analytics_default.value,
+        "PETWELLNESS_TIMEZONE": settings.operations.timezone,
+    }
     session = settings.dbt_session
     if session is None:
-        return consent | {
+        return rules | {
             "PETWELLNESS_DUCKDB_PATH": str(settings.state.warehouse_path),
             "PETWELLNESS_DBT_SCHEMA": LAYERS[0],
         }
-    return consent | {
+    return rules | {
         "PETWELLNESS_SNOWFLAKE_DATABASE": session.database,
         "PETWELLNESS_SNOWFLAKE_ROLE": session.role,
         "PETWELLNESS_SNOWFLAKE_WAREHOUSE": session.warehouse,

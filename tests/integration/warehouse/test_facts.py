@@ -10,7 +10,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from seeded_raw import DAY, FIRST_DAY, record
+from seeded_raw import DAY, FIRST_DAY, extract, record
 
 LONG_BEFORE = FIRST_DAY - 200 * DAY
 OFFSETS = count()
@@ -107,7 +107,17 @@ def first_load() -> dict[str, list[dict[str, Any]]]:
                 ("ap1", at(0, 9), "completed"),
                 ("ap2", at(0, 11), "no_show"),
                 ("ap3", at(1, 9), "cancelled"),
+                ("ap5", at(2, 9), "completed"),
+                ("ap6", datetime(2026, 3, 3, 9), "no_show"),
+                ("ap7", datetime(2026, 3, 4, 9), "completed"),
+                ("ap8", at(4, 9), "completed"),
             ]
+        ],
+        # Both feeds have reported up to the last midnight.
+        "extracts": [
+            statement
+            for feed in ("clinic_visits", "appointments")
+            for statement in extract(feed, 1, at(6), [], complete=False)["extracts"]
         ],
         "telemetry_events": [
             *events_of(range(6)),
@@ -318,11 +328,11 @@ def test_kpis_of_a_clinic_are_those_counted_by_hand(story: dict[str, Any]) -> No
         "seen_pet_count",
         "visit_minutes_mean",
         "appointment_count",
-        "scheduled_visit_count",
+        "finished_booking_count",
         "no_show_count",
         "no_show_ratio",
         "no_show_count_90d",
-        "scheduled_visit_count_90d",
+        "finished_booking_count_90d",
         "overdue_vaccination_count",
         "active_collar_count",
         "silent_collar_count",
@@ -334,25 +344,26 @@ def test_kpis_of_a_clinic_are_those_counted_by_hand(story: dict[str, Any]) -> No
     assert len(found) == 97
     expected = {
         # w6, missed; w7, kept.
-        date(2026, 3, 3): (0, 0, 0, None, 0, 1, 1, 1.0, 1, 1, 0, None, None, None),
-        date(2026, 3, 4): (1, 0, 1, 15.0, 0, 1, 0, 0.0, 1, 2, 0, None, None, None),
+        date(2026, 3, 3): (0, 0, 0, None, 1, 1, 1, 1.0, 1, 1, 0, None, None, None),
+        date(2026, 3, 4): (1, 0, 1, 15.0, 1, 1, 0, 0.0, 1, 2, 0, None, None, None),
         # The last date whose 90 days hold w6, and the first whose days do not.
         date(2026, 5, 31): (0, 0, 0, None, 0, 0, 0, None, 1, 2, 0, None, None, None),
         date(2026, 6, 1): (2, 1, 2, 37.5, 2, 2, 1, 0.5, 1, 3, 0, 1, 0, 1.0),
         # w7 is 90 days ago; d2 sent one event of two.
         date(2026, 6, 2): (0, 0, 0, None, 0, 0, 0, None, 1, 2, 0, 1, 0, 0.5),
         # q2's due date had passed when it was stated; d2 is silent.
-        date(2026, 6, 3): (1, 0, 1, 15.0, 0, 1, 0, 0.0, 1, 3, 1, 0, 1, 0.0),
+        date(2026, 6, 3): (1, 0, 1, 15.0, 1, 1, 0, 0.0, 1, 3, 1, 0, 1, 0.0),
         date(2026, 6, 4): (0, 0, 0, None, 0, 0, 0, None, 1, 3, 2, 0, 1, 0.0),
         # q1 was vaccinated; then q2's record is deleted.
-        date(2026, 6, 5): (1, 0, 1, 15.0, 0, 1, 0, 0.0, 1, 4, 1, 0, 1, 0.0),
+        date(2026, 6, 5): (1, 0, 1, 15.0, 1, 1, 0, 0.0, 1, 4, 1, 0, 1, 0.0),
         date(2026, 6, 6): (0, 0, 0, None, 0, 0, 0, None, 1, 4, 0, 0, 1, 0.0),
-        date(2026, 6, 7): (0, 0, 0, None, 0, 0, 0, None, 1, 4, 0, None, None, None),
+        # Not reported yet.
+        date(2026, 6, 7): (*[None] * 10, 0, None, None, None),
     }
     assert {day: found[day] for day in expected} == expected
     for row in story["kpis"]:
-        if row["scheduled_visit_count_90d"]:
-            assert row["no_show_ratio_90d"] == row["no_show_count_90d"] / row["scheduled_visit_count_90d"]
+        if row["finished_booking_count_90d"]:
+            assert row["no_show_ratio_90d"] == row["no_show_count_90d"] / row["finished_booking_count_90d"]
 
 
 def test_conflicts_follow_records_that_come_or_go_on_a_neighbouring_date(make_warehouse: Any) -> None:

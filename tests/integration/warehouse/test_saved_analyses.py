@@ -98,8 +98,22 @@ def records() -> dict[str, list[dict[str, Any]]]:
 
     # North: three of the last 90 days, one missed: 1/3. Its day 90 days ago begins at midnight, 2026-03-05.
     visit("n1", "north", datetime(2026, 3, 5), "no_show")
-    visit("n2", "north", datetime(2026, 4, 1, 9), "completed", next_vaccine_due=date(2026, 9, 1))
-    visit("n3", "north", PRESENT - timedelta(minutes=1), "completed", next_vaccine_due=date(2026, 8, 1))
+    visit(
+        "n2",
+        "north",
+        datetime(2026, 4, 1, 9),
+        "completed",
+        is_unplanned=False,
+        next_vaccine_due=date(2026, 9, 1),
+    )
+    visit(
+        "n3",
+        "north",
+        PRESENT - timedelta(minutes=1),
+        "completed",
+        is_unplanned=False,
+        next_vaccine_due=date(2026, 8, 1),
+    )
     visit("n-old", "north", datetime(2026, 3, 4, 23, 59), "no_show")
     visit("n-to-come", "north", PRESENT + DAY, "scheduled")
     # South: what was first scheduled and then missed is one visit, a deleted one is none: 1 of 1.
@@ -115,7 +129,7 @@ def records() -> dict[str, list[dict[str, Any]]]:
     )
     visit("s2", "south", datetime(2026, 5, 2, 9), "completed", pet="bob")
     add("clinic_visits", "s2", datetime(2026, 5, 3), op="delete")
-    # West: nobody missed any.
+    # West: nobody says whether the only one was booked.
     visit("w1", "west", datetime(2026, 5, 2, 9), "completed", pet="fay")
     return raw
 
@@ -129,7 +143,7 @@ def answer(make_warehouse):
         "+anl_daily_activity",
         "ml_feature_catalogue",
         "cur_pets",
-        "cur_clinic_visits",
+        "+cur_bookings",
     )
     warehouse.build("--select", *models, variables=variables, without=("unit_test", "test"))
 
@@ -152,9 +166,9 @@ def test_activity_delta_of_24_hours(answer):
 
 def test_no_show_rate_of_90_days(answer):
     assert answer("no_show_rate_90d") == [
-        ("north", 1, 3, pytest.approx(1 / 3)),
-        ("south", 1, 1, 1.0),
-        ("west", 0, 1, 0.0),
+        ("north", 1, 3, pytest.approx(1 / 3), 0, 0),
+        ("south", 1, 1, 1.0, 0, 0),
+        ("west", 0, 0, None, 0, 1),
     ]
 
 

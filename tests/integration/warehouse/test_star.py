@@ -192,7 +192,7 @@ def ask(warehouse: Any, dbt_project: Any) -> Any:
     with warehouse.connect() as con:
         con.execute("delete from anl.clinic_kpis")
         con.executemany(
-            "insert into anl.clinic_kpis (clinic_id, event_date, scheduled_visit_count, no_show_count,"
+            "insert into anl.clinic_kpis (clinic_id, event_date, finished_booking_count, no_show_count,"
             " overdue_vaccination_count, completed_visit_count) values (?, ?, ?, ?, ?, 0)",
             KPIS,
         )

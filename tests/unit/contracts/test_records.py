@@ -153,6 +153,13 @@ def test_a_bad_value_is_a_problem_that_names_row_and_field(
     assert named in problems[0].detail
 
 
+@pytest.mark.parametrize("status", ["cancelled_by_clinic", "rescheduled"])
+def test_an_appointment_says_who_gave_it_up_and_a_visit_does_not(status: str) -> None:
+    assert validate_records("appointments", [record("appointments", status=status)])[1] == []
+    [problem] = validate_records("clinic_visits", [record("clinic_visits", status=status)])[1]
+    assert problem.detail.startswith("status")
+
+
 @pytest.mark.parametrize("status", ["validated", "rejected"])
 def test_a_persons_decision_on_a_document_names_who_and_when(status: str) -> None:
     row = record("visit_documents", review_status=status, validator_id="staff-1", validated_at=AT)

@@ -29,6 +29,12 @@ def test_defaults_are_the_embedded_platform_in_the_working_folder(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_home_zone_that_is_none_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PETWELLNESS_TIMEZONE", "Europe/Atlantis")
+    with pytest.raises(ValidationError, match="set PETWELLNESS_TIMEZONE"):
+        load_settings()
+
+
 def test_the_default_fleet_is_as_large_as_promised() -> None:
     source = load_settings().source
     assert source.fleet_collars >= 120
