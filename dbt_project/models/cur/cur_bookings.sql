@@ -33,7 +33,9 @@ visits as (
         visits.is_current
         and not visits.is_deleted
         and visits.source_system not in (
-            select known.source_system from {{ ref('cur_record_reports') }} as known where known.feed = 'appointments'
+            select known.source_system
+            from {{ ref('cur_record_reports') }} as known
+            where known.feed = 'appointments'
         )
 ),
 
