@@ -304,7 +304,7 @@ def figures(
     erased = any(entry.kind == ERASURE for entry in load_redactions(store).entries)
     if total is None or erased or count_quarantine(store):
         return []
-    compared = compare_landed(total, lake, warehouse and warehouse["duplicates_set_aside"])
+    compared = compare_landed(total, lake, None if warehouse is None else warehouse["duplicates_set_aside"])
     if warehouse is not None:
         truth = {path.stem: pq.read_table(path) for path in settings.state.truth_dir.glob("*.parquet")}
         with open_warehouse(settings.warehouse_path, read_only=True) as con:
