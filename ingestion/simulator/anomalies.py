@@ -66,8 +66,8 @@ def plant(world: World) -> World:
         device = _worn_collar(world, stream(config.seed, "partial collar", number), model="PW-50")
         world.missing_sensors[device] = SENSORS[number % len(SENSORS)]
     for number in _numbers(config.silent_consents, config.households):
-        for case, (first, later) in enumerate(_SILENCES):
-            _silence(world, stream(config.seed, "silent consent", case, number), first, later)
+        for silence, (first, later) in enumerate(_SILENCES):
+            _silence(world, stream(config.seed, "silent consent", silence, number), first, later)
     _register(world, len(_numbers(config.listed_pets, config.collars)))
     for number in _numbers(config.odd_records, config.collars):
         for kind in ODD_RECORDS:

@@ -22,8 +22,7 @@ CONFIG = FleetConfig(
     days=4,
     partial_collars=0.2,
     gaps_per_device_day=0.5,
-    **dict.fromkeys(FAULTS, 0.0),
-)
+).model_copy(update=dict.fromkeys(FAULTS, 0.0))
 
 
 @cache
