@@ -86,7 +86,7 @@
                 ratio_of('night_rest_minutes_7d_before', 'night_minutes_7d_before'),
             ),
             'coverage': share_of_both(
-                share_of_night('night_minutes'), share_of_minutes('night_minutes_7d_before', 7 * minutes_per_night())
+                share_of_night('night_minutes'), share_of_nights('night_minutes_7d_before', 7)
             ),
         },
         {'name': 'licks_24h', 'value': 'cast(licks as double)', 'coverage': share_of_day('lick_minutes')},
@@ -311,6 +311,11 @@
 
 {% macro share_of_night(minutes) -%}
     {{ share_of_minutes(minutes, minutes_per_night()) }}
+{%- endmacro %}
+
+{# Of several nights, as long as they usually are: an hour that a change of clocks adds or takes does not count. #}
+{% macro share_of_nights(minutes, nights) -%}
+    {{ share_of_minutes(minutes, nights * hours_per_night() * 60) }}
 {%- endmacro %}
 
 {% macro share_of_week(minutes) -%}
