@@ -13,6 +13,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ingestion.environments import WarehouseKind
 from petwellness_orchestration.settings import PlatformSettings
 
 if TYPE_CHECKING:
@@ -98,13 +99,16 @@ def purge_everything(
     settings: PlatformSettings, store: ObjectStore, say: Say, dry_run: bool = False
 ) -> dict[str, Any]:
     """Delete originals of what the ledger covers, old dead letters, files of cold storage whose day has come
-    back without redacted rows, published files out of force and what the warehouse file still holds in
-    unused blocks; with `dry_run` only count. The asset's metadata."""
+    back without redacted rows, published files out of force, what Dagster's storage says of erased households and
+    what the warehouse file still holds in unused blocks; with `dry_run` only count. The asset's metadata."""
     from ingestion.erasure.purge import purge
     from ingestion.lake.landing import list_manifests, utc_now
     from ingestion.lake.redactions import load_redactions
+    from petwellness_orchestration.event_log import clean_instance, sought_of
     from petwellness_orchestration.retaining import withdraw_outdated
 
+    # First: once its originals are gone nobody knows a household's names and addresses.
+    texts = clean_instance(settings, sought_of(load_redactions(store), store), dry_run)
     report = purge(
         store, list_manifests(store), utc_now(), settings.retention.rejects_days, dry_run, progress=say
     )
@@ -115,6 +119,7 @@ def purge_everything(
         "deleted_objects": report.deleted_objects,
         "expired_rejects": report.expired_rejects,
         "audits": report.audits,
+        "dagster_texts_erased": texts,
         "cold_files_removed": withdraw_outdated(settings, store, say, dry_run),
         "published_files_retired": _retire_published(settings, load_redactions(store), dry_run),
         "warehouse_rewritten": _rewrite(settings, say, dry_run),
@@ -135,9 +140,9 @@ def _retire_published(settings: PlatformSettings, redactions: Redactions, dry_ru
 def _rewrite(settings: PlatformSettings, say: Say, dry_run: bool) -> bool:
     from ingestion.loading.duckdb_raw import needs_rewriting, open_warehouse, rewrite_warehouse
 
-    path = settings.state.warehouse_path
-    if not path.exists():
+    if settings.environment.warehouse is not WarehouseKind.DUCKDB or not settings.warehouse_path.exists():
         return False
+    path = settings.warehouse_path
     with open_warehouse(path) as con:
         needed = needs_rewriting(con)
     if needed and not dry_run:
@@ -247,24 +252,40 @@ def decide(
 def places(
     settings: PlatformSettings, store: ObjectStore, redactions: Redactions, now: datetime | None = None
 ) -> list[Leftover]:
-    """Where rows of these entries are: objects of the lake, tables, published files. With `now`, what
-    landed so recently that its own time is not up does not count."""
-    from ingestion.erasure.leftovers import (
-        cold_leftovers,
-        lake_leftovers,
-        published_leftovers,
-        warehouse_leftovers,
-    )
+    """Where rows of these entries are: objects of the lake, tables of the environment's warehouse, published files,
+    Dagster's storage. With `now`, what landed so recently that its own time is not up does not count.
+
+    Raises SnowflakeError where the account cannot be asked: what nobody looked for is not gone.
+    """
+    from ingestion.erasure.leftovers import cold_leftovers, lake_leftovers, published_leftovers
     from ingestion.lake.landing import list_manifests
     from ingestion.lake.replacements import load_replacements
-    from ingestion.loading.duckdb_raw import open_warehouse
+    from petwellness_orchestration.event_log import instance_leftovers, sought_of
 
     found = lake_leftovers(store, list_manifests(store), redactions, load_replacements(store), now)
     found += cold_leftovers(store, redactions)
-    if settings.state.warehouse_path.exists():
-        with open_warehouse(settings.state.warehouse_path) as con:
-            found += warehouse_leftovers(con, redactions)
-    return found + published_leftovers(settings.state.published_dir, redactions)
+    found += _in_the_warehouse(settings, redactions)
+    found += published_leftovers(settings.state.published_dir, redactions)
+    return found + instance_leftovers(settings, sought_of(redactions, store))
+
+
+def _in_the_warehouse(settings: PlatformSettings, redactions: Redactions) -> list[Leftover]:
+    if settings.environment.warehouse is WarehouseKind.SNOWFLAKE:
+        from ingestion.erasure.account_leftovers import account_leftovers
+        from petwellness_orchestration.account import account_session
+        from petwellness_orchestration.loading import COMMAND, OWNING_ROLE, OWNING_WAREHOUSE
+
+        with account_session(
+            settings, OWNING_ROLE, OWNING_WAREHOUSE, "landing/redactions", COMMAND
+        ) as account:
+            return account_leftovers(account, redactions)
+    from ingestion.erasure.leftovers import warehouse_leftovers
+    from ingestion.loading.duckdb_raw import open_warehouse
+
+    if not settings.warehouse_path.exists():
+        return []
+    with open_warehouse(settings.warehouse_path) as con:
+        return warehouse_leftovers(con, redactions)
 
 
 def request_erasure(

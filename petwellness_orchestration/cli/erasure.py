@@ -181,6 +181,7 @@ def purge_originals(dry_run: bool) -> int:
         ("expired_rejects", "files of dead letters past their retention deleted"),
         ("cold_files_removed", "files of days that came back from cold storage changed, deleted"),
         ("published_files_retired", "published files out of force deleted"),
+        ("dagster_texts_erased", "texts of Dagster's storage without erased households"),
     ):
         print(f"{thousands(done[name]):>12}  {label}")
     if done["warehouse_rewritten"]:
@@ -217,7 +218,7 @@ def _print_counts(found: Iterable[Leftover]) -> None:
         rows[not is_table, one.place if is_table else one.kind] += one.rows
         files[one.kind] += 1
     for (in_files, name), count in sorted(rows.items(), key=lambda item: (not item[0][0], item[0][1])):
-        where = f"lake {name}/" if in_files and name != "published" else name
+        where = f"lake {name}/" if in_files and name not in ("published", "dagster") else name
         print(f"{thousands(count):>12}  rows in {where}{f' ({files[name]} files)' if in_files else ''}")
     if not rows:
         print(f"{0:>12}  rows anywhere")
