@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from ingestion.erasure.disputes import OpenSpan
+    from ingestion.erasure.kept import KeptRows
     from ingestion.erasure.leftovers import Leftover
     from ingestion.lake.disputes import Decision, Disputed
     from ingestion.lake.redactions import Redaction, Redactions
@@ -35,14 +36,15 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class LeftoverReport:
-    """Entries in the ledger, those past their deadline, where something of these is left, and disputed spans
-    that wait for a person's decision, those past their deadline among them."""
+    """Entries in the ledger, those past their deadline, where something of these is left, disputed spans that wait
+    for a person's decision, those past their deadline among them, and what stays because a practice must keep it."""
 
     redactions: int
     past_deadline: int
     overdue: list[Leftover]
     waiting: int = 0
     overdue_spans: list[WaitingSpan] = field(default_factory=list)
+    kept: list[KeptRows] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,14 @@ def take_consent_snapshot(settings: PlatformSettings, store: ObjectStore, say: S
 
     now = utc_now()
     snapshot = build_consent_snapshot(store, now, settings.analytics_default)
-    late = enter_late_refusals(store, snapshot, list_manifests(store), now, settings.retention.erasure_days)
+    late = enter_late_refusals(
+        store,
+        snapshot,
+        list_manifests(store),
+        now,
+        settings.retention.erasure_days,
+        settings.jurisdictions,
+    )
     for entry in late.entered:
         say(f"redaction {entry.redaction_id}: {entry.kind}, to be gone by {entry.deadline:%Y-%m-%d %H:%M}")
     if late.listed is not None:
@@ -98,7 +107,8 @@ def take_consent_snapshot(settings: PlatformSettings, store: ObjectStore, say: S
 def purge_everything(
     settings: PlatformSettings, store: ObjectStore, say: Say, dry_run: bool = False
 ) -> dict[str, Any]:
-    """Delete originals of what the ledger covers, old dead letters, files of cold storage whose day has come
+    """Delete originals of what the ledger covers (what a practice must keep is put aside, until its term is over),
+    old dead letters, files of cold storage whose day has come
     back without redacted rows, published files out of force, what Dagster's storage says of erased households and
     what the warehouse file still holds in unused blocks; with `dry_run` only count. The asset's metadata."""
     from ingestion.erasure.purge import purge
@@ -115,9 +125,11 @@ def purge_everything(
     return {
         "ranges": report.ranges,
         "redacted_rows": report.redacted_rows,
+        "kept_rows": report.kept_rows,
         "cleared_payloads": report.cleared_payloads,
         "deleted_objects": report.deleted_objects,
         "expired_rejects": report.expired_rejects,
+        "kept_files_expired": report.expired_kept,
         "audits": report.audits,
         "dagster_texts_erased": texts,
         "cold_files_removed": withdraw_outdated(settings, store, say, dry_run),
@@ -181,6 +193,7 @@ def scores_to_republish(con: duckdb.DuckDBPyConnection, folder: Path) -> list[Pu
 
 def find_leftovers(settings: PlatformSettings, store: ObjectStore) -> LeftoverReport:
     """Everything that is left of entries past their deadline, and disputed spans that nobody has decided of."""
+    from ingestion.erasure.kept import kept_rows
     from ingestion.erasure.leftovers import due
     from ingestion.lake.landing import utc_now
     from ingestion.lake.redactions import load_redactions
@@ -190,7 +203,21 @@ def find_leftovers(settings: PlatformSettings, store: ObjectStore) -> LeftoverRe
     found = places(settings, store, late, now) if late else []
     waiting = waiting_spans(store, redactions)
     overdue = [one for one in waiting if one.rows and one.span.listing.deadline <= now]
-    return LeftoverReport(len(redactions.entries), len(late.entries), found, len(waiting), overdue)
+    kept = kept_rows(store, redactions)
+    return LeftoverReport(len(redactions.entries), len(late.entries), found, len(waiting), overdue, kept)
+
+
+def kept_of(store: ObjectStore, redactions: Redactions) -> list[KeptRows]:
+    """What stays, or will stay, of these entries because a practice must keep it: put aside, or still landed."""
+    from ingestion.erasure.kept import kept_rows, rows_to_keep
+    from ingestion.lake.landing import list_manifests, utc_now
+    from ingestion.lake.replacements import load_replacements
+
+    landed = list_manifests(store)
+    return [
+        *kept_rows(store, redactions),
+        *rows_to_keep(store, landed, redactions, load_replacements(store), utc_now()),
+    ]
 
 
 def waiting_spans(store: ObjectStore, redactions: Redactions) -> list[WaitingSpan]:
@@ -257,12 +284,14 @@ def places(
 
     Raises SnowflakeError where the account cannot be asked: what nobody looked for is not gone.
     """
+    from ingestion.erasure.kept import kept_leftovers
     from ingestion.erasure.leftovers import cold_leftovers, lake_leftovers, published_leftovers
-    from ingestion.lake.landing import list_manifests
+    from ingestion.lake.landing import list_manifests, utc_now
     from ingestion.lake.replacements import load_replacements
     from petwellness_orchestration.event_log import instance_leftovers, sought_of
 
     found = lake_leftovers(store, list_manifests(store), redactions, load_replacements(store), now)
+    found += kept_leftovers(store, redactions, now or utc_now())
     found += cold_leftovers(store, redactions)
     found += _in_the_warehouse(settings, redactions)
     found += published_leftovers(settings.state.published_dir, redactions)
@@ -310,4 +339,5 @@ def request_erasure(
         load_replacements(store),
         list_manifests(store),
         dry_run,
+        settings.jurisdictions,
     )

@@ -1,6 +1,5 @@
 """What Dagster's storage says of an erased household is found and taken out of it."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -42,12 +41,12 @@ def gossip() -> None:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PlatformSettings]:
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlatformSettings:
     monkeypatch.setenv("PETWELLNESS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("DAGSTER_HOME", "")
     settings = load_settings()
     prepare_dagster_home(settings)
-    yield settings
+    return settings
 
 
 def everything_said(settings: PlatformSettings) -> bytes:
