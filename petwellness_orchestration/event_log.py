@@ -171,8 +171,13 @@ def _databases(instance: dg.DagsterInstance) -> list[tuple[str, Connect]]:
     events: Any = instance.event_log_storage
     runs: Any = instance.run_storage
     schedules: Any = instance.schedule_storage
-    # On PostgreSQL they are one database; a row is then found by the first and is clean for the others.
-    return [("events", events.index_connection), ("runs", runs.connect), ("schedules", schedules.connect)]
+    connects = {"events": events.index_connection, "runs": runs.connect, "schedules": schedules.connect}
+    found: dict[str, tuple[str, Connect]] = {}
+    for name, connect in connects.items():
+        with connect() as con:
+            # On PostgreSQL the three are one database.
+            found.setdefault(str(con.engine.url), (name, connect))
+    return [*found.values()]
 
 
 def _found_in(connect: Connect, sought: Sought) -> Iterator[Found]:
