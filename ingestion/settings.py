@@ -364,3 +364,11 @@ class RetentionSettings(BaseSettings):
         default=30, gt=0, le=3650, description="From a redaction to nothing being left of what it covers."
     )
     rejects_days: int = Field(default=30, gt=0, le=3650, description="From the claim of a range.")
+    jurisdiction: str | None = Field(
+        default=None,
+        description="Whose terms hold for records that a practice must keep although their household is erased, a name"
+        " of `ingestion.contracts.keeping` (None: the environment's; production has none).",
+    )
+    clinic_jurisdictions: dict[str, str] = Field(
+        default_factory=dict, description="Clinics that lie in another jurisdiction, by clinic_id (JSON)."
+    )

@@ -13,12 +13,14 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ingestion.environments import WarehouseKind
 from petwellness_orchestration.settings import PlatformSettings
 
 if TYPE_CHECKING:
     import duckdb
 
     from ingestion.erasure.disputes import OpenSpan
+    from ingestion.erasure.kept import KeptRows
     from ingestion.erasure.leftovers import Leftover
     from ingestion.lake.disputes import Decision, Disputed
     from ingestion.lake.redactions import Redaction, Redactions
@@ -34,14 +36,15 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class LeftoverReport:
-    """Entries in the ledger, those past their deadline, where something of these is left, and disputed spans
-    that wait for a person's decision, those past their deadline among them."""
+    """Entries in the ledger, those past their deadline, where something of these is left, disputed spans that wait
+    for a person's decision, those past their deadline among them, and what stays because a practice must keep it."""
 
     redactions: int
     past_deadline: int
     overdue: list[Leftover]
     waiting: int = 0
     overdue_spans: list[WaitingSpan] = field(default_factory=list)
+    kept: list[KeptRows] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,14 @@ def take_consent_snapshot(settings: PlatformSettings, store: ObjectStore, say: S
 
     now = utc_now()
     snapshot = build_consent_snapshot(store, now, settings.analytics_default)
-    late = enter_late_refusals(store, snapshot, list_manifests(store), now, settings.retention.erasure_days)
+    late = enter_late_refusals(
+        store,
+        snapshot,
+        list_manifests(store),
+        now,
+        settings.retention.erasure_days,
+        settings.jurisdictions,
+    )
     for entry in late.entered:
         say(f"redaction {entry.redaction_id}: {entry.kind}, to be gone by {entry.deadline:%Y-%m-%d %H:%M}")
     if late.listed is not None:
@@ -97,24 +107,31 @@ def take_consent_snapshot(settings: PlatformSettings, store: ObjectStore, say: S
 def purge_everything(
     settings: PlatformSettings, store: ObjectStore, say: Say, dry_run: bool = False
 ) -> dict[str, Any]:
-    """Delete originals of what the ledger covers, old dead letters, files of cold storage whose day has come
-    back without redacted rows, published files out of force and what the warehouse file still holds in
-    unused blocks; with `dry_run` only count. The asset's metadata."""
+    """Delete originals of what the ledger covers (what a practice must keep is put aside, until its term is over),
+    old dead letters, files of cold storage whose day has come
+    back without redacted rows, published files out of force, what Dagster's storage says of erased households and
+    what the warehouse file still holds in unused blocks; with `dry_run` only count. The asset's metadata."""
     from ingestion.erasure.purge import purge
     from ingestion.lake.landing import list_manifests, utc_now
     from ingestion.lake.redactions import load_redactions
+    from petwellness_orchestration.event_log import clean_instance, sought_of
     from petwellness_orchestration.retaining import withdraw_outdated
 
+    # First: once its originals are gone nobody knows a household's names and addresses.
+    texts = clean_instance(settings, sought_of(load_redactions(store), store), dry_run)
     report = purge(
         store, list_manifests(store), utc_now(), settings.retention.rejects_days, dry_run, progress=say
     )
     return {
         "ranges": report.ranges,
         "redacted_rows": report.redacted_rows,
+        "kept_rows": report.kept_rows,
         "cleared_payloads": report.cleared_payloads,
         "deleted_objects": report.deleted_objects,
         "expired_rejects": report.expired_rejects,
+        "kept_files_expired": report.expired_kept,
         "audits": report.audits,
+        "dagster_texts_erased": texts,
         "cold_files_removed": withdraw_outdated(settings, store, say, dry_run),
         "published_files_retired": _retire_published(settings, load_redactions(store), dry_run),
         "warehouse_rewritten": _rewrite(settings, say, dry_run),
@@ -135,9 +152,9 @@ def _retire_published(settings: PlatformSettings, redactions: Redactions, dry_ru
 def _rewrite(settings: PlatformSettings, say: Say, dry_run: bool) -> bool:
     from ingestion.loading.duckdb_raw import needs_rewriting, open_warehouse, rewrite_warehouse
 
-    path = settings.state.warehouse_path
-    if not path.exists():
+    if settings.environment.warehouse is not WarehouseKind.DUCKDB or not settings.warehouse_path.exists():
         return False
+    path = settings.warehouse_path
     with open_warehouse(path) as con:
         needed = needs_rewriting(con)
     if needed and not dry_run:
@@ -176,6 +193,7 @@ def scores_to_republish(con: duckdb.DuckDBPyConnection, folder: Path) -> list[Pu
 
 def find_leftovers(settings: PlatformSettings, store: ObjectStore) -> LeftoverReport:
     """Everything that is left of entries past their deadline, and disputed spans that nobody has decided of."""
+    from ingestion.erasure.kept import kept_rows
     from ingestion.erasure.leftovers import due
     from ingestion.lake.landing import utc_now
     from ingestion.lake.redactions import load_redactions
@@ -185,7 +203,21 @@ def find_leftovers(settings: PlatformSettings, store: ObjectStore) -> LeftoverRe
     found = places(settings, store, late, now) if late else []
     waiting = waiting_spans(store, redactions)
     overdue = [one for one in waiting if one.rows and one.span.listing.deadline <= now]
-    return LeftoverReport(len(redactions.entries), len(late.entries), found, len(waiting), overdue)
+    kept = kept_rows(store, redactions)
+    return LeftoverReport(len(redactions.entries), len(late.entries), found, len(waiting), overdue, kept)
+
+
+def kept_of(store: ObjectStore, redactions: Redactions) -> list[KeptRows]:
+    """What stays, or will stay, of these entries because a practice must keep it: put aside, or still landed."""
+    from ingestion.erasure.kept import kept_rows, rows_to_keep
+    from ingestion.lake.landing import list_manifests, utc_now
+    from ingestion.lake.replacements import load_replacements
+
+    landed = list_manifests(store)
+    return [
+        *kept_rows(store, redactions),
+        *rows_to_keep(store, landed, redactions, load_replacements(store), utc_now()),
+    ]
 
 
 def waiting_spans(store: ObjectStore, redactions: Redactions) -> list[WaitingSpan]:
@@ -247,24 +279,42 @@ def decide(
 def places(
     settings: PlatformSettings, store: ObjectStore, redactions: Redactions, now: datetime | None = None
 ) -> list[Leftover]:
-    """Where rows of these entries are: objects of the lake, tables, published files. With `now`, what
-    landed so recently that its own time is not up does not count."""
-    from ingestion.erasure.leftovers import (
-        cold_leftovers,
-        lake_leftovers,
-        published_leftovers,
-        warehouse_leftovers,
-    )
-    from ingestion.lake.landing import list_manifests
+    """Where rows of these entries are: objects of the lake, tables of the environment's warehouse, published files,
+    Dagster's storage. With `now`, what landed so recently that its own time is not up does not count.
+
+    Raises SnowflakeError where the account cannot be asked: what nobody looked for is not gone.
+    """
+    from ingestion.erasure.kept import kept_leftovers
+    from ingestion.erasure.leftovers import cold_leftovers, lake_leftovers, published_leftovers
+    from ingestion.lake.landing import list_manifests, utc_now
     from ingestion.lake.replacements import load_replacements
-    from ingestion.loading.duckdb_raw import open_warehouse
+    from petwellness_orchestration.event_log import instance_leftovers, sought_of
 
     found = lake_leftovers(store, list_manifests(store), redactions, load_replacements(store), now)
+    found += kept_leftovers(store, redactions, now or utc_now())
     found += cold_leftovers(store, redactions)
-    if settings.state.warehouse_path.exists():
-        with open_warehouse(settings.state.warehouse_path) as con:
-            found += warehouse_leftovers(con, redactions)
-    return found + published_leftovers(settings.state.published_dir, redactions)
+    found += _in_the_warehouse(settings, redactions)
+    found += published_leftovers(settings.state.published_dir, redactions)
+    return found + instance_leftovers(settings, sought_of(redactions, store))
+
+
+def _in_the_warehouse(settings: PlatformSettings, redactions: Redactions) -> list[Leftover]:
+    if settings.environment.warehouse is WarehouseKind.SNOWFLAKE:
+        from ingestion.erasure.account_leftovers import account_leftovers
+        from petwellness_orchestration.account import account_session
+        from petwellness_orchestration.loading import COMMAND, OWNING_ROLE, OWNING_WAREHOUSE
+
+        with account_session(
+            settings, OWNING_ROLE, OWNING_WAREHOUSE, "landing/redactions", COMMAND
+        ) as account:
+            return account_leftovers(account, redactions)
+    from ingestion.erasure.leftovers import warehouse_leftovers
+    from ingestion.loading.duckdb_raw import open_warehouse
+
+    if not settings.warehouse_path.exists():
+        return []
+    with open_warehouse(settings.warehouse_path) as con:
+        return warehouse_leftovers(con, redactions)
 
 
 def request_erasure(
@@ -289,4 +339,5 @@ def request_erasure(
         load_replacements(store),
         list_manifests(store),
         dry_run,
+        settings.jurisdictions,
     )

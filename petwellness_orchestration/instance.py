@@ -41,7 +41,7 @@ nux:
 # One file of events, which a run in this process can keep open (`events_kept_open`); by default each run has its own.
 SQLITE_YAML = """\
 event_log_storage:
-  module: petwellness_orchestration.event_log
+  module: petwellness_orchestration.event_storage
   class: OneEngineEventLogStorage
   config:
     base_dir: {folder}

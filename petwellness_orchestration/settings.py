@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
@@ -39,6 +40,12 @@ from ingestion.settings import (
     RetentionSettings,
     StateSettings,
 )
+
+if TYPE_CHECKING:
+    from ingestion.contracts.keeping import Jurisdictions
+
+# Where the simulated practices and the open data of the demo are.
+DEMO_JURISDICTION = "CH-ZH"
 
 TOPICS_SETTING = "PETWELLNESS_COLLECTOR_TOPICS"
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -217,6 +224,29 @@ class PlatformSettings:
         return asked or AnalyticsDefault.ALLOW
 
     @property
+    def jurisdictions(self) -> Jurisdictions:
+        """Whose terms hold for records that a practice must keep.
+
+        Raises ProductionRefusedError in production, where somebody has to have decided it, and
+        EnvironmentSettingError for a jurisdiction without terms.
+        """
+        from ingestion.contracts.keeping import Jurisdictions, UnknownJurisdictionError
+
+        asked = self.retention.jurisdiction
+        if asked is None and self.environment.is_production:
+            raise ProductionRefusedError(
+                "nobody has decided how long production keeps records that a practice must keep when a household is"
+                " erased: set PETWELLNESS_RETENTION_JURISDICTION (and PETWELLNESS_RETENTION_CLINIC_JURISDICTIONS for"
+                " clinics elsewhere) to names of ingestion/contracts/keeping.py"
+            )
+        try:
+            return Jurisdictions(asked or DEMO_JURISDICTION, self.retention.clinic_jurisdictions)
+        except UnknownJurisdictionError as error:
+            raise EnvironmentSettingError(
+                f"PETWELLNESS_RETENTION_JURISDICTION or ..._CLINIC_JURISDICTIONS: {error}"
+            ) from error
+
+    @property
     def dbt_session(self) -> DbtSession | None:
         """As whom and where dbt builds on Snowflake; None on the embedded warehouse."""
         return dbt_session(self.environment, self.operations.developer, self.operations.pull_request)
@@ -276,7 +306,7 @@ def _check_environment(settings: PlatformSettings) -> None:
     stand_ins = _stand_ins(settings)
     if stand_ins:
         raise ProductionRefusedError(f"production stands on real parts only: {'; '.join(stand_ins)}")
-    _ = settings.analytics_default  # decided, or nothing starts
+    _ = settings.analytics_default, settings.jurisdictions  # decided, or nothing starts
 
 
 def _stand_ins(settings: PlatformSettings) -> list[str]:

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from ingestion.collector.consent import ConsentSnapshot, load_snapshot
 from ingestion.contracts.feeds import TELEMETRY_FEED
+from ingestion.contracts.keeping import IN_DOUBT, Jurisdictions
 from ingestion.erasure.disputes import list_disputed
 from ingestion.erasure.landed import landed_stretches, received_within, telemetry_columns
 from ingestion.erasure.scope import request_erasure
@@ -62,8 +63,10 @@ def enter_late_refusals(
     manifests: Sequence[Manifest],
     now: datetime,
     deadline_days: int,
+    jurisdictions: Jurisdictions = IN_DOUBT,
 ) -> LateFindings:
-    """Compare a new snapshot with everything that landed under older ones; write what is missing in the ledger."""
+    """Compare a new snapshot with everything that landed under older ones; write what is missing in the ledger.
+    Whose terms hold for what a practice must keep say `jurisdictions`."""
     redactions, replacements = load_redactions(store), load_replacements(store)
     arrivals, examined = late_arrivals(store, snapshot, manifests, redactions, replacements)
     entered = []
@@ -79,7 +82,7 @@ def enter_late_refusals(
         )
         put_redaction(store, redaction)
         entered.append(redaction)
-    entered += _follow_up(store, manifests, redactions, replacements, now, deadline_days)
+    entered += _follow_up(store, manifests, redactions, replacements, now, deadline_days, jurisdictions)
     listed = list_disputed(store, snapshot.disputed, now, deadline_days)
     return LateFindings(tuple(entered), examined, listed)
 
@@ -139,6 +142,7 @@ def _follow_up(
     replacements: Replacements,
     now: datetime,
     deadline_days: int,
+    jurisdictions: Jurisdictions,
 ) -> list[Redaction]:
     """Erased households of which records or late events have landed since their request."""
     requested: dict[str, Redaction] = {}
@@ -164,7 +168,15 @@ def _follow_up(
         ]
         if owner_id in named or late:
             further = request_erasure(
-                store, owner_id, first.reason, now, deadline_days, redactions, replacements, late
+                store,
+                owner_id,
+                first.reason,
+                now,
+                deadline_days,
+                redactions,
+                replacements,
+                late,
+                jurisdictions=jurisdictions,
             )
             if further is not None:
                 entered.append(further)

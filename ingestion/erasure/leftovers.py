@@ -276,7 +276,7 @@ def _covered(table: str, columns: Sequence[str], redactions: Redactions) -> str:
     """SQL that is true for the rows of the alias `kept` that the entries cover; empty where nothing tells."""
     tests = [
         f"kept.{column} in (select value from temp.leftover_values where column_name = '{column}')"
-        for column in _values(redactions)
+        for column in covered_values(redactions)
         if column in columns
     ]
     if {"device_id", "arrival_ts", "event_id"} <= {*columns} and redactions.arrivals:
@@ -291,7 +291,7 @@ def _covered(table: str, columns: Sequence[str], redactions: Redactions) -> str:
     return " or ".join(f"coalesce({test}, false)" for test in tests)
 
 
-def _values(redactions: Redactions) -> dict[str, tuple[str | None, frozenset[str]]]:
+def covered_values(redactions: Redactions) -> dict[str, tuple[str | None, frozenset[str]]]:
     """By column of an id: the feed it is the key of, and the ids of which nothing may be left."""
     values: dict[str, tuple[str | None, frozenset[str]]] = {
         column: (feed, redactions.business_keys(feed)) for feed, column in RECORD_KEYS.items()
@@ -308,7 +308,7 @@ def register_covered(con: duckdb.DuckDBPyConnection, redactions: Redactions) -> 
     values = pa.Table.from_pylist(
         [
             {"feed": feed, "column_name": column, "value": value}
-            for column, (feed, ids) in _values(redactions).items()
+            for column, (feed, ids) in covered_values(redactions).items()
             for value in sorted(ids)
         ],
         schema=pa.schema([(name, pa.string()) for name in ("feed", "column_name", "value")]),

@@ -3,11 +3,14 @@
 The steps of one range, each create-only or a deletion, so that a purge that died
 is finished by the next and several at once do no harm:
 
-1. the replacement, under a name with its number and its content's hash;
-2. the proof: read back, it is the original less exactly the redacted rows;
+1. what has to stay of the redacted rows (`ingestion.contracts.keeping`), put aside where no reader looks, and the
+   replacement, both under names with their content's hash;
+2. the proof: read back, it is the original less exactly the redacted rows, and what was put aside is exactly what stays;
 3. the pointer, which puts it in force for every reader;
 4. the deletion of what it stands for, here or by whoever finds it later;
 5. the audit record.
+
+What was put aside is deleted when its term is over, and audited.
 
 Dead letters are redacted in the same steps: they keep their row and lose the
 payload. Those older than their retention are deleted altogether.
@@ -17,7 +20,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 import msgspec
 import numpy as np
@@ -57,18 +60,32 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     in_force: list[StoredObject]
     replaced_at: datetime
     deleted_at: datetime
+    kept: list[StoredObject] = []
+
+
+class KeptAudit(msgspec.Struct, frozen=True, kw_only=True):
+    """That rows which had to stay were deleted at the end of their term. It names nobody."""
+
+    redaction_id: str
+    feed: str
+    until: date
+    deleted: StoredObject
+    deleted_at: datetime
 
 
 @dataclass(frozen=True)
 class PurgeReport:
-    """What a purge did, or would do: ranges and rows replaced, payloads cleared, objects deleted and how
-    many bytes, dead letters deleted because of their age, audit records written."""
+    """What a purge did, or would do: ranges and rows replaced, those of the rows that were put aside because they have
+    to stay, payloads cleared, objects deleted, dead letters deleted because of their age, files of kept rows whose
+    term is over, audit records written."""
 
     ranges: int = 0
     redacted_rows: int = 0
+    kept_rows: int = 0
     cleared_payloads: int = 0
     deleted_objects: int = 0
     expired_rejects: int = 0
+    expired_kept: int = 0
     audits: int = 0
     rows_by_feed: dict[str, int] = field(default_factory=dict)
 
@@ -101,15 +118,18 @@ def purge(
         replacements = load_replacements(store)
     deleted, audits = _finish(store, manifests, redactions, replacements, now, dry_run)
     expired = expired_rejects(store, now, rejects_days)
+    over = expired_kept(store, now)
     if not dry_run:
-        for key in expired:
+        for key in [*expired, *over]:
             store.delete(key)
+        audits += _audit_kept(store, replacements, now)
     # In a dry run the originals of the planned replacements are still in force and not listed as superseded.
     planned_deletions = report.deleted_objects if dry_run else 0
     return replace(
         report,
         deleted_objects=deleted + planned_deletions,
         expired_rejects=len(expired),
+        expired_kept=len(over),
         audits=audits,
     )
 
@@ -175,6 +195,28 @@ def expired_rejects(store: ObjectStore, now: datetime, rejects_days: int) -> lis
     return expired
 
 
+def expired_kept(store: ObjectStore, now: datetime) -> list[str]:
+    """Keys of rows put aside that need not be kept any more, whether an entry or a pointer still says of them."""
+    return [info.key for info in store.list(layout.KEPT) if layout.kept_of(info.key)[1] <= now.date()]
+
+
+def _audit_kept(store: ObjectStore, replacements: Replacements, now: datetime) -> int:
+    """The audit records that are missing of rows put aside whose term is over; how many."""
+    over = {
+        layout.kept_audit_key(stored.sha256): (stored, pointer.feed)
+        for pointer in replacements
+        for stored in pointer.kept
+        if layout.kept_of(stored.key)[1] <= now.date()
+    }
+    missing = over.keys() - {info.key for info in store.list(layout.REDACTION_AUDIT)} if over else set()
+    for key in sorted(missing):
+        stored, feed = over[key]
+        _, until, redaction_id = layout.kept_of(stored.key)
+        audit = KeptAudit(redaction_id=redaction_id, feed=feed, until=until, deleted=stored, deleted_at=now)
+        _put(store, key, msgspec.json.encode(audit))
+    return len(missing)
+
+
 def _replace(
     store: ObjectStore,
     manifest: Manifest,
@@ -209,6 +251,7 @@ def _replace(
             sha256,
         )
         after = StoredObject(key, sha256, kept.num_rows, len(main))
+    aside = _put_aside(manifest, original, redactions, now, _footer(data)) if covered.any() else {}
     rejects_before, rejects_after, rejects, cleared = _cleared_rejects(
         store, manifest, redactions, replacements
     )
@@ -229,9 +272,13 @@ def _replace(
         rejects_before=rejects_before,
         rejects_after=rejects_after,
         cleared_payloads=cleared,
+        kept=[*aside],
     )
     if dry_run:
         return pointer
+    for stored, content in aside.items():
+        _put(store, stored.key, content)
+        _prove_kept(store, stored)
     if after != before:
         _put(store, after.key, main)
         _prove(store, pointer, original, covered, redactions)
@@ -243,6 +290,29 @@ def _replace(
     except ObjectExistsError:
         return None
     return pointer
+
+
+def _put_aside(
+    manifest: Manifest, original: pa.Table, redactions: Redactions, now: datetime, footer: bytes
+) -> dict[StoredObject, bytes]:
+    """Files of the redacted rows that have to stay, one for each entry and term, and their contents."""
+    files = {}
+    for (redaction_id, until), stays in sorted(redactions.kept(manifest.feed, original, now).items()):
+        rows = original.filter(pa.array(stays))
+        content = parquet_bytes(rows, {FOOTER_KEY: footer})
+        sha256 = hashlib.sha256(content).hexdigest()
+        key = layout.kept_key(
+            manifest.feed,
+            until,
+            redaction_id,
+            manifest.stream_id,
+            manifest.partition,
+            manifest.start,
+            manifest.end,
+            sha256,
+        )
+        files[StoredObject(key, sha256, rows.num_rows, len(content))] = content
+    return files
 
 
 def _refuse_a_loss(store: ObjectStore, manifest: Manifest, number: int) -> None:
@@ -310,6 +380,13 @@ def _prove(
         )
 
 
+def _prove_kept(store: ObjectStore, stored: StoredObject) -> None:
+    if hashlib.sha256(store.get(stored.key)).hexdigest() != stored.sha256:
+        raise PurgeError(
+            f"{stored.key} is not what was to be put aside of its range; nothing was deleted. Delete it, run again"
+        )
+
+
 def _prove_rejects(store: ObjectStore, after: StoredObject, redactions: Redactions) -> None:
     stored = pq.read_table(pa.BufferReader(store.get(after.key)))
     if stored.num_rows != after.rows or mentions(redactions, stored).any():
@@ -360,6 +437,7 @@ def _finish(
             in_force=in_force,
             replaced_at=pointer.replaced_at,
             deleted_at=now,
+            kept=pointer.kept,
         )
         with contextlib.suppress(ObjectExistsError):
             store.put_new(key, msgspec.json.encode(audit))
@@ -421,6 +499,7 @@ def _added(report: PurgeReport, pointer: Replacement) -> PurgeReport:
         report,
         ranges=report.ranges + 1,
         redacted_rows=report.redacted_rows + pointer.redacted_rows,
+        kept_rows=report.kept_rows + sum(stored.rows for stored in pointer.kept),
         cleared_payloads=report.cleared_payloads + pointer.cleared_payloads,
         deleted_objects=report.deleted_objects + len(pointer.superseded()),
         rows_by_feed=by_feed,

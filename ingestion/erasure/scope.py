@@ -25,8 +25,10 @@ from ingestion.collector.consent import (
 )
 from ingestion.contracts.columns import RECORD_FEEDS
 from ingestion.contracts.feeds import RECORD_FEED_NAMES
+from ingestion.contracts.keeping import IN_DOUBT, KEPT_FEEDS, Jurisdictions, has_to_stay
 from ingestion.erasure.disputes import list_disputed
 from ingestion.erasure.landed import landed_stretches, measured_within, received_within, telemetry_columns
+from ingestion.lake.changes import Row
 from ingestion.lake.disputes import Disputed, load_decisions
 from ingestion.lake.landing import Manifest
 from ingestion.lake.records import read_records
@@ -34,6 +36,7 @@ from ingestion.lake.redactions import (
     ERASURE,
     RECORD_REFERENCES,
     Arrivals,
+    Kept,
     Redaction,
     Redactions,
     Worn,
@@ -113,10 +116,11 @@ def erasure_of(
     reason: str,
     requested_at: datetime,
     deadline_days: int,
+    kept: Sequence[Kept] = (),
 ) -> Redaction:
     """The ledger's entry for a household."""
     return Redaction(
-        redaction_id=redaction_id_for(requested_at, household, arrivals),
+        redaction_id=redaction_id_for(requested_at, household, arrivals, kept),
         kind=ERASURE,
         reason=reason,
         requested_at=requested_at,
@@ -126,6 +130,7 @@ def erasure_of(
         pet_ids=household.pet_ids,
         business_keys=household.business_keys,
         worn=household.worn,
+        kept=[*kept],
     )
 
 
@@ -139,8 +144,10 @@ def request_erasure(
     replacements: Replacements,
     manifests: Iterable[Manifest],
     dry_run: bool = False,
+    jurisdictions: Jurisdictions = IN_DOUBT,
 ) -> Redaction | None:
-    """Enter the erasure of a household into the ledger; None when the ledger covers all of it already.
+    """Enter the erasure of a household into the ledger; None when the ledger covers all of it already. What of it a
+    practice must keep is put aside, as long as `jurisdictions` say.
 
     Raises UnknownHouseholdError.
     """
@@ -150,11 +157,40 @@ def request_erasure(
     new = household.pet_ids or household.business_keys or household.worn or arrivals
     if owner_id in redactions.owner_ids and not new:
         return None
-    redaction = erasure_of(household, arrivals, reason, requested_at, deadline_days)
+    kept = kept_of(store, household, redactions, jurisdictions, requested_at)
+    redaction = erasure_of(household, arrivals, reason, requested_at, deadline_days, kept)
     if not dry_run:
         put_redaction(store, redaction)
         list_disputed(store, disputed, requested_at, deadline_days)
     return redaction
+
+
+def kept_of(
+    store: ObjectStore,
+    household: Household,
+    redactions: Redactions,
+    jurisdictions: Jurisdictions,
+    requested_at: datetime,
+) -> list[Kept]:
+    """How long the records of each pet stay that a practice must keep. Terms are counted from the pet's last visit,
+    of one without any from the request: a record of it may still come."""
+    landed = read_records(
+        store, "clinic_visits", ["pet_id", "clinic_id", "visit_ts", "visit_end_ts", "status"], redactions
+    ).table
+    theirs = {*household.business_keys.get("clinic_visits", ())}
+    seen: dict[str, list[Row]] = {pet_id: [] for pet_id in household.pet_ids}
+    for row in landed.filter(pa.array(has_to_stay("clinic_visits", landed))).to_pylist():
+        if row["pet_id"] in household.pet_ids or row["visit_id"] in theirs:
+            seen.setdefault(row["pet_id"], []).append(row)
+    found = []
+    for pet_id, visits in sorted(seen.items()):
+        last = max((row["visit_end_ts"] or row["visit_ts"] for row in visits), default=requested_at)
+        clinics = [row["clinic_id"] for row in visits]
+        for feed, record_type in KEPT_FEEDS.items():
+            name, term, until = jurisdictions.strictest(record_type, clinics, last)
+            why = f"{term.years} years from {term.begin}: {term.source}"
+            found.append(Kept(feed, pet_id, until, name, record_type.value, why))
+    return found
 
 
 def household_stretches(

@@ -25,6 +25,7 @@ DISPUTES_DECIDED = "_disputes/decided/"
 QUARANTINE = "_quarantine/"
 REPLACEMENTS = "_replacements/"
 REDACTED = "redacted/"
+KEPT = "_kept/"
 COLD = "cold/"
 COLD_DAYS = "_cold/"
 PROGRESS = "_progress/"
@@ -52,6 +53,10 @@ _DEAD_STREAM = re.compile(r"_dead_streams/([^/]+)\.json")
 _COLD_DAY = re.compile(r"_cold/([^/]+)/(\d{4}-\d{2}-\d{2})/(\d{6})\.json")
 _COLD_OBJECT = re.compile(r"cold/([^/]+)/date=(\d{4}-\d{2}-\d{2})/\d{6}\+\d{5}\+[0-9a-f]{16}\.parquet")
 _REDACTED_OBJECT = re.compile(r"redacted/[^/]+/([^/+]+)\+(\d+)\+(\d+)\+\d+\+(\d{6})\+[0-9a-f]{16}\.parquet")
+
+_KEPT_OBJECT = re.compile(
+    r"_kept/([^/]+)/until=(\d{4}-\d{2}-\d{2})/([^/]+)/[^/+]+\+\d+\+\d+\+\d+\+[0-9a-f]{16}\.parquet"
+)
 
 
 class LayoutError(ValueError):
@@ -181,6 +186,37 @@ def redacted_of(key: str) -> tuple[RangeKey, int]:
     if not match:
         raise LayoutError(f"'{key}' names no redacted range")
     return (match[1], int(match[2]), int(match[3])), int(match[4])
+
+
+def kept_key(
+    feed: str,
+    until: date,
+    redaction_id: str,
+    stream_id: str,
+    partition: int,
+    start: int,
+    end: int,
+    sha256: str,
+) -> str:
+    """Key of rows of a range that an entry has put aside, by the first day on which they need not be kept."""
+    return (
+        f"{KEPT}{_name('feed', feed)}/until={until.isoformat()}/{_name('redaction_id', redaction_id)}/"
+        f"{_name('stream_id', stream_id)}+{partition}+{start}+{end}+{sha256[:16]}.parquet"
+    )
+
+
+def kept_of(key: str) -> tuple[str, date, str]:
+    """Feed, first day on which they need not be kept, and entry of rows put aside. Raises LayoutError for any other
+    key."""
+    match = _KEPT_OBJECT.fullmatch(key)
+    if not match:
+        raise LayoutError(f"'{key}' names no rows that were put aside")
+    return match[1], date.fromisoformat(match[2]), match[3]
+
+
+def kept_audit_key(sha256: str) -> str:
+    """Key of the record that rows put aside were deleted at the end of their term."""
+    return f"{REDACTION_AUDIT}kept-{sha256}.json"
 
 
 def audit_key(stream_id: str, partition: int, start: int, number: int) -> str:

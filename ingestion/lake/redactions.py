@@ -11,7 +11,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 
 from ingestion.contracts.columns import record_schema
 from ingestion.contracts.feeds import TELEMETRY_FEED
+from ingestion.contracts.keeping import has_to_stay
 from ingestion.lake import layout
 from ingestion.lake.store import ObjectExistsError, ObjectStore
 
@@ -54,6 +55,18 @@ class Arrivals(NamedTuple):
     to_ts: datetime
 
 
+class Kept(NamedTuple):
+    """Records of a pet in a feed that stay, put aside, until `until` (naive UTC), and why: the jurisdiction, the type
+    of record and the text that asks for it."""
+
+    feed: str
+    pet_id: str
+    until: datetime
+    jurisdiction: str
+    record_type: str
+    why: str
+
+
 class DeviceArrivals(NamedTuple):
     """Telemetry of a device received in `[from_us, to_us)` (epoch microseconds), as one entry names it."""
 
@@ -70,7 +83,9 @@ class Redaction(msgspec.Struct, frozen=True, kw_only=True):
     has as long from its own landing. `arrivals` name the telemetry that had landed
     by then. The rest is of erasures: owners whose households are erased, their
     pets, the business keys of every record about them by feed, and what their
-    pets wore, from which consent snapshots drop what is still to come.
+    pets wore, from which consent snapshots drop what is still to come. Records
+    that `kept` names are covered like all others, so that no reader sees them;
+    what deletes their originals puts them aside first.
     """
 
     redaction_id: str
@@ -83,6 +98,7 @@ class Redaction(msgspec.Struct, frozen=True, kw_only=True):
     pet_ids: list[str] = []
     business_keys: dict[str, list[str]] = {}
     worn: list[Worn] = []
+    kept: list[Kept] = []
     consent_snapshot_id: str | None = None
 
     @property
@@ -190,6 +206,30 @@ class Redactions:
         for column, values in self.record_values(feed, table.column_names):
             covered |= _is_in(table[column], values)
         return covered
+
+    def kept(
+        self, feed: str, table: pa.Table, now: datetime
+    ) -> dict[tuple[str, date], npt.NDArray[np.bool_]]:
+        """Which covered rows of a landed table have to stay at `now`: by the entry that says so and the first day
+        on which they need not. Where several do, the longest term holds."""
+        of_pet: dict[str, tuple[datetime, str]] = {}
+        for entry in self.entries:
+            for one in entry.kept:
+                if one.feed == feed and one.until > now:
+                    of_pet[one.pet_id] = max(
+                        of_pet.get(one.pet_id, (_EPOCH, "")), (one.until, entry.redaction_id)
+                    )
+        if not of_pet or not table.num_rows:
+            return {}
+        stays = self.rows(feed, table) & has_to_stay(feed, table)
+        pets = table["pet_id"].to_pylist()
+        groups: dict[tuple[str, date], npt.NDArray[np.bool_]] = {}
+        for position in np.flatnonzero(stays):
+            if pets[position] in of_pet:
+                until, redaction_id = of_pet[pets[position]]
+                group = groups.setdefault((redaction_id, until.date()), np.zeros(table.num_rows, np.bool_))
+                group[position] = True
+        return groups
 
     def record_values(self, feed: str, columns: Sequence[str]) -> list[tuple[str, frozenset[str]]]:
         """(column, values): a record of the feed with one of the values in the column is redacted."""

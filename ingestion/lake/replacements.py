@@ -31,7 +31,8 @@ class Replacement(msgspec.Struct, frozen=True, kw_only=True):
 
     `before` and `after` are the main object, `rejects_before` and `rejects_after`
     the dead letters; a pair that is equal was not touched. `redacted_rows` left
-    with this step, `cleared_payloads` are dead letters that lost their payload.
+    with this step, `kept` hold those of them that were put aside because they have to
+    stay, `cleared_payloads` are dead letters that lost their payload.
     `redaction_ids` is the whole ledger that was honoured.
     """
 
@@ -49,6 +50,7 @@ class Replacement(msgspec.Struct, frozen=True, kw_only=True):
     rejects_before: StoredObject | None = None
     rejects_after: StoredObject | None = None
     cleared_payloads: int = 0
+    kept: list[StoredObject] = []
 
     @property
     def range_key(self) -> RangeKey:

@@ -69,6 +69,8 @@ def erase_household(owner_id: str, reason: str, dry_run: bool) -> int:
     _print_scope(redaction)
     say("counting rows in lake, warehouse and published copy")
     _print_counts(erasing.places(settings, store, Redactions((redaction,))))
+    for kept in erasing.kept_of(store, Redactions((redaction,))):
+        print(f"kept           {kept}")
     print(f"to be gone by  {redaction.deadline:%Y-%m-%d %H:%M} UTC")
     if disputed:
         print(
@@ -109,7 +111,7 @@ def list_erasures() -> int:
 def _print_entries(
     settings: PlatformSettings, store: ObjectStore, redactions: Redactions, now: datetime
 ) -> int:
-    """A line for each entry; returns how many are overdue."""
+    """A line for each entry, and for what stays of it; returns how many are overdue."""
     from ingestion.lake.redactions import Redactions
 
     overdue = 0
@@ -122,6 +124,8 @@ def _print_entries(
             f"{entry.redaction_id:<36} {entry.kind:<13} {entry.requested_at:%Y-%m-%d %H:%M} "
             f"{entry.deadline:%Y-%m-%d %H:%M} {_state(left, is_past)}"
         )
+        for kept in erasing.kept_of(store, Redactions((entry,))):
+            print(f"  kept: {kept}")
     return overdue
 
 
@@ -176,11 +180,14 @@ def purge_originals(dry_run: bool) -> int:
     for name, label in (
         ("ranges", "landed ranges written anew"),
         ("redacted_rows", "rows redacted in them"),
+        ("kept_rows", "of these put aside, since a practice must keep them"),
+        ("kept_files_expired", "files of rows put aside deleted, their term is over"),
         ("cleared_payloads", "payloads of dead letters cleared"),
         ("deleted_objects", "originals deleted"),
         ("expired_rejects", "files of dead letters past their retention deleted"),
         ("cold_files_removed", "files of days that came back from cold storage changed, deleted"),
         ("published_files_retired", "published files out of force deleted"),
+        ("dagster_texts_erased", "texts of Dagster's storage without erased households"),
     ):
         print(f"{thousands(done[name]):>12}  {label}")
     if done["warehouse_rewritten"]:
@@ -217,7 +224,7 @@ def _print_counts(found: Iterable[Leftover]) -> None:
         rows[not is_table, one.place if is_table else one.kind] += one.rows
         files[one.kind] += 1
     for (in_files, name), count in sorted(rows.items(), key=lambda item: (not item[0][0], item[0][1])):
-        where = f"lake {name}/" if in_files and name != "published" else name
+        where = f"lake {name}/" if in_files and name not in ("published", "dagster") else name
         print(f"{thousands(count):>12}  rows in {where}{f' ({files[name]} files)' if in_files else ''}")
     if not rows:
         print(f"{0:>12}  rows anywhere")

@@ -18,6 +18,7 @@ PRODUCTION = {
     "PETWELLNESS_KAFKA_BOOTSTRAP_SERVERS": "kafka.invalid:9092",
     "PETWELLNESS_DATA": "/nowhere",
     "PETWELLNESS_CONSENT_ANALYTICS_DEFAULT": "refuse",
+    "PETWELLNESS_RETENTION_JURISDICTION": "CH-ZH",
 }
 
 # Prints the graph of each environment: a fork of its own for each, because what is on follows from settings at import,

@@ -351,7 +351,8 @@ with
     {{ return(in_one_transaction(dml)) }}
 {%- endmacro %}
 
-{# SQL: which keys new loads touched, by what the model at hand is kept by; none: all of them. #}
+{# SQL: which keys new loads touched, by what the model at hand is kept by; none: all of them. A key that is not
+   known here is an error: rows found by another one would be replaced, and those that changed would stay. #}
 {% macro touched_keys() -%}
     {%- set records = (config.get('meta') or {}).get('records') -%}
     {%- if not records -%}{{ return(none) }}
@@ -362,6 +363,13 @@ with
     {%- elif records['key'] == 'device_id' and 'pets' in records['feeds'] -%}{{ return(touched_device_contexts()) }}
     {%- elif records['key'] == entity_id(records['feeds'][0]) -%}
         {{ return(touched_entities(records['feeds'][0], this)) }}
-    {%- else -%}{{ return(touched_devices()) }}
+    {%- elif records['key'] == 'device_id' and 'device_assignments' in records['feeds'] -%}
+        {{ return(touched_devices()) }}
+    {%- else -%}
+        {{ exceptions.raise_compiler_error(
+            "touched_keys: " ~ this ~ " is kept by '" ~ records['key'] ~ "' of " ~ records['feeds'] | join(', ')
+            ~ ", and nothing says which of these new loads touch: name a key of record_model() that touched_keys()"
+            ~ " in macros/histories/increments.sql knows, or add it there"
+        ) }}
     {%- endif -%}
 {%- endmacro %}

@@ -260,6 +260,7 @@ def nothing_redacted_is_left(platform: PlatformResource) -> dg.AssetCheckResult:
             "past_deadline": found.past_deadline,
             "places": len(found.overdue),
             "waiting_spans": found.waiting,
+            "kept": dg.MetadataValue.json([str(one) for one in found.kept[:EXAMPLES]]),
             "reason": f"{len(found.overdue)} places hold what should be gone, "
             f"{len(found.overdue_spans)} disputed spans are undecided past their deadline",
             "first_places": dg.MetadataValue.json(

@@ -25,6 +25,9 @@ from ingestion.loading.duckdb_raw import (
     set_build_mark,
 )
 from ingestion.loading.publish import PublishedTable, files_out_of_force, publish, retire
+from ingestion.loading.snowflake_connection import SettingsMissingError
+from petwellness_orchestration import erasing
+from petwellness_orchestration.settings import load_settings
 
 from .conftest import DAY, NOW, START
 
@@ -279,3 +282,13 @@ def test_without_redactions_nothing_is_looked_for(town: Town, tmp_path: Path) ->
     none = Redactions()
     assert lake_leftovers(town.store, list_manifests(town.store), none, load_replacements(town.store)) == []
     assert published_leftovers(tmp_path, none) == []
+
+
+def test_what_an_account_holds_is_asked_of_it_and_never_taken_for_nothing(
+    erased: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PETWELLNESS_ENVIRONMENT", "ci")
+    monkeypatch.setenv("PETWELLNESS_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("PETWELLNESS_SNOWFLAKE_ACCOUNT", raising=False)
+    with pytest.raises(SettingsMissingError, match="PETWELLNESS_SNOWFLAKE_ACCOUNT"):
+        erasing.places(load_settings(), erased.store, load_redactions(erased.store))

@@ -24,10 +24,11 @@ from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
 from infrastructure.snowflake_emulator.local import LocalEmulator
+from ingestion.erasure.account_leftovers import account_leftovers
 from ingestion.erasure.purge import purge
 from ingestion.lake.landing import Manifest, feed_schema, list_manifests, utc_now
 from ingestion.lake.quarantine import Span, put_entry, quarantine_entry
-from ingestion.lake.redactions import Redactions
+from ingestion.lake.redactions import Redactions, load_redactions
 from ingestion.lake.store import S3Store
 from ingestion.loading import snowflake_raw
 from ingestion.loading.snowflake_connection import SnowflakeError, open_snowflake, run, transaction
@@ -270,6 +271,27 @@ def test_rows_that_are_redacted_later_are_taken_out_and_their_days_built_again(z
         "select table_name from information_schema.tables where table_schema = 'RAW'"
         " and (table_name ilike 'redacted%' or table_name ilike 'covered%')"
     ) == [("REDACTED_RANGES",)]
+
+
+def test_what_an_account_still_holds_of_a_redaction_is_found_until_it_is_gone(zone: Zone) -> None:
+    zone.land(5)
+    zone.land_owners("day-1", ["o1", "o2"])
+    zone.load()
+    run(zone.con, "create table anl.daily_activity (pet_id varchar, event_date date, event_count number)")
+    run(zone.con, "create table anl.telemetry_events (pet_id varchar, event_date date)")
+    run(zone.con, "insert into anl.daily_activity values ('p1', '2026-06-01', 2), ('p2', '2026-06-01', 1)")
+    run(zone.con, "insert into anl.telemetry_events values ('p1', '2026-06-01'), ('p2', '2026-06-01')")
+    redact(zone, owners=("o2",))
+    redactions = load_redactions(zone.store)
+    assert [str(one) for one in account_leftovers(zone.con, redactions)] == [
+        "raw.owners: 1 redacted rows",
+        "raw.telemetry_events: 3 redacted rows",
+        "anl.daily_activity: 1 rows that count events which are gone",
+    ]
+    zone.load()
+    run(zone.con, "update anl.daily_activity set event_count = 1")
+    assert account_leftovers(zone.con, redactions) == []
+    assert account_leftovers(zone.con, Redactions()) == []
 
 
 def test_a_redacted_range_that_comes_again_is_put_right_without_the_redacted_rows(zone: Zone) -> None:

@@ -74,3 +74,11 @@ def test_salted_hashes_change_with_the_salt_and_keep_null(warehouse):
     assert one == "0584f08f962284cb577bacef5e2637d6a14deb9c463d07a6913894ef1441a47d"
     assert two == again != one
     assert none is None
+
+
+def test_a_key_that_nothing_is_said_of_is_refused(warehouse):
+    """Not taken for that of devices, whose rows would be replaced instead."""
+    model = "{{ record_model(['clinic_visits'], 'clinic_id') }}select '{{ touched_keys() }}' as asked"
+    compiled = warehouse.invoke("compile", "--inline", model)
+    assert not compiled.success
+    assert "kept by 'clinic_id' of clinic_visits" in str(compiled.exception)

@@ -485,7 +485,7 @@ def test_the_access_audit_asks_for_every_personal_column(project):
 
     nodes = {name: node.to_dict() for name, node in project.manifest.nodes.items()}
     asked = personal_columns({"nodes": nodes})
-    assert asked["cur.owners"] == {"name", "contact_phone", "contact_email", "address"}
+    assert asked["cur.owners"] == {"name", "contact_phone", "contact_email", "address", "consent_flags"}
     assert asked["raw.owners"] == asked["cur.owners"] | {"payload"}
     assert asked["cur.pets"] == {"microchip_id"}
     # Nothing that anl or ml keep is a person's.
