@@ -50,7 +50,7 @@ hours as (
 amounts as (
     select
         {{ of_hour }},
-        'sudden_inactivity' as rule,  -- noqa: RF04
+        {{ judges('sudden_inactivity') }} as rule,  -- noqa: RF04
         observed_minutes,
         worn_minutes,
         total_steps as amount
@@ -59,7 +59,7 @@ amounts as (
     union all
     select
         {{ of_hour }},
-        'excessive_licking' as rule,  -- noqa: RF04
+        {{ judges('excessive_licking') }} as rule,  -- noqa: RF04
         observed_minutes,
         worn_minutes,
         total_licks as amount
@@ -140,7 +140,7 @@ measured as (
         hour_no,
         hour_ts,
         judged_at,
-        'fever' as rule,  -- noqa: RF04
+        {{ judges('fever') }} as rule,  -- noqa: RF04
         body_temp_c_sum as measure,
         body_temp_count as measurements
     from hours
@@ -151,7 +151,7 @@ measured as (
         hour_no,
         hour_ts,
         judged_at,
-        'low_battery' as rule,  -- noqa: RF04
+        {{ judges('low_battery') }} as rule,  -- noqa: RF04
         battery_min_pct as measure,
         1 as measurements
     from hours
@@ -162,7 +162,7 @@ measured as (
         hour_no,
         hour_ts,
         judged_at,
-        'collar_dropout' as rule,  -- noqa: RF04
+        {{ judges('collar_dropout') }} as rule,  -- noqa: RF04
         event_count as measure,
         1 as measurements
     from hours

@@ -144,6 +144,11 @@ class Warehouse:
         other._dbt = dbt
         return other
 
+    @property
+    def manifest(self) -> Any:
+        """dbt's own, once the project is parsed."""
+        return self._dbt._manifest
+
     def invoke(self, *args: str, variables: Mapping[str, Any] | None = None) -> Any:
         return self._dbt.invoke(self.path, *args, variables=variables)
 
