@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from petwellness_orchestration.account import account_names, account_session
-from petwellness_orchestration.published import is_pii
+from petwellness_orchestration.published import is_pii, layer
 from petwellness_orchestration.settings import PlatformSettings
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def budget_verdicts(settings: PlatformSettings, report: CostReport) -> list[Budg
 def personal_columns(manifest: Mapping[str, Any]) -> dict[str, set[str]]:
     """By `schema.table` of the layers: columns tagged as personal in dbt's YAML, and those of raw that they were made
     of."""
-    from petwellness_orchestration.defs.warehouse.translator import layer, table_name
+    from petwellness_orchestration.defs.warehouse.translator import table_name
 
     found: dict[str, set[str]] = {}
     for props in manifest["nodes"].values():

@@ -1,9 +1,10 @@
 """The search for personal data under the current settings: what the check and the command call.
 
 What counts as personal data and how places are read is `ingestion.privacy`; here
-are the places of this platform. A nightly look takes what is new since the last
-one that found nothing: published files are immutable, logs and Dagster's events
-are only added to. A full look takes everything.
+are the places of this platform. What is published is looked at before readers get
+it, by `ingestion.loading.publish`. A nightly look takes what else is new since the
+last one that found nothing: logs and Dagster's events are only added to. A full
+look takes everything.
 """
 
 from __future__ import annotations
@@ -47,7 +48,6 @@ def find_personal_data(settings: PlatformSettings, full: bool) -> PrivacyReport:
     A look that finds nothing is remembered; the next one that is not `full` starts from there.
     """
     from ingestion.loading.duckdb_raw import open_warehouse
-    from ingestion.loading.publish import read_catalogue
     from ingestion.privacy.detection import Detector
     from ingestion.privacy.salt import salt_of
     from ingestion.privacy.scanning import (
@@ -61,7 +61,6 @@ def find_personal_data(settings: PlatformSettings, full: bool) -> PrivacyReport:
     )
 
     home, folder = settings.state.home, settings.state.published_dir
-    # In the published folder: without it versions begin anew.
     mark_path = folder / MARK_NAME
     mark = CleanMark() if full else CleanMark.read(mark_path)
     # Logs are still written meanwhile: what is said from now on is for the next look.
@@ -69,9 +68,9 @@ def find_personal_data(settings: PlatformSettings, full: bool) -> PrivacyReport:
     salt = salt_of(settings.state)
     with open_warehouse(settings.warehouse_path) as con:
         detector = Detector(known_people(con, [salt]))
-        # What is published was looked at as files, or will be.
+        # What is published was looked at before it was.
         findings = table_findings(con, detector, {} if full else published_columns(folder))
-    findings += published_findings(folder, detector, mark.published_version)
+    findings += published_findings(folder, detector) if full else []
     logs = [path for path in log_files(home) if _changed_at(path) >= mark.logs_until]
     findings += text_file_findings(home, logs, detector)
     databases = [path for path in dagster_databases(home) if _changed_at(path) >= mark.logs_until]
@@ -79,7 +78,6 @@ def find_personal_data(settings: PlatformSettings, full: bool) -> PrivacyReport:
     findings += found
     if not findings and folder.exists():
         CleanMark(
-            published_version=read_catalogue(folder).get("version", 0),
             logs_until=started_at,
             database_rows={**(mark.database_rows or {}), **rows},
         ).write(mark_path)

@@ -31,6 +31,11 @@ def published_tables(manifest: Mapping[str, Any]) -> list[PublishedTable]:
     return sorted(tables, key=lambda table: table.full_name)
 
 
+def layer(props: Mapping[str, Any]) -> str:
+    """A node's layer (raw, stg, cur, anl, ml). Its schema, unless a developer's or a pull request's takes all."""
+    return props.get("config", {}).get("schema") or props["schema"]
+
+
 def is_published(props: Mapping[str, Any]) -> bool:
     """Whether readers get a node's table: a model unless it says `published: false`, a seed if it says so."""
     kind = props["resource_type"]
@@ -38,9 +43,14 @@ def is_published(props: Mapping[str, Any]) -> bool:
 
 
 def is_pii(column: Mapping[str, Any]) -> bool:
-    """Whether a column is tagged as personal data in its YAML."""
-    meta = {**column.get("meta", {}), **column.get("config", {}).get("meta", {})}
-    return bool(meta.get(PII_META))
+    """Whether a column is tagged as personal data in its YAML. Every column says that it is or that it is not
+    (`defs.warehouse.declarations`)."""
+    return bool(column_meta(column).get(PII_META))
+
+
+def column_meta(column: Mapping[str, Any]) -> dict[str, Any]:
+    """What a column's YAML says of it under `config.meta`."""
+    return {**column.get("meta", {}), **column.get("config", {}).get("meta", {})}
 
 
 def day_column(props: Mapping[str, Any]) -> str | None:

@@ -21,6 +21,16 @@ class MetricNotTranslatableError(ValueError):
         super().__init__(f"metric {metric}: {reason}; give its DAX as config.meta.dax")
 
 
+class MetricOutsideStarError(ValueError):
+    """A metric on a table that the star does not have."""
+
+    def __init__(self, metric: str, file: str, model: str) -> None:
+        super().__init__(
+            f"metric {metric} ({file}) is on {model}, which is no fact of the star: add {model} to FACTS in"
+            f" powerbi/star.py, or take the metric out of {file}"
+        )
+
+
 @dataclass(frozen=True)
 class Measure:
     """A measure of the model, and the columns of its table (by their names in the warehouse) that it needs."""
@@ -35,7 +45,11 @@ class Measure:
 
 
 def measures(manifest: Mapping[str, Any]) -> list[Measure]:
-    """A measure for each metric on a fact of the star, in the order of the metrics' names."""
+    """A measure for each metric, in the order of the metrics' names.
+
+    Raises MetricOutsideStarError, MetricNotTranslatableError.
+    """
+    _refuse_outside(manifest)
     metrics = {metric["name"]: metric for metric in manifest["metrics"].values()}
     bases = _bases(manifest)
     return [_measure(metrics[name], metrics, bases) for name in sorted(metrics)]
@@ -43,12 +57,28 @@ def measures(manifest: Mapping[str, Any]) -> list[Measure]:
 
 @dataclass(frozen=True)
 class _Base:
-    """A measure of a semantic model, which metrics are made of."""
+    """A measure of a semantic model on a fact of the star, which metrics are made of."""
 
     table: str
     agg: str
     expr: str
     last_of: str | None
+
+
+def _refuse_outside(manifest: Mapping[str, Any]) -> None:
+    """Raises MetricOutsideStarError for the first metric that needs a table which is no fact."""
+    facts = {fact.model for fact in FACTS}
+    model_of = {
+        measure["name"]: model["refs"][0]["name"]
+        for model in manifest["semantic_models"].values()
+        for measure in model["measures"]
+    }
+    for metric in sorted(manifest["metrics"].values(), key=lambda metric: metric["name"]):
+        for measure in metric["type_params"]["input_measures"]:
+            if model_of[measure["name"]] not in facts:
+                raise MetricOutsideStarError(
+                    metric["name"], metric["original_file_path"], model_of[measure["name"]]
+                )
 
 
 def _bases(manifest: Mapping[str, Any]) -> dict[str, _Base]:
@@ -61,6 +91,7 @@ def _bases(manifest: Mapping[str, Any]) -> dict[str, _Base]:
             (measure["non_additive_dimension"] or {}).get("name"),
         )
         for model in manifest["semantic_models"].values()
+        if model["refs"][0]["name"] in tables
         for measure in model["measures"]
     }
 

@@ -24,6 +24,10 @@
 {# Days before a judged one on which its windows may reach. #}
 {% macro window_lookback_days() -%}{{ return(signal_lookback_days() + 8) }}{%- endmacro %}
 
+{# A rule's name, where a branch of a model is that rule's. Rules and branches have to have each other:
+   petwellness_orchestration/defs/warehouse/declarations.py looks for this call. #}
+{% macro judges(rule) -%}{{ return("'" ~ rule ~ "'") }}{%- endmacro %}
+
 {# The data's own present, the watermark, is var as_of_ts; a build by hand without it takes the newest arrival in stg. #}
 {% macro data_present() -%}
     {%- if var('as_of_ts') is none -%}

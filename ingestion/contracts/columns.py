@@ -6,6 +6,8 @@ are UTC microseconds without a zone. Validation rules live in `telemetry` and
 `records`.
 """
 
+from collections.abc import Iterable, Mapping
+
 import pyarrow as pa
 
 TIMESTAMP = pa.timestamp("us")
@@ -185,6 +187,49 @@ RECORD_FEEDS: dict[str, list[pa.Field]] = {
         pa.field("appointment_id", pa.string()),  # booked, or what a message or call was about
     ],
 }
+
+# Columns of records that name another record, and its feed: what refers to an erased one goes with it.
+RECORD_REFERENCES = {"visit_id": "clinic_visits", "appointment_id": "appointments"}
+
+# The columns by which an erasure finds what is a household's.
+HOUSEHOLD_COLUMNS = ("owner_id", "pet_id", *RECORD_REFERENCES)
+
+# Feeds whose records name no household, and why nothing of them is one's: an erasure leaves them as they are.
+WITHOUT_HOUSEHOLD = {
+    "devices": "what a collar is; who wore it is in device_assignments",
+    "clinics": "practices and where they are",
+    "breeds": "reference figures",
+}
+
+
+class UnerasableFeedError(ValueError):
+    """An erasure could not find a household's records in a feed, or a feed says wrongly that it holds none."""
+
+
+def check_erasable(feeds: Mapping[str, Iterable[pa.Field]], without_household: Mapping[str, str]) -> None:
+    """Every feed names a household by one of HOUSEHOLD_COLUMNS, or says why it holds nothing of one.
+
+    Raises UnerasableFeedError for the first that does neither, or both.
+    """
+    where = "in ingestion/contracts/columns.py"
+    for feed, fields in feeds.items():
+        named = [field.name for field in fields if field.name in HOUSEHOLD_COLUMNS]
+        if not named and not without_household.get(feed):
+            raise UnerasableFeedError(
+                f"no record of feed '{feed}' could be erased: it names no owner, pet, visit or appointment. Give it one"
+                f" of the columns {', '.join(HOUSEHOLD_COLUMNS)}, or say in WITHOUT_HOUSEHOLD why nothing of it is"
+                f" personal, {where}"
+            )
+        if named and feed in without_household:
+            raise UnerasableFeedError(
+                f"feed '{feed}' names households by {', '.join(named)}, so it is not one of WITHOUT_HOUSEHOLD {where}"
+            )
+    if unknown := sorted(without_household.keys() - feeds.keys()):
+        raise UnerasableFeedError(f"no feed is called {', '.join(unknown)}: mend WITHOUT_HOUSEHOLD {where}")
+
+
+# At definition: data of a feed that cannot be erased must not land.
+check_erasable(RECORD_FEEDS, WITHOUT_HOUSEHOLD)
 
 
 def record_schema(feed: str) -> pa.Schema:

@@ -23,7 +23,7 @@ from ingestion.collector.consent import (
     read_assignments,
     stated_owners,
 )
-from ingestion.contracts.columns import RECORD_FEEDS
+from ingestion.contracts.columns import HOUSEHOLD_COLUMNS, RECORD_FEEDS, RECORD_REFERENCES
 from ingestion.contracts.feeds import RECORD_FEED_NAMES
 from ingestion.contracts.keeping import IN_DOUBT, KEPT_FEEDS, Jurisdictions, has_to_stay
 from ingestion.erasure.disputes import list_disputed
@@ -34,7 +34,6 @@ from ingestion.lake.landing import Manifest
 from ingestion.lake.records import read_records
 from ingestion.lake.redactions import (
     ERASURE,
-    RECORD_REFERENCES,
     Arrivals,
     Kept,
     Redaction,
@@ -258,7 +257,7 @@ def _business_keys(
     # Visits and appointments come before what refers to them.
     for feed in RECORD_FEED_NAMES:
         columns = [column.name for column in RECORD_FEEDS[feed]]
-        about = [name for name in ("pet_id", "owner_id", *RECORD_REFERENCES) if name in columns]
+        about = [name for name in HOUSEHOLD_COLUMNS if name in columns]
         if not about:
             continue
         moment = _MOMENTS.get(feed)

@@ -21,14 +21,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ingestion.contracts.columns import record_schema
+from ingestion.contracts.columns import HOUSEHOLD_COLUMNS, RECORD_REFERENCES, record_schema
 from ingestion.contracts.feeds import TELEMETRY_FEED
 from ingestion.contracts.keeping import has_to_stay
 from ingestion.lake import layout
 from ingestion.lake.store import ObjectExistsError, ObjectStore
-
-# Columns of records that name another record, and its feed: what refers to an erased one goes with it.
-RECORD_REFERENCES = {"visit_id": "clinic_visits", "appointment_id": "appointments"}
 
 LATE_OPT_OUT = "late_opt_out"
 ERASURE = "erasure"
@@ -259,7 +256,7 @@ class Redactions:
         """The columns that `rows` needs of a landed table with `columns`."""
         if feed == TELEMETRY_FEED:
             return ["device_id", "arrival_ts"]
-        named = ("business_key", "owner_id", "pet_id", *RECORD_REFERENCES)
+        named = ("business_key", *HOUSEHOLD_COLUMNS)
         return [name for name in named if name in columns]
 
 

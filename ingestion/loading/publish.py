@@ -2,7 +2,8 @@
 
 Immutable Parquet files and a small DuckDB file of views over them, replaced in
 one rename at the end of a run, so that readers never meet a writer's lock and
-never see half a run. Only tables and columns the caller names are published.
+never see half a run. Only tables and columns the caller names are published, and
+only once a search of the new files for personal data has found none.
 `published.json` names the files in force with a fingerprint of their content;
 what has not changed is not written again, and of tables kept by day only the days
 that were rebuilt are looked at, with those they share files with (`publish_layout`).
@@ -13,7 +14,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import pairwise
@@ -27,6 +29,8 @@ from ingestion.sql_text import literal, literals
 
 if TYPE_CHECKING:
     import duckdb
+
+    from ingestion.privacy.scanning import Finding
 
 PUBLISHED_SCHEMAS = ("cur", "anl", "ml")
 DATABASE_NAME = "petwellness.duckdb"
@@ -56,6 +60,19 @@ class Part(TypedDict):
 
 
 Catalogue = dict[str, dict[str, Part]]
+
+
+class PersonalDataFoundError(ValueError):
+    """What was to be published holds personal data; the message names places and numbers, never a value."""
+
+    def __init__(self, findings: Sequence[Finding], in_force: int) -> None:
+        self.findings = tuple(findings)
+        places = "; ".join(f"{one.place}: {one.count} x {one.kind}" for one in findings)
+        kept = f"readers keep version {in_force}" if in_force else "there is no published copy yet"
+        super().__init__(
+            f"nothing was published, {kept}. Personal data in {places}. Say `pii: true` of the column in its YAML,"
+            " or mend what fills it, and publish again"
+        )
 
 
 @dataclass(frozen=True)
@@ -100,40 +117,78 @@ def publish(
     progress: Callable[[str], None] = lambda _: None,
     rebuilt: RebuiltDays | None = None,
 ) -> PublishReport:
-    """Write what changed of `tables` as Parquet under `folder` and switch readers to it.
+    """Write what changed of `tables` as Parquet under `folder`, look for personal data in it and switch readers to it.
 
     Tables that are not mentioned stay as they are. When nothing changed nothing
     is written and the version stays. `rebuilt` names the days of tables kept by day
     that may have changed since the last publication; without it every day may have.
+
+    Raises PersonalDataFoundError: readers keep what they have, and what was written is gone again.
     """
     con.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
     folder.mkdir(parents=True, exist_ok=True)
     before = read_catalogue(folder)
     previous: Catalogue = before.get("tables", {})
-    version = _next_version(folder, before.get("version", 0))
+    in_force: int = before.get("version", 0)
+    version = _next_version(folder, in_force)
     catalogue = dict(previous)
-    files_written = days_changed = 0
-    for table in tables:
-        old = previous.get(table.full_name, {})
-        fingerprints = _fingerprints(con, table, old, rebuilt)
-        changed = _changed(old, fingerprints)
-        written = _export(con, folder, table, version, fingerprints, _to_write(table, old, fingerprints))
-        catalogue[table.full_name] = {
-            part: Part(files=written[part] if part in written else old[part]["files"], fingerprint=value)
-            for part, value in sorted(fingerprints.items())
-        }
-        files_written += len(_files_of(written.values()))
-        days_changed += len(changed)
-        if changed:
-            progress(f"published {table.full_name}: {len(changed)} part{'s' if len(changed) != 1 else ''}")
+    new_files: dict[str, list[str]] = {}
+    days_changed = 0
+    with _not_left_behind(folder, version):
+        for table in tables:
+            old = previous.get(table.full_name, {})
+            fingerprints = _fingerprints(con, table, old, rebuilt)
+            changed = _changed(old, fingerprints)
+            written = _export(con, folder, table, version, fingerprints, _to_write(table, old, fingerprints))
+            catalogue[table.full_name] = {
+                part: Part(files=written[part] if part in written else old[part]["files"], fingerprint=value)
+                for part, value in sorted(fingerprints.items())
+            }
+            if written:
+                new_files[table.full_name] = _files_of(written.values())
+            days_changed += len(changed)
+            if changed:
+                progress(f"written {table.full_name}: {len(changed)} part{'s' if len(changed) != 1 else ''}")
+        findings = _personal_data(con, folder, new_files)
+        if findings:
+            raise PersonalDataFoundError(findings, in_force)
+    files_written = len(_files_of(new_files.values()))
     is_new = bool(days_changed or files_written)
     if is_new:
         _switch(folder, catalogue, version)
         # Readers may still hold the database of the version before this one.
         _remove_unreferenced(folder, [catalogue, previous])
     files = sum(len(_files_in(parts)) for parts in catalogue.values())
-    in_force = version if is_new else before.get("version", 0)
-    return PublishReport(in_force, len(catalogue), files, files_written, days_changed)
+    return PublishReport(version if is_new else in_force, len(catalogue), files, files_written, days_changed)
+
+
+def _personal_data(
+    con: duckdb.DuckDBPyConnection, folder: Path, new_files: Mapping[str, Sequence[str]]
+) -> list[Finding]:
+    """Personal data in files (by table, relative to `folder`) that readers do not see yet. Files in force are
+    immutable and were looked at when they were new."""
+    if not new_files:
+        return []
+    from ingestion.privacy.detection import Detector
+    from ingestion.privacy.scanning import known_people, parquet_findings
+
+    detector = Detector(known_people(con))
+    return [
+        finding
+        for table, files in new_files.items()
+        for finding in parquet_findings(con, detector, table, [folder / file for file in files])
+    ]
+
+
+@contextmanager
+def _not_left_behind(folder: Path, version: int) -> Iterator[None]:
+    """What was written of a version goes when it is not published: it may hold what nobody may read."""
+    try:
+        yield
+    except BaseException:
+        for version_dir in (folder / "tables").glob(f"*/v{version:06}"):
+            shutil.rmtree(version_dir)
+        raise
 
 
 def read_catalogue(folder: Path) -> dict:

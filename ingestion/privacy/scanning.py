@@ -49,14 +49,8 @@ class Finding:
 
 
 def known_people(con: duckdb.DuckDBPyConnection, salts: Iterable[str] = ()) -> Known:
-    """What the warehouse knows of people and pets, every version of it, which must appear nowhere else."""
-
-    def values(table: str, column: str) -> tuple[str, ...]:
-        rows = con.execute(
-            f"select distinct {column} from {table} where {column} is not null order by 1"
-        ).fetchall()
-        return tuple(str(row[0]) for row in rows)
-
+    """What the warehouse knows of people and pets, every version of it, which must appear nowhere else: with the
+    salt of its hashes, and `salts`."""
     present = {
         f"{schema}.{table}"
         for schema, table in con.execute(
@@ -64,13 +58,21 @@ def known_people(con: duckdb.DuckDBPyConnection, salts: Iterable[str] = ()) -> K
             " where table_catalog = current_database()"
         ).fetchall()
     }
-    owners, pets = "cur.owners" in present, "cur.pets" in present
+
+    def values(table: str, column: str) -> tuple[str, ...]:
+        if table not in present:
+            return ()
+        rows = con.execute(
+            f"select distinct {column} from {table} where {column} is not null order by 1"
+        ).fetchall()
+        return tuple(str(row[0]) for row in rows)
+
     return Known(
-        names=values("cur.owners", "name") if owners else (),
-        phones=values("cur.owners", "contact_phone") if owners else (),
-        addresses=values("cur.owners", "address") if owners else (),
-        microchips=values("cur.pets", "microchip_id") if pets else (),
-        salts=tuple(salts),
+        names=values("cur.owners", "name"),
+        phones=values("cur.owners", "contact_phone"),
+        addresses=values("cur.owners", "address"),
+        microchips=values("cur.pets", "microchip_id"),
+        salts=tuple(dict.fromkeys([*salts, *values("raw.hash_salt", "salt")])),
     )
 
 
@@ -95,35 +97,37 @@ def table_findings(
     ]
 
 
-def published_findings(folder: Path, detector: Detector, after_version: int = 0) -> list[Finding]:
-    """Every text column of the published files in force that a version later than `after_version` wrote.
-
-    Files are immutable, so one that was found clean stays so for as long as the
-    people known are the same.
-    """
+def published_findings(folder: Path, detector: Detector) -> list[Finding]:
+    """Every text column of the published files in force."""
     import duckdb
 
     from ingestion.loading.publish import files_in_force
 
     by_table: dict[str, list[Path]] = {}
     for path in sorted(files_in_force(folder)):
-        _, table, version, *_ = path.relative_to(folder).parts
-        if int(version[1:]) > after_version:
-            by_table.setdefault(table, []).append(path)
-    found: list[Finding] = []
+        by_table.setdefault(path.relative_to(folder).parts[1], []).append(path)
     con = duckdb.connect()
     try:
-        for table, paths in by_table.items():
-            relation = f"read_parquet([{literals(paths)}], hive_partitioning = false)"
-            columns = [
-                name
-                for name, kind, *_ in con.execute(f"describe select * from {relation}").fetchall()
-                if kind in _TEXT_TYPES
-            ]
-            found += _column_findings(con, detector, relation, f"published {table}", columns)
+        return [
+            finding
+            for table, paths in by_table.items()
+            for finding in parquet_findings(con, detector, f"published {table}", paths)
+        ]
     finally:
         con.close()
-    return found
+
+
+def parquet_findings(
+    con: duckdb.DuckDBPyConnection, detector: Detector, place: str, paths: Iterable[Path]
+) -> list[Finding]:
+    """Every text column of a table's Parquet files; `place` stands before the column's name."""
+    relation = f"read_parquet([{literals(paths)}], hive_partitioning = false)"
+    columns = [
+        name
+        for name, kind, *_ in con.execute(f"describe select * from {relation}").fetchall()
+        if kind in _TEXT_TYPES
+    ]
+    return [*_column_findings(con, detector, relation, place, columns)]
 
 
 def published_columns(folder: Path) -> dict[str, set[str]]:
@@ -276,9 +280,8 @@ class _Tally:
 
 @dataclass(frozen=True)
 class CleanMark:
-    """Up to where a look found nothing: the published version, the time of logs, rows of Dagster's tables."""
+    """Up to where a look found nothing: the time of logs, rows of Dagster's tables."""
 
-    published_version: int = 0
     logs_until: float = 0.0
     database_rows: Mapping[str, int] | None = None
 

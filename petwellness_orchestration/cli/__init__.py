@@ -21,6 +21,7 @@ _EXPECTED = (
     "CompactionError",
     "ConsentSnapshotStaleError",
     "DbtFailedError",
+    "DeclarationError",
     "EmbeddedBrokerError",
     "EnvironmentSettingError",
     "LandingStalledError",

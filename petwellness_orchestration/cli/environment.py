@@ -9,6 +9,9 @@ from typing import NoReturn
 
 from petwellness_orchestration.settings import PlatformSettings, load_settings
 
+# Commands of dbt that make tables.
+_BUILDING = frozenset({"build", "run", "seed"})
+
 # What dbt signs in with (dbt_project/profiles.yml): named here, never shown.
 SIGN_IN = (
     "PETWELLNESS_SNOWFLAKE_ACCOUNT",
@@ -54,10 +57,16 @@ def described(settings: PlatformSettings) -> dict[str, str]:
 
 
 def become_dbt(arguments: list[str]) -> NoReturn:
-    """Be dbt from now on, on the environment's project, target and schema."""
+    """Be dbt from now on, on the environment's project, target and schema.
+
+    Raises DeclarationError before anything is built of a project that the platform would refuse.
+    """
     from petwellness_orchestration.defs.warehouse.dbt_run import profile_variables, project_arguments
+    from petwellness_orchestration.defs.warehouse.manifest import read_manifest
 
     settings = load_settings()
+    if _BUILDING.intersection(arguments):
+        read_manifest()
     program = str(Path(sys.executable).with_name("dbt"))
     os.execve(  # noqa: S606
         program,

@@ -234,7 +234,7 @@ lateness_turns as (
 vaccine_alerts as (
     select
         turns.pet_id,
-        'overdue_vaccine' as rule,  -- noqa: RF04
+        {{ judges('overdue_vaccine') }} as rule,  -- noqa: RF04
         vaccine_rule.rule_version,
         turns.moment as raised_at,
         turns.closed_at,

@@ -51,7 +51,7 @@ hours as (
 amounts as (
     select
         {{ of_hour }},
-        'sudden_inactivity' as rule,  -- noqa: RF04
+        {{ judges('sudden_inactivity') }} as rule,  -- noqa: RF04
         observed_minutes,
         worn_minutes,
         total_steps as amount
@@ -60,7 +60,7 @@ amounts as (
     union all
     select
         {{ of_hour }},
-        'excessive_licking' as rule,  -- noqa: RF04
+        {{ judges('excessive_licking') }} as rule,  -- noqa: RF04
         observed_minutes,
         worn_minutes,
         total_licks as amount
@@ -141,7 +141,7 @@ measured as (
         hour_no,
         hour_ts,
         judged_at,
-        'fever' as rule,  -- noqa: RF04
+        {{ judges('fever') }} as rule,  -- noqa: RF04
         body_temp_c_sum as measure,
         body_temp_count as measurements,
         body_temp_minutes as measured_minutes
@@ -153,7 +153,7 @@ measured as (
         hour_no,
         hour_ts,
         judged_at,
-        'low_battery' as rule,  -- noqa: RF04
+        {{ judges('low_battery') }} as rule,  -- noqa: RF04
         battery_min_pct as measure,
         1 as measurements,
         observed_minutes as measured_minutes
@@ -165,7 +165,7 @@ measured as (
         hour_no,
         hour_ts,
         judged_at,
-        'collar_dropout' as rule,  -- noqa: RF04
+        {{ judges('collar_dropout') }} as rule,  -- noqa: RF04
         event_count as measure,
         1 as measurements,
         observed_minutes as measured_minutes

@@ -19,9 +19,10 @@ from petwellness_orchestration.defs.warehouse.dbt_run import (
 )
 from petwellness_orchestration.defs.warehouse.manifest import parsed_project, read_manifest
 from petwellness_orchestration.defs.warehouse.partitions import days_to_build
-from petwellness_orchestration.defs.warehouse.translator import WarehouseTranslator, is_daily, layer
+from petwellness_orchestration.defs.warehouse.translator import WarehouseTranslator, is_daily
 from petwellness_orchestration.named_days import partition_keys
 from petwellness_orchestration.observing import TableCount, build_of, count_tables, days_to_judge
+from petwellness_orchestration.published import layer
 from petwellness_orchestration.resources import PlatformResource
 from petwellness_orchestration.settings import PlatformSettings
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import fcntl
 import json
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from petwellness_orchestration.defs.warehouse.declarations import ALERT_RULES, check_declarations
 from petwellness_orchestration.settings import DBT_PROJECT_DIR, load_settings
 
 
@@ -67,8 +69,18 @@ def parse_project() -> None:
 
 @cache
 def read_manifest() -> dict[str, Any]:
-    """The manifest as a dictionary, read once a process."""
-    return json.loads(ensure_manifest().read_text())
+    """The manifest as a dictionary, read once a process.
+
+    Raises DeclarationError for what the project declares and nothing would act on.
+    """
+    manifest = json.loads(ensure_manifest().read_text())
+    check_declarations(manifest, _alert_rules())
+    return manifest
+
+
+def _alert_rules() -> set[str]:
+    with (DBT_PROJECT_DIR / "seeds" / "anl" / f"{ALERT_RULES}.csv").open(newline="") as file:
+        return {row["rule"] for row in csv.DictReader(file)}
 
 
 def parsed_project() -> Any:

@@ -10,6 +10,7 @@ from dagster_dbt import DagsterDbtTranslator, DbtProject
 
 from petwellness_orchestration import names
 from petwellness_orchestration.defs.warehouse.partitions import EVENT_DAYS
+from petwellness_orchestration.published import layer
 
 DAILY_TAG = "daily"
 
@@ -17,11 +18,6 @@ DAILY_TAG = "daily"
 def is_daily(props: Mapping[str, Any]) -> bool:
     """Whether a model is kept by event date (its dbt tag says so)."""
     return DAILY_TAG in props.get("tags", [])
-
-
-def layer(props: Mapping[str, Any]) -> str:
-    """A node's layer (raw, stg, cur, anl, ml). Its schema, unless a developer's or a pull request's takes all."""
-    return props.get("config", {}).get("schema") or props["schema"]
 
 
 def table_name(props: Mapping[str, Any]) -> str:

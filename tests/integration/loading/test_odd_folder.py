@@ -31,7 +31,7 @@ def test_a_warehouse_is_published_rewritten_and_carried_over(home: Path) -> None
     path = home / "warehouse.duckdb"
     with open_warehouse(path) as con:
         con.execute("create schema cur")
-        con.execute("create table cur.pets as select 'p1' as pet_id")
+        con.execute("create table cur.pets as select 'p1' as pet_id, null::varchar as microchip_id")
         publish(con, home / "published", [PETS])
     rewrite_warehouse(path)
     with open_warehouse(path, read_only=True) as con:

@@ -21,6 +21,7 @@ from ingestion.loading.publish import (
     CATALOGUE_NAME,
     DATABASE_NAME,
     ROW_GROUP_ROWS,
+    PersonalDataFoundError,
     PublishedTable,
     PublishReport,
     publish,
@@ -43,7 +44,10 @@ def warehouse(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     con = duckdb.connect(str(tmp_path / "warehouse.duckdb"))
     con.execute("create schema anl")
     con.execute("create schema cur")
-    con.execute("create table cur.pets as select 'p1' as pet_id, 'dog' as species, 'Rex' as name")
+    con.execute(
+        "create table cur.pets as select 'p1' as pet_id, 'dog' as species, 'Rex' as name,"
+        " null::varchar as microchip_id"
+    )
     con.execute(
         "create table anl.activity as select date '2026-06-01' + (i // 2)::integer as event_date,"
         " 'p' || i as pet_id, 100 * i as steps, 'secret' as note from range(6) t(i)"
@@ -415,6 +419,46 @@ def test_a_crash_between_database_and_catalogue_heals(
     assert not publish(warehouse, folder, TABLES).changed
     for parts in read_catalogue(folder)["tables"].values():
         assert all((folder / file).exists() for part in parts.values() for file in part["files"])
+
+
+def test_personal_data_is_found_before_readers_get_it_and_the_copy_stays(
+    warehouse: duckdb.DuckDBPyConnection, folder: Path
+) -> None:
+    warehouse.execute("create table cur.owners (name varchar, contact_phone varchar, address varchar)")
+    warehouse.execute("insert into cur.owners values ('Ada Abel', null, 'Birken Lane 3')")
+    noted = replace(DAILY, columns=(*DAILY.columns, "note"))
+    publish(warehouse, folder, [noted, WHOLE])
+    before = files(folder)
+    # A column that nobody tagged, in two tables: one by day, one whole.
+    warehouse.execute("update anl.activity set note = 'ask ada@example.org' where steps > 300")
+    warehouse.execute("update cur.pets set species = 'dog of Abel, Ada'")
+
+    with pytest.raises(PersonalDataFoundError) as raised:
+        publish(warehouse, folder, [noted, WHOLE])
+
+    message = str(raised.value)
+    assert "anl.activity.note: 2 x e-mail address" in message
+    assert "cur.pets.species: 1 x person's name" in message
+    assert "readers keep version 1" in message
+    assert not [value for value in ("ada", "Abel", "example.org") if value in message]
+    assert files(folder) == before
+    assert rows(folder, "select distinct note from anl.activity") == [("secret",)]
+
+    warehouse.execute("update anl.activity set note = 'ask the clinic'")
+    warehouse.execute("update cur.pets set species = 'cat'")
+    assert publish(warehouse, folder, [noted, WHOLE]).version == 2
+    assert rows(folder, "select species from cur.pets") == [("cat",)]
+
+
+def test_a_first_publication_with_personal_data_leaves_no_copy_and_no_file(
+    warehouse: duckdb.DuckDBPyConnection, folder: Path
+) -> None:
+    warehouse.execute("create schema raw")
+    warehouse.execute("create table raw.hash_salt as select 'the salt of the tests' as salt")
+    warehouse.execute("update cur.pets set species = 'dog; the salt of the tests'")
+    with pytest.raises(PersonalDataFoundError, match=r"no published copy yet.* cur\.pets\.species: 1 x salt"):
+        publish(warehouse, folder, TABLES)
+    assert files(folder) == {}
 
 
 @pytest.mark.parametrize("moment", ["exported", "database built"])

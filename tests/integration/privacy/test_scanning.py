@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from ingestion.loading.publish import PublishedTable, publish
+from ingestion.loading.publish import PublishedTable, files_in_force, publish
 from ingestion.privacy.detection import ADDRESS, EMAIL, KINDS, MICROCHIP, NAME, PHONE, SALT
 from petwellness_orchestration.privacy import find_personal_data, log_files
 from petwellness_orchestration.settings import PlatformSettings, load_settings
@@ -63,6 +63,17 @@ class Platform:
         with self.connect() as con:
             publish(con, self.settings.state.published_dir, [EVENTS])
 
+    def tamper(self, month: str, note: str) -> None:
+        """Write another note into the published file of a month, past `publish`, which would not have it."""
+        [path] = [
+            one for one in files_in_force(self.settings.state.published_dir) if one.name.startswith(month)
+        ]
+        with duckdb.connect() as con:
+            con.execute(
+                f"create table tampered as select * replace ('{note}' as note) from read_parquet('{path}')"
+            )
+            con.execute(f"copy tampered to '{path}' (format parquet)")
+
     def sql(self, text: str, *values: object) -> None:
         with self.connect() as con:
             con.execute(text, values)
@@ -109,7 +120,7 @@ def test_what_is_planted_is_found_in_each_place_and_not_told(platform, kind):
     text = f"see {value} please"
     platform.sql("update ml.unpublished set note = ?", text)
     platform.sql("update anl.events set note = ? where event_date = date '2026-07-02'", text)
-    platform.publish()
+    platform.tamper("2026-07", text)
     with (platform.home / "dbt" / "run-1" / "dbt.log").open("a") as log:
         log.write(f"12:00:02 error: {text}\n")
     with (platform.home / "publisher.log").open("a") as log:
@@ -132,25 +143,20 @@ def test_what_is_planted_is_found_in_each_place_and_not_told(platform, kind):
 
 def test_a_nightly_look_takes_what_is_new_and_goes_back_until_nothing_is_found(platform):
     assert platform.find(full=False) == []
-    # An old file changes only where somebody tampers with it: the full look finds that, the nightly one does not.
-    old = next((platform.settings.state.published_dir / "tables").rglob("2026-06*.parquet"))
-    with duckdb.connect() as con:
-        con.execute(
-            "copy (select 'x' as event_id, 'Ada' as pet_name, 'Ada Abel' as note, date '2026-06-01' as event_date)"
-            f" to '{old}' (format parquet)"
-        )
+    # A published file changes only where somebody tampers with it: the full look finds that, the nightly one does not.
+    platform.tamper("2026-06", "Ada Abel")
     assert platform.find(full=False) == []
     assert platform.find(full=True) == ["published anl.events.note: 1 x person's name, like *** ****"]
 
-    # What a new version brings is found, again and again, until it is gone.
-    platform.sql("update anl.events set note = 'Ada Abel' where event_date = date '2026-07-02'")
-    platform.publish()
-    expected = "published anl.events.note: 1 x person's name, like *** ****"
+    # What is written to a log is found, again and again, until it is gone.
+    log = platform.home / "publisher.log"
+    clean = log.read_text()
+    log.write_text(clean + "Ada Abel\n")
+    expected = "publisher.log:2: 1 x person's name, like *** ****"
     assert platform.find(full=False) == [expected]
     platform.materialize(rows="13")
     assert platform.find(full=False) == [expected]
-    platform.sql("update anl.events set note = 'none' where event_date = date '2026-07-02'")
-    platform.publish()
+    log.write_text(clean)
     assert platform.find(full=False) == []
 
 

@@ -162,6 +162,11 @@ class Warehouse:
         shutil.copyfile(built, self.path)
         return self
 
+    @property
+    def manifest(self) -> Any:
+        """dbt's own, once the project is parsed."""
+        return self._dbt._manifest
+
     def invoke(self, *args: str, variables: Mapping[str, Any] | None = None) -> Any:
         return self._dbt.invoke(self.path, *args, variables=variables)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from powerbi.measures import MetricNotTranslatableError
+from powerbi.measures import MetricNotTranslatableError, MetricOutsideStarError
 from powerbi.project import PersonalColumnError, project_files
 
 FOLDER = Path(__file__).resolve().parents[3] / "powerbi"
@@ -137,7 +137,7 @@ def test_the_committed_files_are_what_the_manifest_makes(manifest: dict[str, Any
 
 def test_a_personal_column_is_refused(manifest: dict[str, Any]) -> None:
     tagged = deepcopy(manifest)
-    tagged["nodes"]["model.petwellness.anl_pets"]["columns"]["pet_name"]["meta"] = {"pii": True}
+    tagged["nodes"]["model.petwellness.anl_pets"]["columns"]["pet_name"]["config"]["meta"] = {"pii": True}
     with pytest.raises(PersonalColumnError, match=r"anl_pets\.pet_name"):
         project_files(tagged)
 
@@ -153,6 +153,26 @@ def test_a_metric_that_has_no_translation_is_refused_until_it_brings_its_own(
     metric["config"]["meta"]["dax"] = "COUNTROWS('Wellness Alerts')"
     text = project_files(other)["PetWellness.SemanticModel/definition/tables/Wellness Alerts.tmdl"]
     assert "measure 'Open Critical Alerts' = COUNTROWS('Wellness Alerts')" in text
+
+
+def test_a_metric_on_a_table_outside_the_star_is_named_with_the_table_and_the_file(
+    manifest: dict[str, Any],
+) -> None:
+    other = deepcopy(manifest)
+    other["semantic_models"]["semantic_model.petwellness.owner_days"]["refs"][0]["name"] = "anl_owner_hours"
+    # What no metric needs may be on any table.
+    kept = {
+        name: metric
+        for name, metric in other["metrics"].items()
+        if metric["original_file_path"] != "models/anl/metrics/owner_days.yml"
+    }
+    assert "[Bookings]" not in "".join(project_files({**other, "metrics": kept}).values())
+    [bookings] = [metric for metric in other["metrics"].values() if metric["name"] == "bookings"]
+    with pytest.raises(
+        MetricOutsideStarError,
+        match=r"metric bookings \(models/anl/metrics/owner_days\.yml\) is on anl_owner_hours, .* powerbi/star\.py",
+    ):
+        project_files({**other, "metrics": {**kept, bookings["unique_id"]: bookings}})
 
 
 def test_every_column_is_one_of_the_warehouse_of_its_type_and_not_personal(
