@@ -118,7 +118,9 @@ class OperationsSettings(BaseSettings):
     @classmethod
     def _is_a_timezone(cls, value: str) -> str:
         if value not in available_timezones():
-            raise ValueError(f"'{value}' is no IANA time zone: set PETWELLNESS_TIMEZONE to one, as Europe/Zurich")
+            raise ValueError(
+                f"'{value}' is no IANA time zone: set PETWELLNESS_TIMEZONE to one, as Europe/Zurich"
+            )
         return value
 
     @field_validator("alert_webhook_url")

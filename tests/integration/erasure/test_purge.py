@@ -176,7 +176,9 @@ def test_a_purge_that_dies_at_any_step_is_finished_by_the_next(
     shutil.copytree(lake, tmp_path / "start")
     steps = steps_of_a_purge(town)
     expected = {key: data for key, data in objects(town.store, "").items() if "audit" not in key}
-    assert steps == 1 + 6 + 2 + 6 + 8 + 6  # visits put aside, replacements, dead letters, pointers, deletions, audits
+    assert (
+        steps == 1 + 6 + 2 + 6 + 8 + 6
+    )  # visits put aside, replacements, dead letters, pointers, deletions, audits
     for step in range(1, steps + 1):
         shutil.rmtree(lake)
         shutil.copytree(tmp_path / "start", lake)
