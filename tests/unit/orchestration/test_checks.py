@@ -135,7 +135,9 @@ def test_devices_below_the_ratio_are_named_and_warn(holding: Holding) -> None:
 
 
 def test_a_clinic_that_hears_nothing_is_named(holding: Holding) -> None:
-    table = "create table anl.clinic_daily_heartbeat (clinic_id varchar, event_date date, heartbeat_ratio double)"
+    table = (
+        "create table anl.clinic_daily_heartbeat (clinic_id varchar, event_date date, heartbeat_ratio double)"
+    )
     rows = "('k1', date '2026-06-01', 1.0), ('k2', date '2026-06-01', 0.0), ('k3', date '2026-06-01', null)"
     platform = holding(table, f"insert into anl.clinic_daily_heartbeat values {rows}")
     result, metadata = evaluated(checks.clinic_heartbeat, platform)
