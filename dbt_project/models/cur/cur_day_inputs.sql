@@ -175,7 +175,9 @@ fingerprints as (
         ['timezone', 'text'],
     ]) | indent(4) }}
     union all
-    {{ known_fingerprint('known_records', ['device_assignments', 'pets', 'clinic_visits', 'appointments']) | indent(4) }}
+    {{ known_fingerprint(
+        'known_records', ['device_assignments', 'pets', 'clinic_visits', 'appointments']
+    ) | indent(4) }}
     union all
     {{ known_fingerprint('known_collars', ['device_assignments', 'devices', 'pets']) | indent(4) }}
     union all

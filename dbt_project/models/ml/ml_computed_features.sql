@@ -4,7 +4,12 @@
     on_schema_change='fail',
     cluster_by=['event_date', 'pet_id'],
     tags=['daily'],
-    meta={'daily': true, 'inputs': ['known_records', 'device_timezones', 'clinic_timezones'], 'window_days': 30, 'versioned_by': 'ml_feature_catalogue'},
+    meta={
+        'daily': true,
+        'inputs': ['known_records', 'device_timezones', 'clinic_timezones'],
+        'window_days': 30,
+        'versioned_by': 'ml_feature_catalogue',
+    },
     post_hook=['{{ forget_applied_inputs() }}', '{{ record_applied_inputs() }}']
 ) }}
 -- depends_on: {{ ref('cur_day_inputs') }}, {{ ref('cur_applied_inputs') }}

@@ -4,7 +4,12 @@
     on_schema_change='fail',
     cluster_by=['event_date'],
     tags=['daily'],
-    meta={'daily': true, 'inputs': ['known_records', 'device_timezones', 'clinic_timezones'], 'window_days': 30, 'published': false},
+    meta={
+        'daily': true,
+        'inputs': ['known_records', 'device_timezones', 'clinic_timezones'],
+        'window_days': 30,
+        'published': false,
+    },
     post_hook=['{{ forget_applied_inputs() }}', '{{ record_applied_inputs() }}']
 ) }}
 -- depends_on: {{ ref('cur_day_inputs') }}, {{ ref('cur_applied_inputs') }}

@@ -117,7 +117,7 @@ def first_load() -> dict[str, list[dict[str, Any]]]:
         "extracts": [
             statement
             for feed in ("clinic_visits", "appointments")
-            for statement in extract(feed, 1, at(6), [], complete=False)["extracts"]
+            for statement in extract(feed, 1, at(6), [], complete=False, source="crm")["extracts"]
         ],
         "telemetry_events": [
             *events_of(range(6)),
