@@ -182,7 +182,7 @@ def _databases(instance: dg.DagsterInstance) -> list[tuple[str, Connect]]:
 
 def _found_in(connect: Connect, sought: Sought) -> Iterator[Found]:
     """Texts of a database that say something: table, column, the row's key, the text."""
-    from sqlalchemy import LargeBinary, MetaData, String, select
+    from sqlalchemy import LargeBinary, MetaData, String
 
     with connect() as con:
         schema = MetaData()
@@ -196,12 +196,22 @@ def _found_in(connect: Connect, sought: Sought) -> Iterator[Found]:
             ]
             if not keys or not texts:
                 continue
-            rows = con.execution_options(yield_per=_ROWS_AT_ONCE).execute(select(*keys, *texts))
-            for row in rows:
+            for row in _rows(con, keys, texts):
                 for column, text in zip(texts, row[len(keys) :], strict=True):
                     if isinstance(text, str) and sought.spans(text):
                         key = {of.name: value for of, value in zip(keys, row, strict=False)}
                         yield table, column, key, text
+
+
+def _rows(con: Connection, keys: list[Column[Any]], texts: list[Column[Any]]) -> Iterator[tuple[Any, ...]]:
+    """Key and texts of every row, in pages by key: Dagster's connections to PostgreSQL have no cursor of the server."""
+    from sqlalchemy import select, tuple_
+
+    page = select(*keys, *texts).order_by(*keys).limit(_ROWS_AT_ONCE)
+    rows = con.execute(page).all()
+    while rows:
+        yield from (tuple(row) for row in rows)
+        rows = con.execute(page.where(tuple_(*keys) > tuple_(*rows[-1][: len(keys)]))).all()
 
 
 def _overwrite_rows(connect: Connect, found: list[Found], sought: Sought) -> int:

@@ -13,10 +13,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 from waiting import IGNORING_SIGINT, end, until
 
+from petwellness_orchestration.event_log import Sought, clean_instance, instance_leftovers
+from petwellness_orchestration.instance import prepare_dagster_home
 from petwellness_orchestration.run_processes import PROCESS_TAG
+from petwellness_orchestration.settings import load_settings
 
 PETWELLNESS = Path(sys.executable).with_name("petwellness")
 
@@ -217,3 +221,43 @@ def test_no_file_holds_the_address_of_the_database(platform: Platform, postgres_
     texts = [path for path in home.rglob("*") if path.suffix in (".yaml", ".log")]
     assert texts
     assert [path.name for path in texts if postgres_url in path.read_text()] == []
+
+
+def test_an_erasure_cleans_what_postgres_keeps(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events and tags in a database of their own, by the same code as SQLite."""
+    own = create_database(postgres_url, "erasures")
+    monkeypatch.setenv("PETWELLNESS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PETWELLNESS_DAGSTER_POSTGRES_URL", own)
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    settings = load_settings()
+    folder = prepare_dagster_home(settings)
+
+    @dg.asset
+    def pets() -> dg.MaterializeResult[None]:
+        return dg.MaterializeResult(metadata={"worst": "owner-1 and owner-12"})
+
+    sought = Sought(frozenset({"owner-1"}))
+    with dg.DagsterInstance.from_config(str(folder)) as instance:
+        assert dg.materialize([pets], instance=instance, tags={"of": "owner-1"}).success
+        places = [one.place for one in instance_leftovers(settings, sought)]
+        assert {"dagster events event_logs", "dagster events run_tags"} <= {*places}
+        assert clean_instance(settings, sought, dry_run=True) == clean_instance(
+            settings, sought, dry_run=False
+        )
+        assert instance_leftovers(settings, sought) == []
+        [event] = instance.fetch_materializations(dg.AssetKey("pets"), limit=1).records
+        assert event.asset_materialization is not None
+        assert event.asset_materialization.metadata["worst"].value == "erased and owner-12"
+
+
+def create_database(url: str, name: str) -> str:
+    """A new database of the server; its address."""
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as con:
+        con.exec_driver_sql(f"create database {name}")
+    engine.dispose()
+    return f"{url.rpartition('/')[0]}/{name}"

@@ -187,6 +187,21 @@ def test_outside_production_silence_on_analytics_allows_it_unless_set(choose, na
         load_settings()
 
 
+@pytest.mark.parametrize("name", ["embedded", "dev", "ci"])
+def test_whose_terms_hold_is_that_of_the_demo_unless_set(choose, name) -> None:
+    choose(PETWELLNESS_ENVIRONMENT=name)
+    assert load_settings().jurisdictions.practice == "CH-ZH"
+    choose(
+        PETWELLNESS_RETENTION_JURISDICTION="US-CA",
+        PETWELLNESS_RETENTION_CLINIC_JURISDICTIONS='{"clinic-03": "US-TX"}',
+    )
+    set_so = load_settings().jurisdictions
+    assert (set_so.practice, set_so.clinics) == ("US-CA", {"clinic-03": "US-TX"})
+    choose(PETWELLNESS_RETENTION_JURISDICTION="XX")
+    with pytest.raises(EnvironmentSettingError, match="nothing says how long records are kept in 'XX'"):
+        _ = load_settings().jurisdictions
+
+
 @pytest.mark.parametrize(("asked", "runs"), [(None, False), ("true", True), ("false", False)])
 @pytest.mark.parametrize("name", ["embedded", "dev", "ci"])
 def test_outside_production_automation_is_asked_for(choose, name, asked, runs) -> None:
