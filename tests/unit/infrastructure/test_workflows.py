@@ -97,13 +97,20 @@ def test_the_jobs_there_have_to_be_are_there() -> None:
 
 
 def test_the_settings_they_set_exist(workflow: Path) -> None:
-    from ingestion.settings import BrokerSettings, ConsentSettings, LakeSettings
+    from ingestion.settings import BrokerSettings, ConsentSettings, LakeSettings, RetentionSettings
     from petwellness_orchestration.settings import OperationsSettings, SourceSettings
 
     profile = (ROOT / "dbt_project" / "profiles.yml").read_text()
     known = {
         f"{one.model_config.get('env_prefix')}{name}".upper()
-        for one in (BrokerSettings, ConsentSettings, LakeSettings, OperationsSettings, SourceSettings)
+        for one in (
+            BrokerSettings,
+            ConsentSettings,
+            LakeSettings,
+            OperationsSettings,
+            RetentionSettings,
+            SourceSettings,
+        )
         for name in one.model_fields
     } | {*re.findall(r"env_var\('(\w+)'", profile)}
     # The key itself is a secret, its path the setting.

@@ -9,7 +9,7 @@ from petwellness_orchestration.settings import DBT_PROJECT_DIR
 # What a reader takes wrongly when it is not said: where a stretch may begin and end, what stands in the
 # denominator, what a silent stretch is, what is fitted to what, by which year.
 SAID = {
-    "night_longest_rest_minutes": ("minutes", ("or 00:00", "or 06:00", "worn", "neither count nor end")),
+    "night_longest_rest_minutes": ("minutes", ("its start", "its end", "worn", "neither count nor end")),
     "coverage_24h": ("ratio", ("1440 minutes", "0 on a silent day", "at most 1")),
     "coverage_7d": ("ratio", ("10080 minutes", "0 when all were silent", "at most 1", "its own day")),
     "weight_trend_30d": (
