@@ -426,7 +426,7 @@ def test_consent_and_erasure_read_the_same_present_state_from_the_lake(warehouse
             f"select {id_column(feed)} as id, {columns} from cur.{feed} where is_current and not is_deleted"
         )
         assert {key: attributes_of(feed, row) for key, row in last.items() if row is not None} == {
-            row["id"]: tuple(row[field.name] for field in RECORD_FEEDS[feed][1:]) for row in present
+            row["id"]: attributes_of(feed, row) for row in present
         }, feed
 
 
