@@ -8,13 +8,14 @@ while analytics is refused, and nobody is contacted while no longer a client.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
 from ingestion.simulator.randomness import stream
-from ingestion.simulator.world import Mutation, World, delivery_of, holding, last_rows
+from ingestion.simulator.world import TIMEZONE, Mutation, World, delivery_of, holding, last_rows
 
 # Contacts are known from this long before the period on, so that its first days have a month behind them.
 HISTORY = timedelta(days=28)
@@ -176,10 +177,12 @@ def contact_mutations(world: World, contacts: dict[str, Contact]) -> Iterator[Mu
 
 
 def contacts_per_owner_day(world: World, contacts: Iterable[Contact]) -> list[dict[str, Any]]:
-    """Contacts counted by owner, UTC date, channel and action, in that order; seconds of sessions and calls."""
+    """Contacts counted by owner, date on the clinics' clocks, channel and action, in that order; seconds of sessions and
+    calls."""
+    clock = ZoneInfo(TIMEZONE)
     counts: dict[tuple[str, date, str, str], list[int]] = defaultdict(lambda: [0, 0])
     for contact in contacts:
-        day = contact.occurred_at.date()
+        day = contact.occurred_at.replace(tzinfo=UTC).astimezone(clock).date()
         found = counts[world.owner_ids[contact.owner], day, contact.channel, contact.action]
         found[0] += 1
         found[1] += contact.duration_s or 0

@@ -88,7 +88,7 @@ class Truth:
     - `late_records`: feed, business_key, changed_at, delivered on day (changed before the day began)
     - `documents`: document_id, visit_id, ocr_confidence, is_doubtful (a person has to look), review_status at
       the end, decided_at
-    - `engagement`: owner_id, event_date, channel, action, contact_count, duration_s
+    - `engagement`: owner_id, event_date (on the clinics' clocks), channel, action, contact_count, duration_s
     - `ambiguous_spans`: device_id, from_ts, to_ts, events (distinct landed ones) of spans that two pets claim
     - `irregular_days`: device_id, event_date, events of collars from which no number of events is expected
     - `missing_sensors`: device_id, sensor (a column of telemetry), events (distinct landed ones, all without it)

@@ -22,6 +22,8 @@ from ingestion.simulator.names import COLORS, FIRST_NAMES, LAST_NAMES, PET_NAMES
 from ingestion.simulator.randomness import stream
 
 DISTRICTS = 12
+# Of every clinic, and so the clock of every day of theirs.
+TIMEZONE = "Europe/Zurich"
 # Centre of the simulated city; districts lie on a ring of 3 km around it.
 CITY_LAT, CITY_LONG = 47.3744, 8.5411
 CONSENT_FLAGS = ("analytics", "email", "push", "share_research", "sms")
@@ -289,7 +291,7 @@ def _clinics(world: World) -> None:
                 "clinic_id": clinic_id,
                 "name": f"{STREETS[number % len(STREETS)]} Animal Clinic",
                 "district": district,
-                "timezone": "Europe/Zurich",
+                "timezone": TIMEZONE,
             },
         )
 

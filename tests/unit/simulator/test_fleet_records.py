@@ -3,9 +3,10 @@
 import itertools
 import json
 from collections import Counter, defaultdict
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -294,7 +295,8 @@ def test_contacts_are_some_per_household_and_week_and_those_of_the_truth():
     }
     counted = Counter()
     for row in engagement:
-        counted[row["owner_id"], row["occurred_at"].date(), row["channel"], row["action"]] += 1
+        local = row["occurred_at"].replace(tzinfo=UTC).astimezone(ZoneInfo("Europe/Zurich"))
+        counted[row["owner_id"], local.date(), row["channel"], row["action"]] += 1
     assert counted == {
         (row["owner_id"], row["event_date"], row["channel"], row["action"]): row["contact_count"]
         for row in truth().tables["engagement"].to_pylist()
