@@ -11,6 +11,8 @@
     ['anl_pet_daily_summary', 'owner_id', 'anl_owners', 'owner_id', 'event_date'],
     ['anl_pet_daily_summary', 'clinic_id', 'anl_clinics', 'clinic_id', 'event_date'],
     ['anl_pet_daily_summary', 'event_date', 'anl_dates', 'event_date', 'event_date'],
+    ['anl_device_daily_heartbeat', 'clinic_id', 'anl_clinics', 'clinic_id', 'event_date'],
+    ['anl_clinic_daily_heartbeat', 'clinic_id', 'anl_clinics', 'clinic_id', 'event_date'],
     ['anl_clinic_daily_collars', 'clinic_id', 'anl_clinics', 'clinic_id', 'event_date'],
     ['anl_clinic_daily_collars', 'event_date', 'anl_dates', 'event_date', 'event_date'],
     ['anl_clinic_kpis', 'clinic_id', 'anl_clinics', 'clinic_id', none],

@@ -23,7 +23,7 @@ with contexts as (
 -- The clinic at the day's last moment, as in pet_daily_summary.
 collars as (
     select
-        coalesce(contexts.clinic_id, heartbeats.clinic_id, 'unknown') as clinic_id,
+        coalesce(contexts.clinic_id, heartbeats.clinic_id) as clinic_id,
         heartbeats.event_date,
         heartbeats.event_count,
         heartbeats.expected_events

@@ -11,7 +11,7 @@
 {% set days = model_days() %}
 
 select
-    coalesce(clinic_id, 'unknown') as clinic_id,
+    clinic_id,
     event_date,
     count(*) as device_count,
     cast(sum(case when event_count = 0 then 1 else 0 end) as bigint) as silent_device_count,
@@ -21,4 +21,4 @@ select
         as heartbeat_ratio
 from {{ ref('anl_device_daily_heartbeat') }}
 where {{ date_in_days('event_date', days) }}
-group by coalesce(clinic_id, 'unknown'), event_date
+group by clinic_id, event_date

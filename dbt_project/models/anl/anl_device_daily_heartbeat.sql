@@ -114,7 +114,7 @@ device_days as (
 select
     device_days.device_id,
     device_days.event_date,
-    coalesce(main_clinics.capture_clinic_id, expected_clinics.clinic_id) as clinic_id,
+    coalesce(main_clinics.capture_clinic_id, expected_clinics.clinic_id, 'unknown') as clinic_id,
     expectations.expected_events,
     cast(coalesce(event_totals.event_count, 0) as bigint) as event_count,
     {{ ratio_of('coalesce(event_totals.event_count, 0)', 'expectations.expected_events') }} as heartbeat_ratio
