@@ -101,7 +101,7 @@ reports_of_all as (
 collar_days as (
     select
         clinic_id,
-        event_date as event_date,
+        event_date,
         active_collar_count,
         silent_collar_count,
         expected_events,
