@@ -16,6 +16,8 @@ from ingestion.contracts.columns import RECORD_FEEDS
 
 FIRST_DAY = datetime(2026, 6, 1)
 DAY = timedelta(days=1)
+# Of the three clinics: one west, one near, one far east of Greenwich.
+TIMEZONES = ("America/Los_Angeles", "Europe/Zurich", "Asia/Kolkata")
 Row = dict[str, Any]
 Raw = dict[str, list[Row]]
 
@@ -133,7 +135,12 @@ def _registry(rng: random.Random, devices: int) -> Raw:
     )
     for number in range(3):
         raw["clinics"].append(
-            record("clinics", f"c{number}", before, kafka_offset=number, name=f"Name {number}")
+            record(
+                *("clinics", f"c{number}", before),
+                kafka_offset=number,
+                name=f"Name {number}",
+                timezone=TIMEZONES[number],
+            )
         )
         flags = {purpose: {"value": True} for purpose in ("analytics", "push", "email")}
         raw["owners"].append(

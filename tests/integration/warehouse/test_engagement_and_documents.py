@@ -293,7 +293,7 @@ def test_documents_that_ocr_is_not_sure_of_wait_until_a_person_decides(warehouse
         ("d1", "c2", "low_confidence", "pending", scanned),
         ("d4", "c2", "unreadable", "pending", scanned),
         ("d6", "c2", "low_confidence", "auto_accepted", scanned),
-        ("d8", None, "low_confidence", None, scanned),
+        ("d8", "unknown", "low_confidence", None, scanned),
         ("d9", "c2", "low_confidence", "pending", scanned + timedelta(days=2)),
     ]
 

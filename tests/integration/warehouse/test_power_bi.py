@@ -261,7 +261,7 @@ def test_every_metric_of_dbt_is_a_measure(manifest: dict[str, Any], tables: dict
 
 def test_a_rate_is_divided_from_its_sums(tables: dict[str, Block]) -> None:
     measures = {name: m.expression for table in tables.values() for name, m in table.of("measure").items()}
-    assert measures["No-Show Rate"] == "DIVIDE([No-Shows], [Scheduled Visits])"
+    assert measures["No-Show Rate"] == "DIVIDE([No-Shows], [Finished Bookings])"
     assert measures["No-Shows"] == "SUM('Clinic Days'[No Show Count])"
     assert measures["Openable Messages Sent"] == "[Push Messages Sent] + [E-Mails Sent]"
     assert measures["Open Critical Alerts"] == (
