@@ -1,6 +1,5 @@
 """The Power BI project against the dbt manifest: by the generator, and by reading the text itself."""
 
-import json
 import re
 from collections.abc import Iterator
 from copy import deepcopy
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from petwellness_orchestration.defs.warehouse.manifest import read_manifest
 from powerbi.measures import MetricNotTranslatableError, MetricOutsideStarError
 from powerbi.project import PersonalColumnError, project_files
 
@@ -88,9 +88,8 @@ def read(path: Path) -> list[Block]:
 
 
 @pytest.fixture(scope="module")
-def manifest(make_warehouse: Any, dbt_project: Any) -> dict[str, Any]:
-    make_warehouse({}).invoke("list", "--select", "anl_dates")
-    return json.loads(Path(dbt_project.folder, "target", "manifest.json").read_text())
+def manifest() -> dict[str, Any]:
+    return read_manifest()
 
 
 @pytest.fixture(scope="module")
