@@ -133,7 +133,7 @@ def _event(number: int, event_ts: datetime, late: timedelta, measures: dict[str,
 def start(make_warehouse: Any, *changes: str) -> Any:
     """An empty warehouse with the rules of this file, changed further by SQL."""
     warehouse = make_warehouse({})
-    assert warehouse.invoke("seed", "--select", "anl_alert_rules").success
+    assert warehouse.invoke("seed", "--select", "anl_alert_rules", "cur_timezones").success
     with warehouse.connect() as con:
         for sql in (THINNER, *changes):
             con.execute(sql)
