@@ -49,7 +49,7 @@ class Kind:
 # What the warehouse says, once for all kinds. The live fleet goes on after the period that was planted.
 FOUND = {
     "found_events": """
-        select device_id, event_date, event_ts, pet_resolution, coalesce(pet_id, 'unknown') as pet_id,
+        select device_id, event_date, event_ts, pet_resolution, pet_id,
             pulse_bpm, body_temp_c, respiration_rpm, gps_lat, gps_long
         from anl.telemetry_events
         where event_date <= (select max(event_date) from planted_events_per_device_day)

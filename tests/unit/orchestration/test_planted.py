@@ -25,7 +25,7 @@ WAREHOUSE = """
     select 'c' || (1 + n % 3) as device_id, date '2026-06-01' as event_date,
         timestamp '2026-06-01 12:00' + n * interval 1 minute as event_ts,
         if(n % 3 = 0 and n < 360, 'ambiguous', 'assigned') as pet_resolution,
-        if(n % 3 = 0 and n < 360, null, 'p1') as pet_id,
+        if(n % 3 = 0 and n < 360, 'unknown', 'p1') as pet_id,
         if(n % 3 = 2, null, 80) as pulse_bpm, 38 as body_temp_c, 20 as respiration_rpm, 47 as gps_lat, 8 as gps_long
     from range(390) as series(n);
     create table anl.device_daily_heartbeat as
@@ -33,7 +33,9 @@ WAREHOUSE = """
         130 as event_count
     from range(1, 4) as series(n);
     create table cur.devices as
-    select 'c' || n as device_id, true as is_current, 'active' as status from range(1, 4) as series(n);
+    select 'c' || n as device_id, true as is_current, 'active' as status,
+        if(n = 2, null, 1440) as expected_events_per_day
+    from range(1, 4) as series(n);
     create table cur.device_pet_intervals as
     select 'c1' as device_id, timestamp '2026-06-01 12:00' as valid_from, timestamp '2026-06-01 18:00' as valid_to,
         'ambiguous' as pet_resolution;
