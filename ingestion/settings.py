@@ -12,19 +12,20 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field, NaiveDatetime, SecretStr, field_validator, model_validator
+from pydantic import BeforeValidator, Field, NaiveDatetime, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ingestion.contracts.consent import AnalyticsDefault
 from ingestion.contracts.decoders import DECODERS
 from ingestion.contracts.telemetry import COLLAR_DECODER, NOT_BEFORE
 
-# Several names in one variable, with commas between them.
-Names = Annotated[tuple[str, ...], NoDecode]
-
 
 def _names(value: object) -> object:
     return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+
+# Several names in one variable, with commas between them.
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
 
 
 class StateSettings(BaseSettings):
@@ -213,11 +214,6 @@ class CollectorSettings(BaseSettings):
         description="Collectors run beside the graph; the drain asset then reports what landed.",
     )
 
-    @field_validator("topics", mode="before")
-    @classmethod
-    def _topic_names(cls, value: object) -> object:
-        return _names(value)
-
     @field_validator("topics")
     @classmethod
     def _have_decoders(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -247,11 +243,6 @@ class RejectSettings(BaseSettings):
         default=(),
         description="Sources whose rejects somebody has looked at and accepts, as `source/decoder@version`.",
     )
-
-    @field_validator("accepted", mode="before")
-    @classmethod
-    def _accepted_names(cls, value: object) -> object:
-        return _names(value)
 
     @field_validator("accepted")
     @classmethod
