@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-README = (ROOT / "README.md").read_text()
+GRAPH = (ROOT / "docs" / "graph.md").read_text()
+COMMANDS = (ROOT / "docs" / "commands.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SNAPSHOT = ROOT / "tests" / "pipeline" / "snapshots" / "asset_graph.json"
 
@@ -24,10 +25,10 @@ OTHER_VARIABLES = {
 
 
 def picture() -> tuple[dict[str, set[str]], set[tuple[str, str]]]:
-    """The assets of each box of the README's graph, and its arrows."""
+    """The assets of each box of the graph's picture, and its arrows."""
     from ingestion.contracts.feeds import RECORD_FEED_NAMES
 
-    text = README.split("```mermaid")[1].split("```")[0]
+    text = GRAPH.split("```mermaid")[1].split("```")[0]
     boxes: dict[str, set[str]] = {}
     arrows: set[tuple[str, str]] = set()
     group = ""
@@ -85,7 +86,7 @@ def test_every_command_is_in_the_table_and_the_table_names_no_other() -> None:
 
     commands = {command.callback.__name__ for command in app.registered_commands if command.callback}
     commands |= {group.name for group in app.registered_groups if group.name}
-    table = README.split("## Console commands")[1].split("\n## ")[0]
+    table = COMMANDS
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`(?:petwellness )?([a-z]+)", row)}
     assert named == commands
