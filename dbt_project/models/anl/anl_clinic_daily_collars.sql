@@ -26,6 +26,7 @@ collars as (
         coalesce(contexts.clinic_id, heartbeats.clinic_id) as clinic_id,
         heartbeats.event_date,
         heartbeats.event_count,
+        heartbeats.heard_event_count,
         heartbeats.expected_events
     from {{ ref('anl_device_daily_heartbeat') }} as heartbeats
     left join contexts
@@ -42,6 +43,6 @@ select
     cast(sum(case when event_count > 0 then 1 else 0 end) as bigint) as active_collar_count,
     cast(sum(case when event_count = 0 then 1 else 0 end) as bigint) as silent_collar_count,
     cast(sum(expected_events) as bigint) as expected_events,
-    cast(sum(case when expected_events is not null then event_count end) as bigint) as event_count
+    cast(sum(heard_event_count) as bigint) as heard_event_count
 from collars
 group by clinic_id, event_date

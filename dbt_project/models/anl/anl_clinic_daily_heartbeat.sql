@@ -16,9 +16,8 @@ select
     count(*) as device_count,
     cast(sum(case when event_count = 0 then 1 else 0 end) as bigint) as silent_device_count,
     cast(sum(expected_events) as bigint) as expected_events,
-    cast(sum(case when expected_events is not null then event_count end) as bigint) as event_count,
-    {{ ratio_of('sum(case when expected_events is not null then event_count end)', 'sum(expected_events)') }}
-        as heartbeat_ratio
+    cast(sum(heard_event_count) as bigint) as heard_event_count,
+    {{ ratio_of('sum(heard_event_count)', 'sum(expected_events)') }} as heartbeat_ratio
 from {{ ref('anl_device_daily_heartbeat') }}
 where {{ date_in_days('event_date', days) }}
 group by clinic_id, event_date

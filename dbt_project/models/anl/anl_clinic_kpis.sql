@@ -105,7 +105,7 @@ collar_days as (
         active_collar_count,
         silent_collar_count,
         expected_events,
-        event_count
+        heard_event_count
     from {{ ref('anl_clinic_daily_collars') }}
 ),
 
@@ -215,7 +215,7 @@ daily as (
         collar_days.active_collar_count,
         collar_days.silent_collar_count,
         collar_days.expected_events,
-        collar_days.event_count,
+        collar_days.heard_event_count,
         coalesce(overdue_changes.overdue_change, 0) as overdue_change
     from clinic_dates
     left join visit_days
@@ -240,7 +240,7 @@ running as (
         active_collar_count,
         silent_collar_count,
         expected_events,
-        event_count,
+        heard_event_count,
         case when has_bookings then sum(no_show_count) over ({{ last_90d }}) end as no_show_count_90d,
         case when has_bookings then sum(finished_booking_count) over ({{ last_90d }}) end as finished_booking_count_90d,
         sum(overdue_change) over (
@@ -266,5 +266,5 @@ select
     cast(overdue_vaccination_count as bigint) as overdue_vaccination_count,
     active_collar_count,
     silent_collar_count,
-    {{ ratio_of('event_count', 'expected_events') }} as heartbeat_ratio
+    {{ ratio_of('heard_event_count', 'expected_events') }} as heartbeat_ratio
 from running

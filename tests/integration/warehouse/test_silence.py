@@ -133,7 +133,7 @@ def world() -> Raw:
                 ),
                 first=at(3),
             ),
-            story("registered at noon", "c1", at(2), registered=at(1, 12), first=at(1, 12)),
+            story("registered at noon", "c1", at(2), registered=at(1, 12), first=at(1, 6)),
             handed_over("seamless", at(2, 12), at(2, 12), at(2), refuses=False),
             handed_over("with a gap", at(2, 6), at(2, 18), at(2), refuses=False),
             handed_over("to one who refuses", at(2, 12), at(2, 12), at(2), refuses=True),
@@ -196,13 +196,13 @@ def warehouse(make_warehouse: Any) -> Any:
     return made
 
 
-def days_of(warehouse: Any, device_id: str) -> dict[int, tuple[str | None, int | None, int]]:
-    """Clinic, expected events and events of a device by day."""
+def days_of(warehouse: Any, device_id: str) -> dict[int, tuple[str | None, int | None, int | None]]:
+    """Clinic, expected events and those heard when any were expected, of a device by day."""
     return {
         (row["event_date"] - FIRST_DAY.date()).days: (
             row["clinic_id"],
             row["expected_events"],
-            row["event_count"],
+            row["heard_event_count"],
         )
         for row in warehouse.rows(f"select * from anl.device_daily_heartbeat where device_id = '{device_id}'")
     }
@@ -231,7 +231,12 @@ def test_what_consent_drops_is_not_expected(warehouse: Any) -> None:
 
 
 def test_a_device_owes_events_from_the_moment_it_is_registered(warehouse: Any) -> None:
+    """What it sent from six on is there, and no part of the ratio."""
     assert days_of(warehouse, "registered at noon")[1] == ("c1", 12, 12)
+    assert warehouse.rows(
+        "select event_count, heartbeat_ratio from anl.device_daily_heartbeat"
+        f" where device_id = 'registered at noon' and event_date = '{at(1).date()}'"
+    ) == [{"event_count": 18, "heartbeat_ratio": 1.0}]
 
 
 @pytest.mark.parametrize(
@@ -250,7 +255,7 @@ def test_a_handover_at_midday_is_silent_for_whom_it_was_expected_of(
 
 
 def test_a_clinic_that_hears_nothing_is_named(warehouse: Any) -> None:
-    columns = "device_count, silent_device_count, expected_events, event_count, heartbeat_ratio"
+    columns = "device_count, silent_device_count, expected_events, heard_event_count, heartbeat_ratio"
     for day, expected in {
         1: ("c2", 2, 0, 48, 48, 1.0),
         2: ("c2", 4, 4, 84, 0, 0.0),
@@ -264,7 +269,7 @@ def test_a_clinic_that_hears_nothing_is_named(warehouse: Any) -> None:
     assert warehouse.rows("select 1 from anl.clinic_daily_heartbeat where clinic_id = 'unknown'") == []
     never_heard = warehouse.rows(
         "select event_date from anl.clinic_daily_collars where clinic_id = 'c3' and silent_collar_count = 1"
-        " and active_collar_count = 0 and event_count = 0 order by event_date"
+        " and active_collar_count = 0 and heard_event_count = 0 order by event_date"
     )
     assert [row["event_date"] for row in never_heard] == [at(day).date() for day in range(6)]
 
