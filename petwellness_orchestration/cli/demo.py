@@ -104,13 +104,9 @@ def run_everything(settings: PlatformSettings) -> Any:
 @contextmanager
 def publisher(settings: PlatformSettings) -> Iterator[subprocess.Popen[bytes]]:
     """A process that publishes the source's waves and keeps the broker up until its input closes."""
-    from petwellness_orchestration.sources import clear_publisher_status
-
     data = settings.source.data
     command = ["replay", str(data)] if data is not None else ["simulate"]
     settings.state.home.mkdir(parents=True, exist_ok=True)
-    # A demo that was killed leaves its publisher's status behind.
-    clear_publisher_status(settings.state.home)
     log_path = settings.state.home / PUBLISHER_LOG
     say(f"publishing {'the files of ' + str(data) if data else 'the simulated fleet'}")
     with log_path.open("wb") as log:
@@ -133,10 +129,11 @@ def wait_until_publishing(
     settings: PlatformSettings, process: subprocess.Popen[bytes], log_path: Path
 ) -> None:
     """Return when the publisher has a broker; end the command with its last line when it gives up."""
-    from petwellness_orchestration.sources import PUBLISHER_NAME
+    from petwellness_orchestration.sources import read_publisher_status
 
     deadline = time.monotonic() + PUBLISHER_START_TIMEOUT_S
-    while not (settings.state.home / PUBLISHER_NAME).exists():
+    # One that was killed left its own status behind.
+    while (status := read_publisher_status(settings.state.home)) is None or status.pid != process.pid:
         if process.poll() is not None or time.monotonic() > deadline:
             raise SystemExit(f"petwellness: the publisher did not start: {last_line(log_path)}")
         time.sleep(0.05)

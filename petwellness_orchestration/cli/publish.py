@@ -53,21 +53,17 @@ def publish_source(serve: bool) -> None:
     sources.check_collected(settings)
     store = open_store(settings.lake, home)
     store.check()
-    with broker(settings) as client:
-        sources.write_publisher_status(home, "publishing")
-        try:
-            for report in publish_waves(client, store, sources.waves(settings)):
-                if report.already_landed:
-                    say(f"wave {report.wave_id}: landed before, not published again")
-                else:
-                    say(f"wave {report.wave_id}: {report.messages:,} messages published and landed")
-            sources.write_publisher_status(home, "landed")
-            sources.write_truth(settings)
-            release_memory()
-            if serve:
-                sys.stdin.read()
-        finally:
-            sources.clear_publisher_status(home)
+    with broker(settings) as client, sources.publishing(home) as all_have_landed:
+        for report in publish_waves(client, store, sources.waves(settings)):
+            if report.already_landed:
+                say(f"wave {report.wave_id}: landed before, not published again")
+            else:
+                say(f"wave {report.wave_id}: {report.messages:,} messages published and landed")
+        all_have_landed()
+        sources.write_truth(settings)
+        release_memory()
+        if serve:
+            sys.stdin.read()
 
 
 def publish_live() -> None:
