@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from petwellness_orchestration import erasing
 from petwellness_orchestration.cli.console import say, thousands
+from petwellness_orchestration.cli.entries import checked_person, checked_reason
 from petwellness_orchestration.settings import PlatformSettings, load_settings
 
 if TYPE_CHECKING:
@@ -21,36 +22,6 @@ if TYPE_CHECKING:
     from ingestion.lake.disputes import Disputed
     from ingestion.lake.redactions import Redaction, Redactions
     from ingestion.lake.store import ObjectStore
-
-MAX_REASON = 200
-
-
-class ReasonError(ValueError):
-    """The reason of an entry, or who makes it, is missing or could name a person."""
-
-
-def checked_reason(reason: str, what: str = "an erasure") -> str:
-    """A reason fit to be kept for good. Raises ReasonError for one that is empty, long or holds an address."""
-    text = " ".join(reason.split())
-    if not text:
-        raise ReasonError(f"{what} needs a reason; give --reason, for example the number of the request")
-    if len(text) > MAX_REASON or "@" in text:
-        raise ReasonError(
-            f"the reason is kept for good: at most {MAX_REASON} characters and no e-mail address; "
-            "give the number of the request instead of its text"
-        )
-    return text
-
-
-def checked_person(decided_by: str) -> str:
-    """Who decides, fit to be kept for good. Raises ReasonError for nobody, a long text or an address."""
-    text = " ".join(decided_by.split())
-    if not text or len(text) > MAX_REASON or "@" in text:
-        raise ReasonError(
-            "a decision needs the person who takes it; give --by with a staff number or initials, "
-            f"at most {MAX_REASON} characters and no e-mail address"
-        )
-    return text
 
 
 def erase_household(owner_id: str, reason: str, dry_run: bool) -> int:

@@ -6,7 +6,6 @@ Which rows a request names is `ingestion.quarantine`, which claim yields is
 
 from __future__ import annotations
 
-import getpass
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from petwellness_orchestration.cli.console import say, thousands, warn
-from petwellness_orchestration.cli.erasure import checked_reason, open_lake
+from petwellness_orchestration.cli.entries import checked_person, checked_reason
+from petwellness_orchestration.cli.erasure import open_lake
 
 if TYPE_CHECKING:
     from ingestion.lake.quarantine import Quarantine, QuarantineEntry
@@ -87,7 +87,7 @@ def add_command(
     from ingestion.quarantine.scope import beyond, checked_rows, covered, requested_spans, rows_in
 
     asked = _asked(offset, start, end)
-    reason, person = checked_reason(reason, "an entry of the quarantine"), _person(by)
+    reason, person = checked_reason(reason, "an entry of the quarantine"), checked_person(by)
     store = open_lake()
     manifests, replacements, ledger = list_manifests(store), load_replacements(store), load_quarantine(store)
     spans = requested_spans(manifests, stream, partition, asked)
@@ -142,7 +142,7 @@ def release_command(
     from ingestion.lake.replacements import load_replacements
     from ingestion.quarantine.scope import covered, entry_to_release, rows_in
 
-    reason, person = checked_reason(reason, "a release"), _person(by)
+    reason, person = checked_reason(reason, "a release"), checked_person(by)
     store = open_lake()
     ledger = load_quarantine(store)
     entry = entry_to_release(ledger, quarantine_id)
@@ -171,7 +171,7 @@ def supersede_command(
     from ingestion.collector.superseding import mend_chains, plan_mend
     from ingestion.lake.landing import utc_now
 
-    reason, person = checked_reason(reason, "an entry of the quarantine"), _person(by)
+    reason, person = checked_reason(reason, "an entry of the quarantine"), checked_person(by)
     store, now = open_lake(), utc_now()
     mend = plan_mend(store, now, person)
     for span in mend.superseded:
@@ -249,7 +249,3 @@ def _asked(offsets: Iterable[int] | None, start: int | None, end: int | None) ->
     if one_by_one and start is None and end is None:
         return one_by_one
     raise typer.BadParameter("give --offset (once or more), or --start and --end")
-
-
-def _person(by: str | None) -> str:
-    return by or getpass.getuser()
