@@ -21,6 +21,7 @@ from typing import Any
 from ingestion.memory import peak_memory_bytes
 from petwellness_orchestration.cli import use_data
 from petwellness_orchestration.cli.console import say, warn
+from petwellness_orchestration.lake import open_lake
 from petwellness_orchestration.settings import PROJECT_ROOT, PlatformSettings, load_settings
 
 SUMMARY_NAME = "demo_summary.json"
@@ -158,10 +159,9 @@ def finish_publisher(process: subprocess.Popen[bytes]) -> bool:
 def build_summary(settings: PlatformSettings, outcome: Any, passed: bool, total_s: float) -> dict[str, Any]:
     """Every figure the demo prints, as plain values."""
     from ingestion.lake.landing import list_manifests
-    from ingestion.lake.store import open_store
     from petwellness_orchestration import real_figures, summary
 
-    store = open_store(settings.lake, settings.state.home)
+    store = open_lake(settings)
     manifests = list_manifests(store)
     figures: dict[str, Any] = {
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -188,10 +188,9 @@ def compared_with_planted(
     settings: PlatformSettings, summary: dict[str, Any], with_superseded: bool
 ) -> list[dict[str, Any]]:
     """What the simulator planted beside what was found, kind by kind."""
-    from ingestion.lake.store import open_store
     from petwellness_orchestration import planted
 
-    store = open_store(settings.lake, settings.state.home)
+    store = open_lake(settings)
     return planted.figures(settings, store, summary["lake"], summary.get("warehouse"), with_superseded)
 
 
@@ -285,10 +284,9 @@ def previous_summary(settings: PlatformSettings) -> dict[str, Any] | None:
 def state_fingerprint(settings: PlatformSettings) -> dict[str, Any]:
     """What decides whether a run would change anything: input, code, lake, what is built and published."""
     from ingestion.lake.catalogue import landed_fingerprint
-    from ingestion.lake.store import open_store
     from ingestion.loading.duckdb_raw import WAREHOUSE_MARK, build_mark, latest_load_seq, open_warehouse
 
-    store = open_store(settings.lake, settings.state.home)
+    store = open_lake(settings)
     state: dict[str, Any] = {
         "input": input_fingerprint(settings),
         "code": code_fingerprint(),
