@@ -59,11 +59,13 @@ def load_raw() -> int:
 
 def show_arrivals(settings: PlatformSettings) -> bool:
     """Print rejects by source and what devices nobody registered; whether that holds up the build."""
+    from ingestion.lake.landing import list_manifests
     from petwellness_orchestration.arrivals import arrival_lines, look_at_devices, look_at_sources
 
     store = open_lake(settings)
-    sources = look_at_sources(store, settings)
-    print("\n".join(arrival_lines(sources, look_at_devices(store))), flush=True)
+    manifests = list_manifests(store)
+    sources = look_at_sources(store, manifests, settings)
+    print("\n".join(arrival_lines(sources, look_at_devices(store, manifests))), flush=True)
     return any(source.verdict.blocks for source in sources)
 
 
