@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ingestion.lake.landing import Manifest
     from ingestion.lake.store import ObjectStore
     from ingestion.lake.unregistered import Unregistered
     from ingestion.rejects.examples import Example
@@ -53,16 +54,15 @@ class Source:
         return "; accepted" if one.is_accepted else ""
 
 
-def look_at_sources(store: ObjectStore, settings: PlatformSettings) -> list[Source]:
-    """Every source and decoder that sent something, judged by its rejects."""
-    from ingestion.lake.landing import list_manifests
+def look_at_sources(
+    store: ObjectStore, manifests: Sequence[Manifest], settings: PlatformSettings
+) -> list[Source]:
+    """Every source and decoder that sent something, judged by its rejects; `manifests` are all of the lake."""
     from ingestion.lake.quarantine import load_quarantine
     from ingestion.rejects.judging import judge_sources
     from ingestion.rejects.reading import settled_offsets
 
-    verdicts = judge_sources(
-        list_manifests(store), settled_offsets(store), load_quarantine(store), settings.rejects
-    )
+    verdicts = judge_sources(manifests, settled_offsets(store), load_quarantine(store), settings.rejects)
     return [Source(one, _examples(store, one) if one.is_too_much else ()) for one in verdicts]
 
 
@@ -75,14 +75,13 @@ def _examples(store: ObjectStore, verdict: SourceVerdict) -> tuple[Example, ...]
     return tuple(examples_of((row for row in found.examples if not row["replayed"]), EXAMPLES))
 
 
-def look_at_devices(store: ObjectStore) -> Unregistered:
+def look_at_devices(store: ObjectStore, manifests: Sequence[Manifest]) -> Unregistered:
     """Devices of the telemetry that was claimed last, in a day, that nobody registered."""
     from ingestion.contracts.feeds import TELEMETRY_FEED
-    from ingestion.lake.landing import list_manifests
     from ingestion.lake.unregistered import find_unregistered
     from ingestion.rejects.judging import RECENT
 
-    landed = [m for m in list_manifests(store) if m.feed == TELEMETRY_FEED]
+    landed = [m for m in manifests if m.feed == TELEMETRY_FEED]
     newest = max((m.ingested_at for m in landed), default=None)
     return find_unregistered(store, [m for m in landed if newest and m.ingested_at >= newest - RECENT])
 

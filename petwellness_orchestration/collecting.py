@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ingestion.memory import release_memory
 from petwellness_orchestration import sources
+from petwellness_orchestration.lake import open_lake
 from petwellness_orchestration.settings import TOPICS_SETTING, PlatformSettings
 
 if TYPE_CHECKING:
@@ -46,10 +47,9 @@ def serve_telemetry(settings: PlatformSettings, stop: threading.Event, metrics_p
     from ingestion.collector.logline import LOGGER, fields_of, landed_fields
     from ingestion.collector.metrics import CollectorMetrics, serve_metrics
     from ingestion.collector.service import Failure, serve
-    from ingestion.lake.store import open_store
 
     log = logging.getLogger(LOGGER)
-    store = open_store(settings.lake, settings.state.home)
+    store = open_lake(settings)
     metrics = CollectorMetrics(lambda: store.retries)
 
     def on_landed(landed: Landed) -> None:

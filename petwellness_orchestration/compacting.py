@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
+from petwellness_orchestration.lake import open_lake
 from petwellness_orchestration.settings import PlatformSettings
 
 if TYPE_CHECKING:
@@ -37,10 +38,9 @@ def redaction_terms(store: ObjectStore) -> tuple[Sequence[LeftOut], InForce]:
 
 def waiting(settings: PlatformSettings, now: datetime, since: date | None = None) -> list[WaitingDay]:
     """Closed arrival days to compact at `now` (naive UTC), oldest first."""
-    from ingestion.lake.store import open_store
     from ingestion.lake.upkeep import waiting_days
 
-    store = open_store(settings.lake, settings.state.home)
+    store = open_lake(settings)
     redactions, _ = redaction_terms(store)
     return waiting_days(store, settings.compaction, now, redactions, since)
 

@@ -114,11 +114,11 @@ def purge_everything(
     from ingestion.erasure.purge import purge
     from ingestion.lake.landing import list_manifests, utc_now
     from ingestion.lake.redactions import load_redactions
-    from petwellness_orchestration.event_log import clean_instance, sought_of
+    from petwellness_orchestration.dagster_erasure import erase_from_dagster, values_to_erase
     from petwellness_orchestration.retaining import withdraw_outdated
 
     # First: once its originals are gone nobody knows a household's names and addresses.
-    texts = clean_instance(settings, sought_of(load_redactions(store), store), dry_run)
+    texts = erase_from_dagster(settings, values_to_erase(load_redactions(store), store), dry_run)
     report = purge(
         store, list_manifests(store), utc_now(), settings.retention.rejects_days, dry_run, progress=say
     )
@@ -288,14 +288,14 @@ def places(
     from ingestion.erasure.leftovers import cold_leftovers, lake_leftovers, published_leftovers
     from ingestion.lake.landing import list_manifests, utc_now
     from ingestion.lake.replacements import load_replacements
-    from petwellness_orchestration.event_log import instance_leftovers, sought_of
+    from petwellness_orchestration.dagster_erasure import dagster_leftovers, values_to_erase
 
     found = lake_leftovers(store, list_manifests(store), redactions, load_replacements(store), now)
     found += kept_leftovers(store, redactions, now or utc_now())
     found += cold_leftovers(store, redactions)
     found += _in_the_warehouse(settings, redactions)
     found += published_leftovers(settings.state.published_dir, redactions)
-    return found + instance_leftovers(settings, sought_of(redactions, store))
+    return found + dagster_leftovers(settings, values_to_erase(redactions, store))
 
 
 def _in_the_warehouse(settings: PlatformSettings, redactions: Redactions) -> list[Leftover]:

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
 
     from ingestion.lake.landing import Manifest
+    from ingestion.lake.layout import RangeKey
     from ingestion.lake.store import ObjectStore
     from ingestion.loading.ledger import LoadReport
-    from ingestion.loading.reconcile import Reconciliation
+    from ingestion.loading.reconcile import RawRange, Reconciliation
     from ingestion.loading.snowflake_reconcile import AccountFindings
     from ml.warehouse import Warehouse
 
@@ -155,10 +156,9 @@ def reconcile_raw(platform: PlatformResource, run: str) -> Reconciled:
 
 
 def _reconcile_duckdb(platform: PlatformResource) -> Reconciled:
-    from ingestion.lake.landing import list_claims, list_manifests
-    from ingestion.lake.quarantine import load_quarantine
+    from ingestion.lake.landing import list_manifests
     from ingestion.loading.duckdb_raw import last_load_started_at, loaded_keys, vouched_seq
-    from ingestion.loading.reconcile import LANDING_GRACE, read_raw_ranges, reconcile
+    from ingestion.loading.reconcile import LANDING_GRACE, read_raw_ranges
 
     store = platform.store()
     with platform.warehouse() as con:
@@ -170,22 +170,12 @@ def _reconcile_duckdb(platform: PlatformResource) -> Reconciled:
         load_started_at = last_load_started_at(con)
     beside = platform.settings().collector.as_service
     settled_before = load_started_at - LANDING_GRACE if beside and load_started_at else None
-    result = reconcile(
-        list_claims(store),
-        manifests,
-        raw_ranges,
-        orphan_rows,
-        settled_before,
-        vouched,
-        load_quarantine(store),
-    )
-    return Reconciled(result, len(vouched))
+    return _reconciled(store, manifests, vouched, raw_ranges, orphan_rows, settled_before)
 
 
 def _reconcile_snowflake(platform: PlatformResource, run: str) -> Reconciled:
-    from ingestion.lake.landing import list_claims, list_manifests, utc_now
-    from ingestion.lake.quarantine import load_quarantine
-    from ingestion.loading.reconcile import LANDING_GRACE, reconcile
+    from ingestion.lake.landing import list_manifests, utc_now
+    from ingestion.loading.reconcile import LANDING_GRACE
     from ingestion.loading.snowflake_raw import last_load_started_at, loaded_keys, vouched_seq
     from ingestion.loading.snowflake_reconcile import read_orphans, read_raw_ranges
     from ingestion.settings import SnowflakeSettings
@@ -201,6 +191,21 @@ def _reconcile_snowflake(platform: PlatformResource, run: str) -> Reconciled:
         settled_before = (last_load_started_at(con) or utc_now()) - grace
         raw_ranges = read_raw_ranges(con, since_seq, claimed_from)
         orphan_rows = sum(found.rows for found in read_orphans(con, claimed_from, settled_before))
+    return _reconciled(store, manifests, vouched, raw_ranges, orphan_rows, settled_before)
+
+
+def _reconciled(
+    store: ObjectStore,
+    manifests: list[Manifest],
+    vouched: set[RangeKey],
+    raw_ranges: dict[RangeKey, RawRange],
+    orphan_rows: int,
+    settled_before: datetime | None,
+) -> Reconciled:
+    from ingestion.lake.landing import list_claims
+    from ingestion.lake.quarantine import load_quarantine
+    from ingestion.loading.reconcile import reconcile
+
     result = reconcile(
         list_claims(store),
         manifests,

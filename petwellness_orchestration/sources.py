@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,10 @@ PUBLISHER_NAME = "publisher.json"
 
 class PublisherDiedError(RuntimeError):
     """The process that published waves ended before they were all seen landed."""
+
+
+class PublisherRunsError(RuntimeError):
+    """Another process publishes waves from the same state folder."""
 
 
 class UncollectedTopicError(RuntimeError):
@@ -113,42 +118,65 @@ def write_truth(settings: PlatformSettings) -> None:
 
 
 class PublisherStatus(msgspec.Struct, frozen=True):
-    """What the process that publishes waves is doing: `publishing`, `landed` or `live`."""
+    """What the process that publishes waves is doing: `publishing` or `landed`."""
 
     pid: int
     state: str
 
 
-def write_publisher_status(home: Path, state: str) -> None:
-    """Say what this process publishes, for drains that have to wait for it."""
+@contextmanager
+def publishing(home: Path) -> Iterator[Callable[[], None]]:
+    """Say that this process has waves that a drain has to wait for; call what it gives when all have landed.
+
+    True as long as a lock beside the status is held: the process id in it may be another process's by now. Raises
+    PublisherRunsError.
+    """
+    from ingestion.broker.embedded import CardLock
+
     path = home / PUBLISHER_NAME
-    home.mkdir(parents=True, exist_ok=True)
+    lock = CardLock(path)
+    if not lock.hold():
+        running = read_publisher_status(home)
+        whose = f" (process {running.pid})" if running is not None else ""
+        raise PublisherRunsError(
+            f"another process{whose} publishes waves from {home}; wait for it or stop it"
+        )
+    try:
+        _write_publisher_status(path, "publishing")
+        yield lambda: _write_publisher_status(path, "landed")
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+def _write_publisher_status(path: Path, state: str) -> None:
     fresh = path.with_suffix(".new")
     fresh.write_bytes(msgspec.json.encode(PublisherStatus(os.getpid(), state)))
     os.replace(fresh, path)
 
 
-def clear_publisher_status(home: Path) -> None:
-    """This process publishes no more."""
-    (home / PUBLISHER_NAME).unlink(missing_ok=True)
+def read_publisher_status(home: Path) -> PublisherStatus | None:
+    """What a publisher of the state folder said last, also one that was killed; None when nobody says anything."""
+    try:
+        return msgspec.json.decode((home / PUBLISHER_NAME).read_bytes(), type=PublisherStatus)
+    except FileNotFoundError:
+        return None
 
 
 def publisher_is_through(home: Path) -> bool:
     """Whether no process has waves left that a drain has to wait for.
 
-    Raises PublisherDiedError when one ended in the middle.
+    Raises PublisherDiedError, once, when one ended in the middle.
     """
-    from ingestion.broker.embedded import process_runs
+    from ingestion.broker.embedded import CardLock
 
-    try:
-        status = msgspec.json.decode((home / PUBLISHER_NAME).read_bytes(), type=PublisherStatus)
-    except FileNotFoundError:
+    status = read_publisher_status(home)
+    if status is None or status.state != "publishing":
         return True
-    if status.state != "publishing":
-        return True
-    if not process_runs(status.pid):
-        clear_publisher_status(home)
-        raise PublisherDiedError(
-            f"the publisher (process {status.pid}) ended before its waves had landed; start it again"
-        )
-    return False
+    # Who ended well, or began, between the two looks has changed the status.
+    if CardLock(home / PUBLISHER_NAME).is_held() or read_publisher_status(home) != status:
+        return False
+    (home / PUBLISHER_NAME).unlink(missing_ok=True)
+    raise PublisherDiedError(
+        f"the publisher (process {status.pid}) ended before its waves had landed; start it again"
+    )

@@ -1,4 +1,3 @@
-{{ config(meta={'dagster': {'ref': {'name': 'anl_wellness_transitions'}}}) }}
 -- The windows and run lengths that the rules state are those that the models are made for.
 select
     rule,

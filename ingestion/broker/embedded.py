@@ -211,21 +211,6 @@ def stream_prefix(card_path: Path) -> str:
     return f"embedded-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
 
 
-def process_runs(pid: int) -> bool:
-    """Whether a process of that id runs; one that was killed and not yet reaped does not."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    status = Path(f"/proc/{pid}/stat")
-    if not status.exists():
-        return True
-    # The state follows the command's name, which may hold anything but ends at the last bracket.
-    return status.read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
-
-
 def _load_library() -> Any:
     """librdkafka as the confluent-kafka wheel carries it, with the signatures used here."""
     import confluent_kafka

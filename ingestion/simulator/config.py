@@ -7,6 +7,7 @@ fleet's waves and extracts.
 import hashlib
 import json
 from datetime import date, datetime, timedelta
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,6 +28,10 @@ ORDINARY = dict.fromkeys(
 # Raise it with every change of the bytes that a configuration produces.
 SIMULATOR_VERSION = 3
 
+# Of what stays rare, and of what may be all there is.
+Rate = Annotated[float, Field(ge=0.0, le=0.2)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
 
 class FleetConfig(BaseModel):
     """Sizes, period and rates of a fleet; the same values give the same bytes.
@@ -46,91 +51,61 @@ class FleetConfig(BaseModel):
     start: date = date(2026, 6, 1)
     events_per_minute: int = Field(default=1, ge=1, le=10)
 
-    duplicates: float = Field(
-        default=0.003, ge=0.0, le=0.2, description="Sent again unchanged, up to 6 h later."
+    duplicates: Rate = Field(default=0.003, description="Sent again unchanged, up to 6 h later.")
+    conflicts: Rate = Field(default=0.0001, description="Same event_id again, other content.")
+    late: Rate = Field(default=0.005, description="Arrives 1 to 48 h after the event.")
+    out_of_order: Rate = Field(default=0.005, description="Overtaken by 2 to 10 later events.")
+    malformed: Rate = Field(default=0.0005, description="Breaks the contract in one known way.")
+    gaps_per_device_day: Share = Field(default=0.03, description="Silent for 0.5 to 10 h.")
+    clock_jumps_per_device_day: Share = Field(
+        default=0.02, description="Clock off by 1 to 20 minutes for 1 to 6 h; accepted."
     )
-    conflicts: float = Field(
-        default=0.0001, ge=0.0, le=0.2, description="Same event_id again, other content."
-    )
-    late: float = Field(default=0.005, ge=0.0, le=0.2, description="Arrives 1 to 48 h after the event.")
-    out_of_order: float = Field(
-        default=0.005, ge=0.0, le=0.2, description="Overtaken by 2 to 10 later events."
-    )
-    malformed: float = Field(
-        default=0.0005, ge=0.0, le=0.2, description="Breaks the contract in one known way."
-    )
-    gaps_per_device_day: float = Field(default=0.03, ge=0.0, le=1.0, description="Silent for 0.5 to 10 h.")
-    clock_jumps_per_device_day: float = Field(
-        default=0.02, ge=0.0, le=1.0, description="Clock off by 1 to 20 minutes for 1 to 6 h; accepted."
-    )
-    clock_breaks_per_device_day: float = Field(
-        default=0.01,
-        ge=0.0,
-        le=1.0,
-        description="Clock off by years or days ahead for 5 to 40 min; rejected.",
+    clock_breaks_per_device_day: Share = Field(
+        default=0.01, description="Clock off by years or days ahead for 5 to 40 min; rejected."
     )
 
-    illness: float = Field(default=0.42, ge=0.0, le=1.0, description="Share of pets with an unplanned visit.")
-    silent_illness: float = Field(
-        default=0.10, ge=0.0, le=1.0, description="Share of pets ill without a visit."
+    illness: Share = Field(default=0.42, description="Share of pets with an unplanned visit.")
+    silent_illness: Share = Field(default=0.10, description="Share of pets ill without a visit.")
+    lazy_days: Share = Field(default=0.05, description="Share of pet-days of low activity, healthy.")
+    no_show: Share = Field(default=0.12, description="Share of planned visits that are missed.")
+    documents: Share = Field(
+        default=0.5, description="Share of completed visits of which a document is scanned."
     )
-    lazy_days: float = Field(
-        default=0.05, ge=0.0, le=1.0, description="Share of pet-days of low activity, healthy."
+    doubtful_documents: Share = Field(
+        default=0.15, description="Share of documents that OCR is not sure of or cannot read."
     )
-    no_show: float = Field(
-        default=0.12, ge=0.0, le=1.0, description="Share of planned visits that are missed."
+    consent_changes: Share = Field(
+        default=0.10, description="Share of households that change a flag in the period."
     )
-    documents: float = Field(
-        default=0.5, ge=0.0, le=1.0, description="Share of completed visits of which a document is scanned."
-    )
-    doubtful_documents: float = Field(
-        default=0.15, ge=0.0, le=1.0, description="Share of documents that OCR is not sure of or cannot read."
-    )
-    consent_changes: float = Field(
-        default=0.10, ge=0.0, le=1.0, description="Share of households that change a flag in the period."
-    )
-    analytics_opt_out: float = Field(
-        default=0.04,
-        ge=0.0,
-        le=1.0,
-        description="Share of households that withdraw `analytics` in the period.",
+    analytics_opt_out: Share = Field(
+        default=0.04, description="Share of households that withdraw `analytics` in the period."
     )
 
     # What follows is played by households, pets and collars of its own, beside those above: as many as the share of
     # them says, rounded up, so that the smallest fleet has one of each kind. A share of 0 leaves the kind out.
-    ambiguous_collars: float = Field(
-        default=0.015, ge=0.0, le=0.2, description="Claimed by two pets for a while (share of collars)."
+    ambiguous_collars: Rate = Field(
+        default=0.015, description="Claimed by two pets for a while (share of collars)."
     )
-    irregular_collars: float = Field(
-        default=0.02, ge=0.0, le=0.2, description="Send when they like (share of collars)."
+    irregular_collars: Rate = Field(default=0.02, description="Send when they like (share of collars).")
+    partial_collars: Rate = Field(
+        default=0.015, description="Have no sensor for something (share of collars)."
     )
-    partial_collars: float = Field(
-        default=0.015, ge=0.0, le=0.2, description="Have no sensor for something (share of collars)."
-    )
-    silent_consents: float = Field(
+    silent_consents: Rate = Field(
         default=0.01,
-        ge=0.0,
-        le=0.2,
         description="Records do not mention every flag (share of households, of each of three kinds).",
     )
-    listed_pets: float = Field(
+    listed_pets: Rate = Field(
         default=0.02,
-        ge=0.0,
-        le=0.2,
         description="In a register that sends all it has every day (share of collars, of each of: always listed, "
         "missing once, missing for good).",
     )
-    odd_records: float = Field(
+    odd_records: Rate = Field(
         default=0.015,
-        ge=0.0,
-        le=0.2,
         description="Pets of which a record comes twice, or another contradicts it or is of a wrong clock (share of "
         "collars, of each of four kinds).",
     )
-    superseded_features: float = Field(
+    superseded_features: Rate = Field(
         default=0.02,
-        ge=0.0,
-        le=0.2,
         description="Pets of which an earlier release left features by a definition that is superseded (share of "
         "collars).",
     )

@@ -33,6 +33,7 @@ _EXPECTED = (
     "PublishError",
     "PublishedCopyMissingError",
     "PublisherDiedError",
+    "PublisherRunsError",
     "PurgeError",
     "QuarantineRequestError",
     "QueryFailedError",

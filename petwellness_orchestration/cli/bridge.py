@@ -5,6 +5,7 @@ from __future__ import annotations
 from petwellness_orchestration.cli.console import say
 from petwellness_orchestration.cli.publish import broker
 from petwellness_orchestration.cli.signals import stop_on_signals
+from petwellness_orchestration.lake import open_lake
 from petwellness_orchestration.settings import load_settings
 
 
@@ -13,7 +14,6 @@ def run_bridge() -> int:
     from ingestion.bridge.engine import Bridge
     from ingestion.contracts.decoders import DECODERS
     from ingestion.contracts.telemetry import COLLAR_DECODER
-    from ingestion.lake.store import open_store
     from ingestion.settings import MqttSettings
 
     settings = load_settings()
@@ -21,7 +21,7 @@ def run_bridge() -> int:
     stop = stop_on_signals()
     topic = DECODERS[COLLAR_DECODER].topic
     with broker(settings, more_topics=[mqtt.refused_topic]) as client:
-        store = open_store(settings.lake, settings.state.home) if client.embedded else None
+        store = open_lake(settings) if client.embedded else None
         report = Bridge(client, mqtt, topic, store=store, tell=say).run(stop)
     say(f"bridge stopped: {report.line()}")
     return 0

@@ -21,6 +21,7 @@ from typing import Any
 from ingestion.memory import peak_memory_bytes
 from petwellness_orchestration.cli import use_data
 from petwellness_orchestration.cli.console import say, warn
+from petwellness_orchestration.lake import open_lake
 from petwellness_orchestration.settings import PROJECT_ROOT, PlatformSettings, load_settings
 
 SUMMARY_NAME = "demo_summary.json"
@@ -104,13 +105,9 @@ def run_everything(settings: PlatformSettings) -> Any:
 @contextmanager
 def publisher(settings: PlatformSettings) -> Iterator[subprocess.Popen[bytes]]:
     """A process that publishes the source's waves and keeps the broker up until its input closes."""
-    from petwellness_orchestration.sources import clear_publisher_status
-
     data = settings.source.data
     command = ["replay", str(data)] if data is not None else ["simulate"]
     settings.state.home.mkdir(parents=True, exist_ok=True)
-    # A demo that was killed leaves its publisher's status behind.
-    clear_publisher_status(settings.state.home)
     log_path = settings.state.home / PUBLISHER_LOG
     say(f"publishing {'the files of ' + str(data) if data else 'the simulated fleet'}")
     with log_path.open("wb") as log:
@@ -133,10 +130,11 @@ def wait_until_publishing(
     settings: PlatformSettings, process: subprocess.Popen[bytes], log_path: Path
 ) -> None:
     """Return when the publisher has a broker; end the command with its last line when it gives up."""
-    from petwellness_orchestration.sources import PUBLISHER_NAME
+    from petwellness_orchestration.sources import read_publisher_status
 
     deadline = time.monotonic() + PUBLISHER_START_TIMEOUT_S
-    while not (settings.state.home / PUBLISHER_NAME).exists():
+    # One that was killed left its own status behind.
+    while (status := read_publisher_status(settings.state.home)) is None or status.pid != process.pid:
         if process.poll() is not None or time.monotonic() > deadline:
             raise SystemExit(f"petwellness: the publisher did not start: {last_line(log_path)}")
         time.sleep(0.05)
@@ -161,10 +159,9 @@ def finish_publisher(process: subprocess.Popen[bytes]) -> bool:
 def build_summary(settings: PlatformSettings, outcome: Any, passed: bool, total_s: float) -> dict[str, Any]:
     """Every figure the demo prints, as plain values."""
     from ingestion.lake.landing import list_manifests
-    from ingestion.lake.store import open_store
     from petwellness_orchestration import real_figures, summary
 
-    store = open_store(settings.lake, settings.state.home)
+    store = open_lake(settings)
     manifests = list_manifests(store)
     figures: dict[str, Any] = {
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -191,10 +188,9 @@ def compared_with_planted(
     settings: PlatformSettings, summary: dict[str, Any], with_superseded: bool
 ) -> list[dict[str, Any]]:
     """What the simulator planted beside what was found, kind by kind."""
-    from ingestion.lake.store import open_store
     from petwellness_orchestration import planted
 
-    store = open_store(settings.lake, settings.state.home)
+    store = open_lake(settings)
     return planted.figures(settings, store, summary["lake"], summary.get("warehouse"), with_superseded)
 
 
@@ -288,10 +284,9 @@ def previous_summary(settings: PlatformSettings) -> dict[str, Any] | None:
 def state_fingerprint(settings: PlatformSettings) -> dict[str, Any]:
     """What decides whether a run would change anything: input, code, lake, what is built and published."""
     from ingestion.lake.catalogue import landed_fingerprint
-    from ingestion.lake.store import open_store
     from ingestion.loading.duckdb_raw import WAREHOUSE_MARK, build_mark, latest_load_seq, open_warehouse
 
-    store = open_store(settings.lake, settings.state.home)
+    store = open_lake(settings)
     state: dict[str, Any] = {
         "input": input_fingerprint(settings),
         "code": code_fingerprint(),

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from petwellness_orchestration import erasing
 from petwellness_orchestration.cli.console import say, thousands
+from petwellness_orchestration.cli.entries import checked_person, checked_reason
+from petwellness_orchestration.lake import reach_lake
 from petwellness_orchestration.settings import PlatformSettings, load_settings
 
 if TYPE_CHECKING:
@@ -22,36 +24,6 @@ if TYPE_CHECKING:
     from ingestion.lake.redactions import Redaction, Redactions
     from ingestion.lake.store import ObjectStore
 
-MAX_REASON = 200
-
-
-class ReasonError(ValueError):
-    """The reason of an entry, or who makes it, is missing or could name a person."""
-
-
-def checked_reason(reason: str, what: str = "an erasure") -> str:
-    """A reason fit to be kept for good. Raises ReasonError for one that is empty, long or holds an address."""
-    text = " ".join(reason.split())
-    if not text:
-        raise ReasonError(f"{what} needs a reason; give --reason, for example the number of the request")
-    if len(text) > MAX_REASON or "@" in text:
-        raise ReasonError(
-            f"the reason is kept for good: at most {MAX_REASON} characters and no e-mail address; "
-            "give the number of the request instead of its text"
-        )
-    return text
-
-
-def checked_person(decided_by: str) -> str:
-    """Who decides, fit to be kept for good. Raises ReasonError for nobody, a long text or an address."""
-    text = " ".join(decided_by.split())
-    if not text or len(text) > MAX_REASON or "@" in text:
-        raise ReasonError(
-            "a decision needs the person who takes it; give --by with a staff number or initials, "
-            f"at most {MAX_REASON} characters and no e-mail address"
-        )
-    return text
-
 
 def erase_household(owner_id: str, reason: str, dry_run: bool) -> int:
     """Enter a household's erasure into the ledger, or say what it would cover."""
@@ -59,7 +31,7 @@ def erase_household(owner_id: str, reason: str, dry_run: bool) -> int:
 
     reason = checked_reason(reason)
     settings = load_settings()
-    store = open_lake(settings)
+    store = reach_lake(settings)
     say(f"looking for what is about household {owner_id}")
     disputed = erasing.disputed_of(store, owner_id)
     redaction = erasing.request_erasure(settings, store, owner_id, reason, dry_run)
@@ -94,7 +66,7 @@ def list_erasures() -> int:
     from ingestion.lake.redactions import load_redactions
 
     settings = load_settings()
-    store = open_lake(settings)
+    store = reach_lake(settings)
     redactions, now = load_redactions(store), utc_now()
     waiting = erasing.waiting_spans(store, redactions)
     if not redactions and not waiting:
@@ -151,7 +123,7 @@ def decide_span(
     """Decide of a disputed span, or say what that would do."""
     reason, decided_by = checked_reason(reason), checked_person(decided_by)
     settings = load_settings()
-    store = open_lake(settings)
+    store = reach_lake(settings)
     done = erasing.decide(
         settings, store, listing_id, number, verdict, decided_by, reason, say, dry_run=not confirmed
     )
@@ -176,7 +148,7 @@ def _described(part: Disputed) -> str:
 def purge_originals(dry_run: bool) -> int:
     """Delete what is due to go, or say what would."""
     settings = load_settings()
-    done = erasing.purge_everything(settings, open_lake(settings), say, dry_run)
+    done = erasing.purge_everything(settings, reach_lake(settings), say, dry_run)
     for name, label in (
         ("ranges", "landed ranges written anew"),
         ("redacted_rows", "rows redacted in them"),
@@ -195,16 +167,6 @@ def purge_originals(dry_run: bool) -> int:
     if dry_run:
         say("nothing was changed; leave out --dry-run to do it")
     return 0
-
-
-def open_lake(settings: PlatformSettings | None = None) -> ObjectStore:
-    """The lake, which has to be there."""
-    from ingestion.lake.store import open_store
-
-    settings = settings or load_settings()
-    store = open_store(settings.lake, settings.state.home)
-    store.check()
-    return store
 
 
 def _print_scope(redaction: Redaction) -> None:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 from petwellness_orchestration.cli.console import say, thousands, warn
 from petwellness_orchestration.cli.runs import EVERYTHING, run_job
 from petwellness_orchestration.cli.steps import finish
+from petwellness_orchestration.lake import open_lake
 from petwellness_orchestration.settings import PlatformSettings, load_settings
 
 if TYPE_CHECKING:
     from ingestion.lake.landing import Claim
-    from ingestion.lake.store import ObjectStore
     from ingestion.loading.gaps import Gap, LakeGaps
 
 # Gaps of a kind that are printed; JSON has all.
@@ -56,7 +56,7 @@ def show_gaps(output: str, close_dead: bool, dead_streams: Sequence[str] = ()) -
     from ingestion.lake.progress import declare_dead
 
     settings = load_settings()
-    store, seen = _store(settings), _look(settings)
+    store, seen = open_lake(settings), _look(settings)
     if unknown := [stream_id for stream_id in dead_streams if stream_id not in seen.streams]:
         known = ", ".join(sorted(seen.streams)) or "none"
         warn(f"nothing of {', '.join(unknown)} ever landed; streams that did: {known}")
@@ -85,7 +85,7 @@ def reload_ranges(confirmed: bool) -> int:
     if settings.environment.snowflake is None and not path.exists():
         warn(f"there is no warehouse at {path}; `petwellness load` creates one from the lake")
         return 1
-    lake, _ = _lake_gaps(settings, list_claims(_store(settings)), lambda _: False)
+    lake, _ = _lake_gaps(settings, list_claims(open_lake(settings)), lambda _: False)
     if not lake.to_reload:
         say("raw differs from the lake on no range; nothing to load again")
         return 0
@@ -94,7 +94,7 @@ def reload_ranges(confirmed: bool) -> int:
     count = f"{len(lake.to_reload)} ranges"
     if not confirmed:
         say(
-            f"would delete the rows of these {count} from raw and load them again from {_store(settings).url}"
+            f"would delete the rows of these {count} from raw and load them again from {open_lake(settings).url}"
         )
         say("nothing was changed; add --yes to do it")
         return 0
@@ -103,16 +103,10 @@ def reload_ranges(confirmed: bool) -> int:
     return finish(run_job(settings, EVERYTHING, ["group:raw"]))
 
 
-def _store(settings: PlatformSettings) -> ObjectStore:
-    from ingestion.lake.store import open_store
-
-    return open_store(settings.lake, settings.state.home)
-
-
 def _look(settings: PlatformSettings) -> Seen:
     from ingestion.lake.landing import list_claims
 
-    claims = list_claims(_store(settings))
+    claims = list_claims(open_lake(settings))
     in_log, is_dead, unreachable = _log_gaps(settings, claims)
     lake, silent = _lake_gaps(settings, claims, is_dead)
     streams = frozenset(claim.stream_id for claim in claims if claim.extract_id is None)
@@ -134,7 +128,8 @@ def _lake_gaps(
     from ingestion.loading.reconcile import LANDING_GRACE, read_raw_ranges
 
     settled_before = utc_now() - LANDING_GRACE if settings.collector.as_service else None
-    manifests, quarantine = list_manifests(_store(settings)), load_quarantine(_store(settings))
+    store = open_lake(settings)
+    manifests, quarantine = list_manifests(store), load_quarantine(store)
     if not settings.state.warehouse_path.exists():
         return lake_gaps(claims, manifests, {}, [], is_dead, settled_before, quarantine), []
     with open_warehouse(settings.state.warehouse_path, read_only=True) as con:

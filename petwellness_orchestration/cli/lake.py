@@ -12,19 +12,19 @@ from petwellness_orchestration import compacting
 from petwellness_orchestration.cli.console import mebibytes, say, thousands
 from petwellness_orchestration.cli.runs import COMPACT, ROLL_UP, run_job
 from petwellness_orchestration.cli.steps import finish
+from petwellness_orchestration.lake import open_lake
 from petwellness_orchestration.settings import load_settings
 
 
 def show_catalogue() -> int:
     """Roll up closed hours, then a line for each feed and one for the compacted days."""
     from ingestion.lake.landing import Manifest, list_manifests
-    from ingestion.lake.store import open_store
 
     settings = load_settings()
     code = finish(run_job(settings, ROLL_UP))
     if code:
         return code
-    store = open_store(settings.lake, settings.state.home)
+    store = open_lake(settings)
     by_feed: dict[str, list[Manifest]] = defaultdict(list)
     for manifest in list_manifests(store):
         by_feed[manifest.feed].append(manifest)
@@ -63,10 +63,9 @@ def compact_days(day: date | None, even_if_open: bool, dry_run: bool) -> int:
 
 def clean_lake(dry_run: bool) -> int:
     """Remove what nothing names any more, or only say what."""
-    from ingestion.lake.store import open_store
 
     settings = load_settings()
-    store = open_store(settings.lake, settings.state.home)
+    store = open_lake(settings)
     removed = compacting.clean(settings, store, say, dry_run)
     size = mebibytes(sum(item.bytes for item in removed))
     say(f"{'would remove' if dry_run else 'removed'} {thousands(len(removed))} files, {size}")

@@ -16,6 +16,7 @@ from ingestion.memory import release_memory
 from petwellness_orchestration import sources
 from petwellness_orchestration.cli.console import say
 from petwellness_orchestration.cli.signals import stop_on_signals
+from petwellness_orchestration.lake import reach_lake
 from petwellness_orchestration.settings import PlatformSettings, load_settings
 
 # 16 partitions of 4 MB each are in flight at most; enough that producer and
@@ -46,39 +47,31 @@ def broker(settings: PlatformSettings, more_topics: Sequence[str] = ()) -> Itera
 def publish_source(serve: bool) -> None:
     """Publish every wave of the source that has not been seen landed; with `serve` stay up afterwards."""
     from ingestion.broker.publisher import publish_waves
-    from ingestion.lake.store import open_store
 
     settings = load_settings()
     home = settings.state.home
     sources.check_collected(settings)
-    store = open_store(settings.lake, home)
-    store.check()
-    with broker(settings) as client:
-        sources.write_publisher_status(home, "publishing")
-        try:
-            for report in publish_waves(client, store, sources.waves(settings)):
-                if report.already_landed:
-                    say(f"wave {report.wave_id}: landed before, not published again")
-                else:
-                    say(f"wave {report.wave_id}: {report.messages:,} messages published and landed")
-            sources.write_publisher_status(home, "landed")
-            sources.write_truth(settings)
-            release_memory()
-            if serve:
-                sys.stdin.read()
-        finally:
-            sources.clear_publisher_status(home)
+    store = reach_lake(settings)
+    with broker(settings) as client, sources.publishing(home) as all_have_landed:
+        for report in publish_waves(client, store, sources.waves(settings)):
+            if report.already_landed:
+                say(f"wave {report.wave_id}: landed before, not published again")
+            else:
+                say(f"wave {report.wave_id}: {report.messages:,} messages published and landed")
+        all_have_landed()
+        sources.write_truth(settings)
+        release_memory()
+        if serve:
+            sys.stdin.read()
 
 
 def publish_live() -> None:
     """Publish the fleet's events as they fall due until SIGINT or SIGTERM."""
     from ingestion.broker.publisher import LivePublisher
-    from ingestion.lake.store import open_store
 
     settings = load_settings()
     stop = stop_on_signals()
-    store = open_store(settings.lake, settings.state.home)
-    store.check()
+    store = reach_lake(settings)
     simulated = sources.fleet(settings)
     sent = 0
     with broker(settings) as client, LivePublisher(client, store) as publisher:

@@ -6,7 +6,6 @@ Which rows a request names is `ingestion.quarantine`, which claim yields is
 
 from __future__ import annotations
 
-import getpass
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -15,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from petwellness_orchestration.cli.console import say, thousands, warn
-from petwellness_orchestration.cli.erasure import checked_reason, open_lake
+from petwellness_orchestration.cli.entries import checked_person, checked_reason
+from petwellness_orchestration.lake import reach_lake
+from petwellness_orchestration.settings import load_settings
 
 if TYPE_CHECKING:
     from ingestion.lake.quarantine import Quarantine, QuarantineEntry
@@ -60,7 +61,7 @@ def find_command(
 
     if arrival_after is None and arrival_before is None:
         raise typer.BadParameter("give --arrival-after, --arrival-before or both")
-    store = open_lake()
+    store = reach_lake(load_settings())
     found = received_outside(
         store, list_manifests(store), load_replacements(store), arrival_after, arrival_before
     )
@@ -87,8 +88,8 @@ def add_command(
     from ingestion.quarantine.scope import beyond, checked_rows, covered, requested_spans, rows_in
 
     asked = _asked(offset, start, end)
-    reason, person = checked_reason(reason, "an entry of the quarantine"), _person(by)
-    store = open_lake()
+    reason, person = checked_reason(reason, "an entry of the quarantine"), checked_person(by)
+    store = reach_lake(load_settings())
     manifests, replacements, ledger = list_manifests(store), load_replacements(store), load_quarantine(store)
     spans = requested_spans(manifests, stream, partition, asked)
     checked_rows(rows_in(store, manifests, replacements, spans), spans, named_one_by_one=bool(offset))
@@ -118,7 +119,7 @@ def list_command() -> None:
     from ingestion.lake.replacements import load_replacements
     from ingestion.quarantine.scope import covered, rows_in
 
-    store = open_lake()
+    store = reach_lake(load_settings())
     ledger = load_quarantine(store)
     manifests, replacements = list_manifests(store), load_replacements(store)
     if not ledger.entries:
@@ -142,8 +143,8 @@ def release_command(
     from ingestion.lake.replacements import load_replacements
     from ingestion.quarantine.scope import covered, entry_to_release, rows_in
 
-    reason, person = checked_reason(reason, "a release"), _person(by)
-    store = open_lake()
+    reason, person = checked_reason(reason, "a release"), checked_person(by)
+    store = reach_lake(load_settings())
     ledger = load_quarantine(store)
     entry = entry_to_release(ledger, quarantine_id)
     rows = rows_in(store, list_manifests(store), load_replacements(store), entry.spans)
@@ -171,8 +172,8 @@ def supersede_command(
     from ingestion.collector.superseding import mend_chains, plan_mend
     from ingestion.lake.landing import utc_now
 
-    reason, person = checked_reason(reason, "an entry of the quarantine"), _person(by)
-    store, now = open_lake(), utc_now()
+    reason, person = checked_reason(reason, "an entry of the quarantine"), checked_person(by)
+    store, now = reach_lake(load_settings()), utc_now()
     mend = plan_mend(store, now, person)
     for span in mend.superseded:
         print(f"supersedes     {span}")
@@ -249,7 +250,3 @@ def _asked(offsets: Iterable[int] | None, start: int | None, end: int | None) ->
     if one_by_one and start is None and end is None:
         return one_by_one
     raise typer.BadParameter("give --offset (once or more), or --start and --end")
-
-
-def _person(by: str | None) -> str:
-    return by or getpass.getuser()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from petwellness_orchestration.cli.console import say, thousands, warn
+from petwellness_orchestration.lake import open_lake, reach_lake
 
 if TYPE_CHECKING:
     from ingestion.rejects.reading import RejectCount, RejectFilter, RejectList
@@ -56,7 +57,6 @@ def list_command(
 ) -> None:
     """Count rejected messages per reason, with examples; payloads only with --payload."""
     from ingestion.lake.landing import list_manifests
-    from ingestion.lake.store import open_store
     from ingestion.rejects.reading import list_rejects
     from petwellness_orchestration.cli.query import QueryFailedError
     from petwellness_orchestration.settings import load_settings
@@ -65,7 +65,7 @@ def list_command(
         raise QueryFailedError(f"unknown format '{output}'; choose one of: table, json")
     where = _filter(reason, source, decoder, day)
     settings = load_settings()
-    store = open_store(settings.lake, settings.state.home)
+    store = open_lake(settings)
     found = list_rejects(store, list_manifests(store), where, limit, payload)
     if payload:
         warn(RESTRICTED)
@@ -90,14 +90,12 @@ def replay_command(
     Run it after a fix. What is still bad stays the reject it was; what landed is
     left out from then on. Load and build take the new rows up like any others.
     """
-    from ingestion.lake.store import open_store
     from ingestion.rejects.replay import replay_rejects
     from petwellness_orchestration.settings import load_settings
 
     where = _filter(reason, source, decoder, day)
     settings = load_settings()
-    store = open_store(settings.lake, settings.state.home)
-    store.check()
+    store = reach_lake(settings)
     report = replay_rejects(
         store,
         where,

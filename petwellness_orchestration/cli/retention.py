@@ -14,10 +14,10 @@ from petwellness_orchestration import retaining
 from petwellness_orchestration.cli.console import mebibytes, say, thousands
 from petwellness_orchestration.cli.runs import RETAIN, run_job
 from petwellness_orchestration.cli.steps import finish
-from petwellness_orchestration.settings import PlatformSettings, load_settings
+from petwellness_orchestration.lake import reach_lake
+from petwellness_orchestration.settings import load_settings
 
 if TYPE_CHECKING:
-    from ingestion.lake.store import ObjectStore
     from ingestion.tiers.moving import DueDay
     from ingestion.tiers.policy import TieredTable
 
@@ -29,7 +29,7 @@ class UnknownTableError(ValueError):
 def retain_days(dry_run: bool) -> int:
     """Move what is due, or say what is; 1 when the run failed."""
     settings = load_settings()
-    due, waiting = retaining.plan(settings, _store(settings))
+    due, waiting = retaining.plan(settings, reach_lake(settings))
     _print_plan(due)
     if waiting:
         say(f"nothing can move yet: {waiting}")
@@ -46,7 +46,7 @@ def restore_day(day: date, table: str | None, keep_days: int) -> int:
     """Bring a day back into its tables and keep it there."""
     settings = load_settings()
     tables = _chosen(table)
-    for name, rows in retaining.restore(settings, _store(settings), tables, day, keep_days).items():
+    for name, rows in retaining.restore(settings, reach_lake(settings), tables, day, keep_days).items():
         say(
             f"{name} {day}: "
             + (f"{thousands(rows)} rows are back" if rows else "is in the warehouse already")
@@ -73,14 +73,6 @@ def _chosen(table: str | None) -> list[TieredTable]:
         names = ", ".join(one.full_name for one in tables)
         raise UnknownTableError(f"no table '{table}' has a retention limit; choose one of: {names}")
     return chosen
-
-
-def _store(settings: PlatformSettings) -> ObjectStore:
-    from ingestion.lake.store import open_store
-
-    store = open_store(settings.lake, settings.state.home)
-    store.check()
-    return store
 
 
 def _print_plan(due: Sequence[DueDay]) -> None:

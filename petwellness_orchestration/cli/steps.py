@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from petwellness_orchestration.cli.console import mebibytes, say, thousands, warn
 from petwellness_orchestration.cli.runs import CHECK_EVERYTHING, EVERYTHING, REFRESH, RunOutcome, run_job
+from petwellness_orchestration.lake import open_lake
 from petwellness_orchestration.settings import PlatformSettings, load_settings
 
 if TYPE_CHECKING:
@@ -58,12 +59,13 @@ def load_raw() -> int:
 
 def show_arrivals(settings: PlatformSettings) -> bool:
     """Print rejects by source and what devices nobody registered; whether that holds up the build."""
-    from ingestion.lake.store import open_store
+    from ingestion.lake.landing import list_manifests
     from petwellness_orchestration.arrivals import arrival_lines, look_at_devices, look_at_sources
 
-    store = open_store(settings.lake, settings.state.home)
-    sources = look_at_sources(store, settings)
-    print("\n".join(arrival_lines(sources, look_at_devices(store))), flush=True)
+    store = open_lake(settings)
+    manifests = list_manifests(store)
+    sources = look_at_sources(store, manifests, settings)
+    print("\n".join(arrival_lines(sources, look_at_devices(store, manifests))), flush=True)
     return any(source.verdict.blocks for source in sources)
 
 
@@ -206,12 +208,11 @@ def show_status() -> int:
     """What has landed, been loaded, built and published."""
     from ingestion.lake.landing import list_manifests
     from ingestion.lake.quarantine import load_quarantine
-    from ingestion.lake.store import open_store
     from ingestion.loading.ledger import WAREHOUSE_MARK
     from ingestion.loading.publish import read_catalogue
 
     settings = load_settings()
-    store = open_store(settings.lake, settings.state.home)
+    store = open_lake(settings)
     manifests = list_manifests(store)
     print(f"state      {settings.state.home}")
     print(f"lake       {store.url}")

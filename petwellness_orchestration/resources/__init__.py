@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from ingestion.memory import release_memory
+from petwellness_orchestration.lake import reach_lake
 from petwellness_orchestration.settings import PlatformSettings, load_settings
 
 if TYPE_CHECKING:
@@ -29,12 +30,8 @@ class PlatformResource(dg.ConfigurableResource):
 
     def store(self) -> "ObjectStore":
         """The lake. Raises StoreUnreachableError naming the address and the setting."""
-        from ingestion.lake.store import open_store
 
-        settings = self.settings()
-        store = open_store(settings.lake, settings.state.home)
-        store.check()
-        return store
+        return reach_lake(self.settings())
 
     @contextmanager
     def warehouse(self, store: "ObjectStore | None" = None) -> "Iterator[duckdb.DuckDBPyConnection]":

@@ -67,66 +67,6 @@ lapses as (
     where followed.close_reason = 'no_data'
 ),
 
-effective as (
-    select
-        pet_id,
-        rule,
-        rule_version,
-        transition,
-        transition_at,
-        condition_from_ts,
-        observed_value,
-        baseline_value,
-        close_reason
-    from followed
-    where close_reason is null or close_reason <> 'no_data'
-    union all
-    select
-        pet_id,
-        rule,
-        cast(null as varchar) as rule_version,
-        'closed' as transition,
-        lapsed_at as transition_at,
-        cast(null as timestamp) as condition_from_ts,
-        cast(null as double) as observed_value,
-        cast(null as double) as baseline_value,
-        'no_data' as close_reason
-    from lapses
-    where lapsed_at < next_at or (lapsed_at is not null and next_at is null)
-),
-
--- What is raised while it is open, or closed while it is not, changes nothing.
-changes as (
-    select
-        pet_id,
-        rule,
-        rule_version,
-        transition,
-        transition_at,
-        condition_from_ts,
-        observed_value,
-        baseline_value,
-        close_reason
-    from effective
-    qualify
-        transition <> lag(transition, 1, 'closed') over (partition by pet_id, rule order by transition_at)
-),
-
-turns as (
-    select
-        pet_id,
-        rule,
-        rule_version,
-        transition,
-        transition_at,
-        condition_from_ts,
-        observed_value,
-        baseline_value,
-        lead(transition_at) over (partition by pet_id, rule order by transition_at) as closed_at,
-        lead(close_reason) over (partition by pet_id, rule order by transition_at) as close_reason
-    from changes
-),
-
 stale as (
     select
         pet_id,
@@ -220,40 +160,62 @@ lateness as (
     from due_dates
 ),
 
-lateness_turns as (
+effective as (
     select
         pet_id,
-        moment,
-        due_ts,
-        days_since_due,
-        is_late
-    from lateness
-    qualify is_late <> lag(is_late, 1, false) over (partition by pet_id order by moment)
-),
-
-vaccine_alerts as (
+        rule,
+        rule_version,
+        transition,
+        transition_at,
+        condition_from_ts,
+        observed_value,
+        baseline_value,
+        close_reason
+    from followed
+    where close_reason is null or close_reason <> 'no_data'
+    union all
     select
-        turns.pet_id,
+        pet_id,
+        rule,
+        cast(null as varchar) as rule_version,
+        'closed' as transition,
+        lapsed_at as transition_at,
+        cast(null as timestamp) as condition_from_ts,
+        cast(null as double) as observed_value,
+        cast(null as double) as baseline_value,
+        'no_data' as close_reason
+    from lapses
+    where lapsed_at < next_at or (lapsed_at is not null and next_at is null)
+    union all
+    select
+        lateness.pet_id,
         {{ judges('overdue_vaccine') }} as rule,  -- noqa: RF04
         vaccine_rule.rule_version,
-        turns.moment as raised_at,
-        turns.closed_at,
-        case when turns.closed_at is not null then 'cleared' end as close_reason,
-        turns.due_ts as condition_from_ts,
-        cast(turns.days_since_due as double) as observed_value,
-        cast(null as double) as baseline_value
-    from (
-        select
-            pet_id,
-            moment,
-            due_ts,
-            days_since_due,
-            is_late,
-            lead(moment) over (partition by pet_id order by moment) as closed_at
-        from lateness_turns
-    ) as turns
+        case when lateness.is_late then 'raised' else 'closed' end as transition,
+        lateness.moment as transition_at,
+        lateness.due_ts as condition_from_ts,
+        cast(lateness.days_since_due as double) as observed_value,
+        cast(null as double) as baseline_value,
+        case when not lateness.is_late then 'cleared' end as close_reason
+    from lateness
     cross join vaccine_rule
-    where turns.is_late
+),
+
+-- What is raised while it is open, or closed while it is not, changes nothing.
+changes as (
+    select
+        pet_id,
+        rule,
+        rule_version,
+        transition,
+        transition_at,
+        condition_from_ts,
+        observed_value,
+        baseline_value,
+        close_reason
+    from effective
+    qualify
+        transition <> lag(transition, 1, 'closed') over (partition by pet_id, rule order by transition_at)
 ),
 
 alerts as (
@@ -262,25 +224,13 @@ alerts as (
         rule,
         rule_version,
         transition_at as raised_at,
-        closed_at,
-        close_reason,
+        lead(transition_at) over (partition by pet_id, rule order by transition_at) as closed_at,
+        lead(close_reason) over (partition by pet_id, rule order by transition_at) as close_reason,
         condition_from_ts,
         observed_value,
         baseline_value
-    from turns
-    where transition = 'raised'
-    union all
-    select
-        pet_id,
-        rule,
-        rule_version,
-        raised_at,
-        closed_at,
-        close_reason,
-        condition_from_ts,
-        observed_value,
-        baseline_value
-    from vaccine_alerts
+    from changes
+    qualify transition = 'raised'
 ),
 
 -- Who had to know, as it was known then: the owner, and the clinic of the last visit.

@@ -1,4 +1,5 @@
-with appointments as (
+-- Of visits only those of sources without appointments: the others' visits are those of their appointments.
+with bookings as (
     select
         'appointment' as booking_kind,
         appointments.appointment_id as booking_id,
@@ -12,10 +13,7 @@ with appointments as (
     from {{ ref('cur_appointments') }} as appointments
     left join {{ ref('cur_record_reports') }} as reports
         on appointments.source_system = reports.source_system and reports.feed = 'appointments'
-),
-
--- Of sources without appointments only: the others' visits are those of their appointments.
-visits as (
+    union all
     select
         'visit' as booking_kind,
         visits.visit_id as booking_id,
@@ -37,29 +35,6 @@ visits as (
             from {{ ref('cur_record_reports') }} as known
             where known.feed = 'appointments'
         )
-),
-
-bookings as (
-    select
-        booking_kind,
-        booking_id,
-        source_system,
-        pet_id,
-        clinic_id,
-        scheduled_ts,
-        outcome
-    from appointments
-    union all
-    select
-        booking_kind,
-        booking_id,
-        source_system,
-        pet_id,
-        clinic_id,
-        scheduled_ts,
-        outcome
-    from visits
-    where outcome is not null
 )
 
 select
@@ -74,3 +49,5 @@ select
     {{ is_finished_booking('bookings.outcome') }} as is_finished
 from bookings
 left join {{ ref('cur_clinic_timezones') }} as zones on bookings.clinic_id = zones.clinic_id
+-- Nobody booked the others.
+where bookings.outcome is not null

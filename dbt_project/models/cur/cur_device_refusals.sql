@@ -6,6 +6,11 @@
 {% set open_end = "timestamp '9999-12-31 00:00:00'" %}
 {% set extracts = source('raw', 'extracts') %}
 {% set of_followed_pets = 'select followed_pets.pet_id from followed_pets' %}
+{% set next_said_at = 'lead(said_at) over (partition by owner_id order by ' ~ statement_order() ~ ')' %}
+{% set sayings = {
+    'now': ('consent_statements', 'said_at', next_said_at),
+    'by_then': ('known_consents', 'known_from', 'known_to'),
+} %}
 {% set is_refusal = 'not ' ~ allows('analytics', 'is_allowed') %}
 
 with {{ known_consents() }},
@@ -20,65 +25,36 @@ named_owners as (
 ),
 
 -- Until an owner's first statement nothing is said.
-said_now as (
+{%- for when, (statements, held_from, held_to) in sayings.items() %}
+said_{{ when }} as (
     select
         owner_id,
         is_allowed,
-        said_at as held_from,
-        coalesce(lead(said_at) over (partition by owner_id order by {{ statement_order() }}), {{ open_end }})
-            as held_to
-    from consent_statements
+        {{ held_from }} as held_from,
+        coalesce({{ held_to }}, {{ open_end }}) as held_to
+    from {{ statements }}
     where flag = 'analytics'
     union all
     select
         named_owners.owner_id,
         cast(null as boolean) as is_allowed,
         {{ first_moment }} as held_from,
-        coalesce(min(consent_statements.said_at), {{ open_end }}) as held_to
+        coalesce(min({{ statements }}.{{ held_from }}), {{ open_end }}) as held_to
     from named_owners
-    left join consent_statements
-        on named_owners.owner_id = consent_statements.owner_id and consent_statements.flag = 'analytics'
+    left join {{ statements }}
+        on named_owners.owner_id = {{ statements }}.owner_id and {{ statements }}.flag = 'analytics'
     group by named_owners.owner_id
 ),
 
-said_by_then as (
-    select
-        owner_id,
-        is_allowed,
-        known_from as held_from,
-        coalesce(known_to, {{ open_end }}) as held_to
-    from known_consents
-    where flag = 'analytics'
-    union all
-    select
-        named_owners.owner_id,
-        cast(null as boolean) as is_allowed,
-        {{ first_moment }} as held_from,
-        coalesce(min(known_consents.known_from), {{ open_end }}) as held_to
-    from named_owners
-    left join known_consents
-        on named_owners.owner_id = known_consents.owner_id and known_consents.flag = 'analytics'
-    group by named_owners.owner_id
-),
-
-refused_now as (
+refused_{{ when }} as (
     select
         owner_id,
         held_from,
         held_to
-    from said_now
+    from said_{{ when }}
     where {{ is_refusal }}
 ),
-
-refused_by_then as (
-    select
-        owner_id,
-        held_from,
-        held_to
-    from said_by_then
-    where {{ is_refusal }}
-),
-
+{% endfor %}
 -- Whatever any of these households' pets ever wore, and every assignment of those collars.
 followed_pets as (
     select pet_id

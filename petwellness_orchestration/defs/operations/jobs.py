@@ -9,6 +9,7 @@ from petwellness_orchestration.automation import SCHEDULE_STATUS, SENSOR_STATUS
 from petwellness_orchestration.defs.landing.partitions import ARRIVAL_DAYS
 from petwellness_orchestration.defs.warehouse.partitions import ALL_TAGS, DIRTY_TAGS, EVENT_DAYS
 from petwellness_orchestration.embedded_only import present
+from petwellness_orchestration.lake import open_lake
 from petwellness_orchestration.settings import load_settings
 
 _SETTINGS = load_settings()
@@ -198,10 +199,9 @@ def landing_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Sk
     from ingestion.lake.catalogue import landed_fingerprint
     from ingestion.lake.quarantine import count_quarantine
     from ingestion.lake.redactions import count_redactions
-    from ingestion.lake.store import open_store
 
     settings = load_settings()
-    store = open_store(settings.lake, settings.state.home)
+    store = open_lake(settings)
     landed = landed_fingerprint(store)
     if landed is None:
         return dg.SkipReason("nothing has landed yet")

@@ -160,9 +160,11 @@ def nothing_quarantined_is_used(
 )
 def rejects_are_few(platform: PlatformResource) -> dg.AssetCheckResult:
     """Everything has landed and stays; nothing is built on what may be a misread half of a vendor."""
+    from ingestion.lake.landing import list_manifests
     from petwellness_orchestration.arrivals import look_at_sources
 
-    sources = look_at_sources(platform.store(), platform.settings())
+    store = platform.store()
+    sources = look_at_sources(store, list_manifests(store), platform.settings())
     if not sources:
         return dg.AssetCheckResult(
             passed=True, metadata={"status": "not applicable", "reason": "nothing has arrived"}
@@ -190,9 +192,11 @@ def rejects_are_few(platform: PlatformResource) -> dg.AssetCheckResult:
 )
 def devices_are_registered(platform: PlatformResource) -> dg.AssetCheckResult:
     """Such events have no pet and no household; their devices are named, and the run goes on."""
+    from ingestion.lake.landing import list_manifests
     from petwellness_orchestration.arrivals import device_text, look_at_devices
 
-    found = look_at_devices(platform.store())
+    store = platform.store()
+    found = look_at_devices(store, list_manifests(store))
     return dg.AssetCheckResult(
         passed=not found.events,
         severity=dg.AssetCheckSeverity.WARN,

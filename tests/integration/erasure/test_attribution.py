@@ -24,7 +24,7 @@ from ingestion.lake.replacements import load_replacements
 from ingestion.lake.store import LocalStore
 from petwellness_orchestration.cli import expected_line
 from petwellness_orchestration.cli.app import app
-from petwellness_orchestration.cli.erasure import ReasonError
+from petwellness_orchestration.cli.entries import ReasonError
 from petwellness_orchestration.defs.quality.checks import nothing_redacted_is_left
 from petwellness_orchestration.resources import PlatformResource
 

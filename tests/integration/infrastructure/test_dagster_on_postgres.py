@@ -17,7 +17,7 @@ import dagster as dg
 import pytest
 from waiting import IGNORING_SIGINT, end, until
 
-from petwellness_orchestration.event_log import Sought, clean_instance, instance_leftovers
+from petwellness_orchestration.dagster_erasure import ValuesToErase, dagster_leftovers, erase_from_dagster
 from petwellness_orchestration.instance import prepare_dagster_home
 from petwellness_orchestration.run_processes import PROCESS_TAG
 from petwellness_orchestration.settings import load_settings
@@ -238,15 +238,15 @@ def test_an_erasure_cleans_what_postgres_keeps(
     def pets() -> dg.MaterializeResult[None]:
         return dg.MaterializeResult(metadata={"worst": "owner-1 and owner-12"})
 
-    sought = Sought(frozenset({"owner-1"}))
+    sought = ValuesToErase(frozenset({"owner-1"}))
     with dg.DagsterInstance.from_config(str(folder)) as instance:
         assert dg.materialize([pets], instance=instance, tags={"of": "owner-1"}).success
-        places = [one.place for one in instance_leftovers(settings, sought)]
+        places = [one.place for one in dagster_leftovers(settings, sought)]
         assert {"dagster events event_logs", "dagster events run_tags"} <= {*places}
-        assert clean_instance(settings, sought, dry_run=True) == clean_instance(
+        assert erase_from_dagster(settings, sought, dry_run=True) == erase_from_dagster(
             settings, sought, dry_run=False
         )
-        assert instance_leftovers(settings, sought) == []
+        assert dagster_leftovers(settings, sought) == []
         [event] = instance.fetch_materializations(dg.AssetKey("pets"), limit=1).records
         assert event.asset_materialization is not None
         assert event.asset_materialization.metadata["worst"].value == "erased and owner-12"

@@ -15,7 +15,7 @@ from ingestion.lake.store import LocalStore
 from ingestion.quarantine.scope import QuarantineRequestError
 from petwellness_orchestration.cli import expected_line
 from petwellness_orchestration.cli.app import app
-from petwellness_orchestration.cli.erasure import ReasonError
+from petwellness_orchestration.cli.entries import ReasonError
 
 from .conftest import START, STREAM
 
@@ -119,6 +119,8 @@ def test_an_entry_needs_a_reason_and_a_request_that_is_one_thing(
     land_telemetry(lake, 0, 5)
     with pytest.raises(ReasonError, match="needs a reason"):
         command("quarantine", "add", *WHERE, "--offset", "1")
+    with pytest.raises(ReasonError, match="give --by with a staff number"):
+        command("quarantine", "add", *WHERE, "--offset", "1", *WHY[:2], "--by", "ann@example.org")
     command("quarantine", "add", *WHERE, *WHY, code=2)
     command("quarantine", "add", *WHERE, "--offset", "1", "--start", "0", "--end", "2", *WHY, code=2)
     command("quarantine", "find", code=2)

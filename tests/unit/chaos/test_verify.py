@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
+import landed
 import msgspec
 import pyarrow as pa
 import pytest
@@ -67,17 +68,8 @@ def a_ledger() -> Ledger:
 
 
 def a_claim(start: int, end: int, by: str = "me") -> Claim:
-    return Claim(
-        stream_id=STREAM,
-        partition=0,
-        start=start,
-        end=end,
-        feed="telemetry_events",
-        source_system="petwellness-collar",
-        decoder="collar-v1@1",
-        claimed_at=MOMENT,
-        claimed_by=by,
-        consent_snapshot_id="s",
+    return landed.claim(
+        start, end, stream_id=STREAM, claimed_at=MOMENT, claimed_by=by, consent_snapshot_id="s"
     )
 
 

@@ -4,7 +4,7 @@ import json
 from datetime import datetime, timedelta
 from typing import Any
 
-import msgspec
+import landed
 import numpy as np
 import pyarrow as pa
 
@@ -20,19 +20,7 @@ NOBODY = ConsentSnapshot("s", CLAIMED_AT, [])
 
 
 def claim(messages: int, **changes: Any) -> Claim:
-    made = Claim(
-        stream_id="cluster.telemetry.topic1",
-        partition=0,
-        start=0,
-        end=messages,
-        feed="telemetry_events",
-        source_system="petwellness-collar",
-        decoder="collar-v1@1",
-        claimed_at=CLAIMED_AT,
-        claimed_by="test",
-        consent_snapshot_id="s",
-    )
-    return msgspec.structs.replace(made, **changes)
+    return landed.claim(0, messages, **{"claimed_at": CLAIMED_AT, "consent_snapshot_id": "s", **changes})
 
 
 def decoded(

@@ -6,26 +6,12 @@ from itertools import pairwise
 import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from landed import STREAM, claim
 
 from ingestion.collector.superseding import superseded_spans
-from ingestion.lake.landing import Claim
 from ingestion.lake.quarantine import NOTHING_QUARANTINED, Quarantine, quarantine_entry
 
 T0 = datetime(2026, 6, 1)
-
-
-def claim(start: int, end: int) -> Claim:
-    return Claim(
-        stream_id="s",
-        partition=0,
-        start=start,
-        end=end,
-        feed="telemetry_events",
-        source_system="petwellness-collar",
-        decoder="collar-v1@1",
-        claimed_at=T0,
-        claimed_by="test",
-    )
 
 
 held = st.dictionaries(
@@ -79,5 +65,5 @@ def test_two_that_each_hold_rows_of_their_own_are_refused_by_name() -> None:
         [claim(0, 20), claim(10, 20)], NOTHING_QUARANTINED, lambda one: rows[one.start]
     )
     assert spans == []
-    assert "[0, 20) of s partition 0 and claim [10, 20)" in why
+    assert f"[0, 20) of {STREAM} partition 0 and claim [10, 20)" in why
     assert "would lose rows" in why

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import landed
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -39,19 +40,13 @@ NOON = datetime(2026, 6, 1, 12)
 
 
 def a_claim(start: int = 0, end: int = 5, **changes: Any) -> Claim:
-    claim = Claim(
-        stream_id="c.telemetry.i",
-        partition=2,
-        start=start,
-        end=end,
-        feed="telemetry_events",
-        source_system="petwellness-collar",
-        decoder="collar-v1@1",
-        claimed_at=CLAIMED_AT,
-        claimed_by="me",
-        consent_snapshot_id="s1",
-    )
-    return msgspec.structs.replace(claim, **changes)
+    of_mine = {
+        "stream_id": "c.telemetry.i",
+        "partition": 2,
+        "claimed_at": CLAIMED_AT,
+        "consent_snapshot_id": "s1",
+    }
+    return landed.claim(start, end, **{**of_mine, **changes})
 
 
 def events(offsets: list[int], device: str = "d") -> pa.Table:
@@ -238,12 +233,12 @@ class Counting(LocalStore):
 
 def test_known_manifests_are_not_read(tmp_path: Path) -> None:
     store = Counting(tmp_path)
-    landed = [
+    ranges = [
         land_range(store, claim_range(store, a_claim(start, start + 5)), events([]), offset_gaps=5)
         for start in (0, 5, 10)
     ]
     store.reads = 0
-    assert list_manifests(store, {landed[0].range_key, landed[2].range_key}) == [landed[1]]
+    assert list_manifests(store, {ranges[0].range_key, ranges[2].range_key}) == [ranges[1]]
     assert store.reads == 1
     assert landed_end(store, "c.telemetry.i", 2) == 15
 

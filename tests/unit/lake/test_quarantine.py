@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from landed import STREAM, claim
 
-from ingestion.lake.landing import Claim, ClaimChainError, verify_chain
+from ingestion.lake.landing import ClaimChainError, verify_chain
 from ingestion.lake.quarantine import (
     Quarantine,
     Span,
@@ -20,21 +21,6 @@ from ingestion.lake.quarantine import (
 from ingestion.lake.store import LocalStore
 
 T0 = datetime(2026, 6, 1)
-STREAM = "cluster.telemetry.topic1"
-
-
-def claim(start: int, end: int, partition: int = 0) -> Claim:
-    return Claim(
-        stream_id=STREAM,
-        partition=partition,
-        start=start,
-        end=end,
-        feed="telemetry_events",
-        source_system="petwellness-collar",
-        decoder="collar-v1@1",
-        claimed_at=T0,
-        claimed_by="test",
-    )
 
 
 def quarantined(*spans: Span) -> Quarantine:

@@ -7,6 +7,7 @@ from typing import Any
 import duckdb
 import msgspec
 import pytest
+from landed import CLAIMED_AT, STREAM, claim, manifest
 
 from ingestion.collector.recovery import EMBEDDED_STOPPED
 from ingestion.lake.landing import Claim, Manifest
@@ -22,48 +23,6 @@ from ingestion.loading.gaps import (
     lost_ranges,
 )
 from ingestion.loading.reconcile import RawRange
-
-STREAM = "cluster.telemetry.t1"
-CLAIMED_AT = datetime(2026, 6, 5)
-
-
-def claim(start: int, end: int, stream_id: str = STREAM, partition: int = 0, **changes: Any) -> Claim:
-    content: dict[str, Any] = {
-        "feed": "telemetry_events",
-        "source_system": "petwellness-collar",
-        "decoder": "collar-v1@1",
-        "claimed_at": CLAIMED_AT,
-        "claimed_by": "test",
-    }
-    return Claim(stream_id=stream_id, partition=partition, start=start, end=end, **{**content, **changes})
-
-
-def manifest(of: Claim, **changes: Any) -> Manifest:
-    content: dict[str, Any] = {
-        "rows": of.end - of.start,
-        "rejected_by_reason": {},
-        "consent_dropped": 0,
-        "offset_gaps": 0,
-        "rows_by_event_date": {},
-        "min_event_ts": None,
-        "max_event_ts": None,
-        "min_arrival_ts": None,
-        "max_arrival_ts": None,
-        "bytes": 1,
-        "sha256": "",
-        "schema_version": 1,
-        "reject_object": None,
-    }
-    taken = (
-        *("stream_id", "partition", "start", "end", "feed", "source_system", "decoder", "gap_reason"),
-        *("consent_snapshot_id", "extract_id", "complete", "extracted_at"),
-    )
-    return Manifest(
-        source_file=of.landing_key,
-        ingested_at=of.claimed_at,
-        **{name: getattr(of, name) for name in taken},
-        **{**content, **changes},
-    )
 
 
 @dataclass

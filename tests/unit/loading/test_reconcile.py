@@ -5,61 +5,29 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import landed
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from landed import CLAIMED_AT
 
 from ingestion.lake.landing import Claim, Manifest
 from ingestion.lake.layout import RangeKey
 from ingestion.loading.reconcile import RawRange, Reconciliation, reconcile
 
-CLAIMED_AT = datetime(2026, 6, 5)
-
 
 def claim(stream_id: str, partition: int, start: int, end: int, claimed_at: datetime = CLAIMED_AT) -> Claim:
-    return Claim(
-        stream_id=stream_id,
-        partition=partition,
-        start=start,
-        end=end,
-        feed="telemetry_events",
-        source_system="petwellness-collar",
-        decoder="collar-v1@1",
-        claimed_at=claimed_at,
-        claimed_by="test",
-    )
+    return landed.claim(start, end, stream_id=stream_id, partition=partition, claimed_at=claimed_at)
 
 
 def manifest(of: Claim, rejected: int = 0, consent_dropped: int = 0, offset_gaps: int = 0) -> Manifest:
-    return Manifest(
-        stream_id=of.stream_id,
-        partition=of.partition,
-        start=of.start,
-        end=of.end,
-        feed=of.feed,
-        source_system=of.source_system,
-        source_file=of.landing_key,
+    return landed.manifest(
+        of,
         rows=of.end - of.start - rejected - consent_dropped - offset_gaps,
         rejected_by_reason={"malformed": rejected} if rejected else {},
         consent_dropped=consent_dropped,
         offset_gaps=offset_gaps,
-        rows_by_event_date={},
-        min_event_ts=None,
-        max_event_ts=None,
-        min_arrival_ts=None,
-        max_arrival_ts=None,
-        ingested_at=of.claimed_at,
-        bytes=1,
-        sha256="0",
-        schema_version=1,
-        decoder=of.decoder,
-        consent_snapshot_id=None,
-        gap_reason=None,
-        reject_object=None,
-        extract_id=None,
-        complete=None,
-        extracted_at=None,
     )
 
 

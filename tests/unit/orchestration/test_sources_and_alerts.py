@@ -1,6 +1,7 @@
 """Small parts between the libraries and the graph: statuses, cursors, alerts, published columns."""
 
 import csv
+import os
 import traceback
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,17 @@ def test_nobody_publishing_means_nothing_to_wait_for(tmp_path: Path) -> None:
 
 
 def test_a_drain_waits_for_a_publisher_until_it_is_through(tmp_path: Path) -> None:
-    sources.write_publisher_status(tmp_path, "publishing")
-    assert not sources.publisher_is_through(tmp_path)
-    sources.write_publisher_status(tmp_path, "landed")
-    assert sources.publisher_is_through(tmp_path)
-    sources.write_publisher_status(tmp_path, "live")
-    assert sources.publisher_is_through(tmp_path)
-    sources.clear_publisher_status(tmp_path)
-    sources.clear_publisher_status(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    with sources.publishing(tmp_path) as all_have_landed:
+        assert not sources.publisher_is_through(tmp_path)
+        with (
+            pytest.raises(sources.PublisherRunsError, match=f"process {os.getpid()}.*stop it"),
+            sources.publishing(tmp_path),
+        ):
+            pass
+        assert not sources.publisher_is_through(tmp_path)
+        all_have_landed()
+        assert sources.publisher_is_through(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["publisher.lock"]
 
 
 def test_problems_are_written_row_by_row(tmp_path: Path) -> None:

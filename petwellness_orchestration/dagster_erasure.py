@@ -51,7 +51,7 @@ Found = tuple["Table", "Column[Any]", dict[str, Any], str]
 
 
 @dataclass(frozen=True)
-class Sought:
+class ValuesToErase:
     """What must not be said any more: ids of erased owners, pets and records, and, while the lake still has them,
     what identifies the owners."""
 
@@ -96,7 +96,7 @@ class Sought:
         return "".join([*parts, text[after:]])
 
 
-def sought_of(redactions: Redactions, store: ObjectStore) -> Sought:
+def values_to_erase(redactions: Redactions, store: ObjectStore) -> ValuesToErase:
     """What the entries say must be gone. Devices stay: a collar goes on to the next household."""
     from ingestion.contracts.feeds import RECORD_FEED_NAMES
     from ingestion.lake.records import read_records
@@ -110,10 +110,10 @@ def sought_of(redactions: Redactions, store: ObjectStore) -> Sought:
             if row["owner_id"] in redactions.owner_ids:
                 said = {row[column] for column in _IDENTIFYING if row[column]}
                 values |= {one for one in said if len(one) >= _SHORTEST_TEXT and not _ONE_WORD.fullmatch(one)}
-    return Sought(frozenset(values))
+    return ValuesToErase(frozenset(values))
 
 
-def instance_leftovers(settings: PlatformSettings, sought: Sought) -> list[Leftover]:
+def dagster_leftovers(settings: PlatformSettings, sought: ValuesToErase) -> list[Leftover]:
     """Tables and files of Dagster's storage that still say something of it; nothing is changed."""
     from ingestion.erasure.leftovers import Leftover
 
@@ -131,7 +131,7 @@ def instance_leftovers(settings: PlatformSettings, sought: Sought) -> list[Lefto
     return [Leftover(KIND, place, count, "texts of erased households") for place, count in rows.items()]
 
 
-def clean_instance(settings: PlatformSettings, sought: Sought, dry_run: bool) -> int:
+def erase_from_dagster(settings: PlatformSettings, sought: ValuesToErase, dry_run: bool) -> int:
     """Take it out of Dagster's storage; how many texts of rows and files were, or with `dry_run` would be, changed."""
     if not sought:
         return 0
@@ -180,7 +180,7 @@ def _databases(instance: dg.DagsterInstance) -> list[tuple[str, Connect]]:
     return [*found.values()]
 
 
-def _found_in(connect: Connect, sought: Sought) -> Iterator[Found]:
+def _found_in(connect: Connect, sought: ValuesToErase) -> Iterator[Found]:
     """Texts of a database that say something: table, column, the row's key, the text."""
     from sqlalchemy import LargeBinary, MetaData, String
 
@@ -214,7 +214,7 @@ def _rows(con: Connection, keys: list[Column[Any]], texts: list[Column[Any]]) ->
         rows = con.execute(page.where(tuple_(*keys) > tuple_(*rows[-1][: len(keys)]))).all()
 
 
-def _overwrite_rows(connect: Connect, found: list[Found], sought: Sought) -> int:
+def _overwrite_rows(connect: Connect, found: list[Found], sought: ValuesToErase) -> int:
     from sqlalchemy import update
 
     changed = 0

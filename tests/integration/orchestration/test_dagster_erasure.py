@@ -9,13 +9,18 @@ import pytest
 from ingestion.lake.landing import utc_now
 from ingestion.lake.redactions import ERASURE, Arrivals, Redaction, Redactions
 from ingestion.lake.store import LocalStore
-from petwellness_orchestration import event_log
-from petwellness_orchestration.event_log import Sought, clean_instance, instance_leftovers, sought_of
+from petwellness_orchestration import dagster_erasure
+from petwellness_orchestration.dagster_erasure import (
+    ValuesToErase,
+    dagster_leftovers,
+    erase_from_dagster,
+    values_to_erase,
+)
 from petwellness_orchestration.instance import prepare_dagster_home
 from petwellness_orchestration.settings import PlatformSettings, load_settings
 
 ERASED = ("owner-1", "visit-7", "pet.1", "Ada Lovelace", "zoë@example.org")
-SOUGHT = Sought(frozenset(ERASED))
+SOUGHT = ValuesToErase(frozenset(ERASED))
 
 
 @dg.op
@@ -66,16 +71,16 @@ def test_every_place_is_found_and_cleaned_while_others_write(settings: PlatformS
     home = str(settings.state.home / "dagster")
     with dg.DagsterInstance.from_config(home) as running:
         done = gossip.execute_in_process(instance=running, tags={"asked by": "owner-1", "of": "owner-12"})
-        places = [one.place for one in instance_leftovers(settings, SOUGHT)]
+        places = [one.place for one in dagster_leftovers(settings, SOUGHT)]
         for part in ("events event_logs", "asset_check_executions", "asset_keys", "run_tags", "runs", ".err"):
             assert any(part in place for place in places), (part, places)
-        found = clean_instance(settings, SOUGHT, dry_run=True)
+        found = erase_from_dagster(settings, SOUGHT, dry_run=True)
         assert found > 0
-        assert [one.place for one in instance_leftovers(settings, SOUGHT)] == places
+        assert [one.place for one in dagster_leftovers(settings, SOUGHT)] == places
 
-        assert clean_instance(settings, SOUGHT, dry_run=False) == found
-        assert instance_leftovers(settings, SOUGHT) == []
-        assert clean_instance(settings, SOUGHT, dry_run=False) == 0
+        assert erase_from_dagster(settings, SOUGHT, dry_run=False) == found
+        assert dagster_leftovers(settings, SOUGHT) == []
+        assert erase_from_dagster(settings, SOUGHT, dry_run=False) == 0
 
         # What is left is a log and an instance that work, which say the rest.
         run = running.get_run_by_id(done.run_id)
@@ -86,7 +91,7 @@ def test_every_place_is_found_and_cleaned_while_others_write(settings: PlatformS
         said = event.asset_materialization.metadata["found"].value
         assert said == {"first": ["erased: erased", "erased", "visit-77"]}
         assert gossip.execute_in_process(instance=running).success
-        clean_instance(settings, SOUGHT, dry_run=False)
+        erase_from_dagster(settings, SOUGHT, dry_run=False)
     left = everything_said(settings)
     assert b"owner-12" in left
     for value in ("Ada Lovelace", "zoë@example.org", "zo\\u00eb@", "asked by owner-1"):
@@ -98,19 +103,19 @@ def test_a_row_that_changed_meanwhile_keeps_what_it_says_now(
 ) -> None:
     with dg.DagsterInstance.from_config(str(settings.state.home / "dagster")) as running:
         run_id = gossip.execute_in_process(instance=running, tags={"asked by": "owner-1"}).run_id
-        overwrite = event_log._overwrite_rows
+        overwrite = dagster_erasure._overwrite_rows
 
         def after_a_change(*arguments: object) -> int:
             running.add_run_tags(run_id, {"seen": "yes"})
             return overwrite(*arguments)  # type: ignore[arg-type]
 
         with monkeypatch.context() as meanwhile:
-            meanwhile.setattr(event_log, "_overwrite_rows", after_a_change)
-            clean_instance(settings, SOUGHT, dry_run=False)
+            meanwhile.setattr(dagster_erasure, "_overwrite_rows", after_a_change)
+            erase_from_dagster(settings, SOUGHT, dry_run=False)
         run = running.get_run_by_id(run_id)
         assert run is not None
         assert run.tags["seen"] == "yes"
-        clean_instance(settings, SOUGHT, dry_run=False)
+        erase_from_dagster(settings, SOUGHT, dry_run=False)
         run = running.get_run_by_id(run_id)
         assert run is not None
         assert (run.tags["seen"], run.tags["asked by"]) == ("yes", "erased")
@@ -123,7 +128,7 @@ def test_a_captured_file_is_overwritten_in_place(settings: PlatformSettings) -> 
     with path.open("a") as step:
         step.write("owner-1 zoë@example.org\n")
         step.flush()
-        assert clean_instance(settings, SOUGHT, dry_run=False) == 1
+        assert erase_from_dagster(settings, SOUGHT, dry_run=False) == 1
         step.write("goes on\n")
     assert path.read_text() == f"{'x' * 7} {'x' * 16}\ngoes on\n"
 
@@ -141,4 +146,4 @@ def test_an_entry_names_ids_of_everything_but_devices(tmp_path: Path) -> None:
         business_keys={"clinic_visits": ["v1"]},
         arrivals=[Arrivals("c1", now, now + timedelta(days=1))],
     )
-    assert sought_of(Redactions((entry,)), LocalStore(tmp_path)).values == {"o1", "p1", "v1"}
+    assert values_to_erase(Redactions((entry,)), LocalStore(tmp_path)).values == {"o1", "p1", "v1"}
