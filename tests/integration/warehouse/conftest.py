@@ -72,7 +72,8 @@ class DbtProject:
         settings = [
             *("--project-dir", str(self.project), "--profiles-dir", str(self.project)),
             *("--target-path", str(self.folder / "target"), "--log-path", str(self.folder / "logs")),
-            *("--target", "embedded", "--quiet"),
+            # Of a small build, writing the manifest as JSON is the larger part; who needs it writes it.
+            *("--target", "embedded", "--quiet", "--no-write-json"),
         ]
         given = ["--vars", json.dumps(variables)] if variables else []
         with environment_set(
@@ -89,6 +90,14 @@ class DbtProject:
                 return dbtRunner(manifest=self._manifest).invoke([*args, *settings, *given])
             finally:
                 DuckDBConnectionManager.close_all_connections()
+                self._forget_inline_queries()
+
+    def _forget_inline_queries(self) -> None:
+        """Of a query that does not compile dbt leaves the node in the manifest, and refuses the next query as one of
+        the same name."""
+        nodes = {} if self._manifest is None else self._manifest.nodes
+        for node_id in [name for name, node in nodes.items() if node.resource_type == "sql_operation"]:
+            del nodes[node_id]
 
     def _parsed(self, settings: Sequence[str]) -> Any:
         """The platform's own parse; of another project or for another schema one of its own."""

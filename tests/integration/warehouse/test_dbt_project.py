@@ -82,3 +82,5 @@ def test_a_key_that_nothing_is_said_of_is_refused(warehouse):
     compiled = warehouse.invoke("compile", "--inline", model)
     assert not compiled.success
     assert "kept by 'clinic_id' of clinic_visits" in str(compiled.exception)
+    # The project is as it was before: the next query compiles, in whichever file it is.
+    assert rendered(warehouse, "'the next'") == "the next"

@@ -17,9 +17,9 @@ def main_branch(make_warehouse):
 
 
 @pytest.fixture(scope="module")
-def state(main_branch, dbt_project, tmp_path_factory):
+def state(main_branch, tmp_path_factory):
     folder = tmp_path_factory.mktemp("state")
-    shutil.copyfile(dbt_project.folder / "target" / "manifest.json", folder / "manifest.json")
+    main_branch.manifest.write(str(folder / "manifest.json"))
     return folder
 
 

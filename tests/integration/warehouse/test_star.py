@@ -2,7 +2,6 @@
 
 import json
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -179,6 +178,7 @@ CONTACTS = [("ada", date(2026, 6, 1), 3, 0, 5, 1), ("tom", date(2026, 6, 2), 0, 
 @pytest.fixture(scope="module")
 def ask(warehouse: Any, dbt_project: Any) -> Any:
     """Answers of MetricFlow, as rows in the order of the groups."""
+    from dbt.contracts.graph.semantic_manifest import SemanticManifest
     from metricflow.engine.metricflow_engine import MetricFlowEngine, MetricFlowQueryRequest
     from metricflow.protocols.sql_client import SqlEngine
     from metricflow.sql.render.duckdb_renderer import DuckDbSqlPlanRenderer
@@ -214,7 +214,9 @@ def ask(warehouse: Any, dbt_project: Any) -> Any:
             " values (?, ?, ?, ?, ?, ?, 0, 0, 0, true, true, true)",
             CONTACTS,
         )
-    manifest = Path(dbt_project.folder, "target", "semantic_manifest.json").read_text()
+    written = dbt_project.folder / "semantic_manifest.json"
+    SemanticManifest(warehouse.manifest).write_json_to_file(str(written))
+    manifest = written.read_text()
     lookup = SemanticManifestLookup(parse_manifest_from_dbt_generated_manifest(manifest))
     engine = MetricFlowEngine(lookup, DuckDb())  # type: ignore[arg-type]
 
