@@ -66,7 +66,8 @@ def part_of_the_manifest(whole=manifest.read_manifest):
 def part_of_the_parsed(whole=manifest.parsed_project):
     project, of_part = whole(), left(manifest.read_manifest())
     project.nodes = {one: node for one, node in project.nodes.items() if one in of_part}
-    project.unit_tests, project.exposures = {}, {}
+    for kind in ("unit_tests", "exposures", "semantic_models", "metrics", "saved_queries"):
+        setattr(project, kind, {})
     project.build_flat_graph()
     return project
 
