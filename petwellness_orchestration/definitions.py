@@ -16,7 +16,8 @@ RESOURCES = {"platform": PlatformResource(), "record_source": RecordSourceResour
 
 def build_definitions(resource_overrides: dict[str, object] | None = None) -> dg.Definitions:
     """The whole graph; tests pass resources of their own."""
-    found = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+    # `load_from_defs_folder` does this, and describes every kind of component of all installed libraries besides.
+    found = dg.ComponentTree.for_project(Path(__file__).parent).build_defs(Path())
     defs = dg.Definitions.merge(
         found,
         dg.Definitions(

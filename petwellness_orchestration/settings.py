@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -51,6 +52,12 @@ TOPICS_SETTING = "PETWELLNESS_COLLECTOR_TOPICS"
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 _WEBHOOK_FORM = "give https://host/path, or http://, without user, blanks and other than ASCII characters"
 DBT_PROJECT_DIR = PROJECT_ROOT / "dbt_project"
+
+
+@cache
+def _timezones() -> frozenset[str]:
+    """Every IANA name: read from the disk once a process, and settings are read for each run and resource."""
+    return frozenset(available_timezones())
 
 
 class SourceSettings(BaseSettings):
@@ -117,7 +124,7 @@ class OperationsSettings(BaseSettings):
     @field_validator("timezone")
     @classmethod
     def _is_a_timezone(cls, value: str) -> str:
-        if value not in available_timezones():
+        if value not in _timezones():
             raise ValueError(
                 f"'{value}' is no IANA time zone: set PETWELLNESS_TIMEZONE to one, as Europe/Zurich"
             )

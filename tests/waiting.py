@@ -9,6 +9,9 @@ from typing import Any, TypeVar
 # Long enough for a machine that does other things; a test that passes never waits for it.
 DEADLINE_S = 240.0
 POLL_S = 0.02
+# A condition that takes a while to look at is looked at less often, up to so long apart: what is waited for needs the
+# core that looking takes.
+LONGEST_POLL_S = 0.5
 # What has to end in bounded time ends within this, also on a busy machine; without its bound it would go on for minutes.
 IN_TIME_S = 45.0
 
@@ -20,10 +23,12 @@ IGNORING_SIGINT = ("/bin/sh", "-c", 'trap "" INT; exec "$0" "$@"')
 
 def until(condition: Callable[[], Seen], what: str) -> Seen:
     """What the condition gives once that is true; fails naming what was waited for."""
-    deadline = time.monotonic() + DEADLINE_S
+    started = asked = time.monotonic()
     while not (seen := condition()):
-        assert time.monotonic() < deadline, f"after {DEADLINE_S:.0f} s still not: {what}"
-        time.sleep(POLL_S)
+        took_s = time.monotonic() - asked
+        assert time.monotonic() < started + DEADLINE_S, f"after {DEADLINE_S:.0f} s still not: {what}"
+        time.sleep(min(max(POLL_S, 4 * took_s), LONGEST_POLL_S))
+        asked = time.monotonic()
     return seen
 
 

@@ -69,7 +69,10 @@ def saved_sql(name: str, as_of: datetime) -> str:
     from pathlib import Path
 
     from petwellness_orchestration.defs.warehouse.dbt_run import DbtFailedError, run_dbt
+    from petwellness_orchestration.defs.warehouse.manifest import parsed_project
 
+    project = parsed_project()
+    [database] = {node.database for node in project.nodes.values() if node.name == name}
     # dbt prints what it compiles, where the answer is to be alone.
     with tempfile.TemporaryDirectory(prefix="petwellness-query-") as folder, redirect_stdout(io.StringIO()):
         run = run_dbt(
@@ -78,12 +81,13 @@ def saved_sql(name: str, as_of: datetime) -> str:
             {"as_of_ts": f"{as_of:%Y-%m-%d %H:%M:%S}"},
             Path(folder),
             target="lint",
+            project=project,
         )
         if not run.succeeded:
             raise DbtFailedError(f"saved analysis '{name}' does not compile: {run.error or run.failures}")
         [compiled] = Path(folder).glob(f"compiled/*/analyses/{name}.sql")
-        # Target lint is a database in memory, whose name the copy does not have.
-        return compiled.read_text().replace('"memory".', "")
+        # Of the warehouse's database, whose name the copy does not have.
+        return compiled.read_text().replace(f'"{database}".', "")
 
 
 def _newest_arrival(con: duckdb.DuckDBPyConnection) -> datetime:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -19,9 +20,10 @@ HEAVY_MODULES = ("great_expectations", "mlflow", "sklearn", "snowflake", "boto3"
 
 @pytest.fixture(scope="module")
 def definitions(manifest: Path) -> dg.Definitions:
-    from petwellness_orchestration.definitions import build_definitions
+    """As `dagster dev` loads them, from the module's attribute."""
+    from petwellness_orchestration.definitions import definitions
 
-    return build_definitions()
+    return definitions()
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +31,12 @@ def graph(definitions: dg.Definitions) -> Any:
     return definitions.resolve_asset_graph()
 
 
-def test_the_code_location_loads(manifest: Path) -> None:
-    """As `dagster dev` does, from the module's attribute."""
-    from petwellness_orchestration.definitions import definitions
-
-    assert isinstance(definitions(), dg.Definitions)
-    dg.Definitions.validate_loadable(definitions())
+def test_the_code_location_loads(definitions: dg.Definitions) -> None:
+    assert isinstance(definitions, dg.Definitions)
+    dg.Definitions.validate_loadable(definitions)
 
 
+@pytest.mark.full
 def test_builds_run_on_the_platforms_own_parse_whatever_others_parsed(manifest: Path) -> None:
     """A parsed project names its target's database; a linter's is another one than the warehouse."""
     from petwellness_orchestration.defs.warehouse.manifest import parsed_project
@@ -52,6 +52,31 @@ def test_builds_run_on_the_platforms_own_parse_whatever_others_parsed(manifest: 
         timeout=240,
     )
     assert parsed_project().nodes["model.petwellness.cur_pets"].database == "warehouse"
+
+
+def test_builds_do_not_run_on_what_is_in_dbts_own_target_folder(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where linters and dbt by hand leave what they parsed; here for another database."""
+    from petwellness_orchestration.defs.warehouse import manifest as platforms
+
+    of_platform = platforms.parsed_path().relative_to(platforms.DBT_PROJECT_DIR)
+    project = tmp_path / "dbt_project"
+    # With times, by which a parsed project is current.
+    shutil.copytree(platforms.DBT_PROJECT_DIR, project, ignore=shutil.ignore_patterns("target", "logs"))
+    shutil.copytree(manifest.parent, (project / of_platform).parent)
+    others = platforms.parsed_project()
+    for node in others.nodes.values():
+        node.database = "memory"
+    (project / "target" / of_platform.name).write_bytes(others.to_msgpack())
+    monkeypatch.setattr(platforms, "DBT_PROJECT_DIR", project)
+    monkeypatch.setattr(platforms, "parse_project", never)
+    assert platforms.parsed_path() == project / of_platform
+    assert platforms.parsed_project().nodes["model.petwellness.cur_pets"].database == "warehouse"
+
+
+def never() -> None:
+    raise AssertionError("what was parsed is current")
 
 
 def described(definitions: dg.Definitions, graph: Any) -> dict[str, Any]:

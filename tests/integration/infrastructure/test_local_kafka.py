@@ -1,33 +1,51 @@
 """The local Kafka: starts and ends when told, says what is wrong, and leaves no process behind."""
 
+import io
 import os
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 import pytest
 from waiting import DEADLINE_S, until
 
 from infrastructure.kafka import local
+from infrastructure.kafka.__main__ import main
 from infrastructure.kafka.local import KafkaUnavailableError, LocalKafka, LocalKafkaError
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def command(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "infrastructure.kafka", *arguments],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+@dataclass(frozen=True)
+class Ended:
+    """A command that has ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def command(*arguments: str) -> Ended:
+    """In this process: only `up`, which leaves a process behind, has to end before what it started."""
+    out, err = io.StringIO(), io.StringIO()
+    code: Any = None
+    with (
+        patch.object(sys, "argv", ["kafka", *arguments]),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code
+    return Ended(int(code or 0), out.getvalue(), err.getvalue())
 
 
 def script(path: Path, text: str) -> None:
@@ -58,36 +76,50 @@ def jars(shared_kafka: Any) -> None:
 
 def test_the_command_starts_says_how_to_use_it_and_stops(tmp_path: Path, jars: None) -> None:
     folder = str(tmp_path / "k")
+    kafka = LocalKafka(Path(folder))
     assert command("status", "--folder", folder).returncode == 1
     port = str(local.free_port())
-    started = command("up", "--folder", folder, "--port", port)
-    try:
-        assert started.returncode == 0, started.stderr
-        assert f"export PETWELLNESS_KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:{port}" in started.stdout
-        told = command("status", "--folder", folder)
-        assert told.returncode == 0
-        assert "telemetry.campusiot  4 partitions" in told.stdout
-        # Only this machine can reach it.
-        listening = {
-            c.laddr.ip
-            for c in psutil.Process(LocalKafka(Path(folder)).running().pid).net_connections()
-            if c.status == "LISTEN"
-        }  # type: ignore[union-attr]
-        assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
-        again = command("up", "--folder", folder, "--port", port)
-        assert (again.returncode, "already runs" in again.stderr) == (1, True)
-        other = command("up", "--folder", str(tmp_path / "other"), "--port", port)
-        assert (other.returncode, f"port {port} of 127.0.0.1 is taken" in other.stderr) == (1, True)
-    finally:
-        stopped = command("down", "--folder", folder)
+    up = ["up", "--folder", folder, "--port", port]
+    with subprocess.Popen(
+        [sys.executable, "-m", "infrastructure.kafka", *up],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as starting:
+        try:
+            assert starting.stdout is not None
+            said = starting.stdout.read()
+            assert starting.wait(DEADLINE_S) == 0
+            assert f"export PETWELLNESS_KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:{port}" in said
+            # Another session than the terminal's, whose Ctrl-C does not reach it, and it outlives its command.
+            running = kafka.running()
+            assert running is not None
+            assert os.getsid(running.pid) == running.pid != starting.pid
+            told = command("status", "--folder", folder)
+            assert told.returncode == 0
+            assert "telemetry.campusiot  4 partitions" in told.stdout
+            # Only this machine can reach it.
+            listening = {
+                c.laddr.ip  # type: ignore[union-attr]
+                for c in psutil.Process(running.pid).net_connections()
+                if c.status == "LISTEN"
+            }
+            assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
+            again = command(*up)
+            assert (again.returncode, "already runs" in again.stderr) == (1, True)
+            other = command("up", "--folder", str(tmp_path / "other"), "--port", port)
+            assert (other.returncode, f"port {port} of 127.0.0.1 is taken" in other.stderr) == (1, True)
+            assert kafka.running() == running
+        finally:
+            stopped = command("down", "--folder", folder)
     assert stopped.returncode == 0
     assert "Kafka stopped" in stopped.stdout
-    assert LocalKafka(Path(folder)).running() is None
+    assert kafka.running() is None
     assert "no Kafka runs" in command("down", "--folder", folder).stdout
 
 
-@pytest.mark.parametrize("crash", [False, True])
-def test_a_restart_keeps_data_address_and_identity(own_kafka: Any, crash: bool) -> None:
+def test_a_restart_keeps_data_address_and_identity_and_a_frozen_broker_can_be_killed(own_kafka: Any) -> None:
     from confluent_kafka import TopicCollection
 
     def identity() -> tuple[str, str]:
@@ -96,11 +128,19 @@ def test_a_restart_keeps_data_address_and_identity(own_kafka: Any, crash: bool) 
         return admin.describe_cluster().result().cluster_id, str(topic.topic_id)
 
     own_kafka.create_topic("t", 3)
-    before, address, pid = identity(), own_kafka.bootstrap_servers, own_kafka.running().pid
-    own_kafka.restart(crash=crash)
-    assert (identity(), own_kafka.bootstrap_servers) == (before, address)
-    assert own_kafka.topics() == {"t": 3}
-    assert own_kafka.running().pid != pid
+    before, address = identity(), own_kafka.bootstrap_servers
+    for crash in (False, True):
+        pid = own_kafka.running().pid
+        own_kafka.restart(crash=crash)
+        assert (identity(), own_kafka.bootstrap_servers) == (before, address)
+        assert own_kafka.topics() == {"t": 3}
+        assert own_kafka.running().pid != pid
+
+    own_kafka.pause()
+    own_kafka.stop(timeout_s=0.2)
+    assert own_kafka.running() is None
+    with pytest.raises(LocalKafkaError, match="no broker runs"):
+        own_kafka.resume()
 
 
 def test_a_broker_starts_from_classes_that_were_read_before(shared_kafka: Any) -> None:
@@ -183,29 +223,6 @@ def test_ctrl_c_before_the_broker_is_noted_leaves_none_behind_either(
     for child in left:
         child.kill()
     assert left == []
-
-
-def test_ctrl_c_leaves_a_started_broker_alone(tmp_path: Path, jars: None) -> None:
-    kafka = LocalKafka(tmp_path)
-    arguments = [sys.executable, "-m", "infrastructure.kafka", "up", "--folder", str(tmp_path)]
-    arguments += ["--port", str(local.free_port())]
-    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True) as started:
-        running = until(kafka.running, "the broker")
-        try:
-            # Another session than the terminal's, whose Ctrl-C does not reach it.
-            assert os.getsid(running.pid) == running.pid != os.getsid(started.pid)
-            assert started.wait(DEADLINE_S) == 0
-            assert kafka.running() == running
-        finally:
-            kafka.kill()
-
-
-def test_a_frozen_broker_can_be_stopped_and_killed(own_kafka: Any) -> None:
-    own_kafka.pause()
-    own_kafka.stop(timeout_s=0.2)
-    assert own_kafka.running() is None
-    with pytest.raises(LocalKafkaError, match="no broker runs"):
-        own_kafka.resume()
 
 
 def test_another_process_with_the_id_of_a_dead_broker_is_left_alone(tmp_path: Path) -> None:

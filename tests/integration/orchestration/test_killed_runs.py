@@ -1,11 +1,15 @@
 """Runs whose process was killed: failed by the next command, and by Dagster's daemon while it runs."""
 
 import dataclasses
+import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -18,7 +22,7 @@ from petwellness_orchestration.settings import load_settings
 
 # A command's run that works until it is killed. `{executed}` is how the job runs.
 WORKS = """
-import sys, threading
+import threading
 import dagster as dg
 from petwellness_orchestration.run_launcher import in_process_executor
 from petwellness_orchestration.run_processes import this_process
@@ -39,6 +43,23 @@ if __name__ == "__main__":
 BY_A_COMMAND = "endless.execute_in_process(instance=instance, tags=this_process().tag)"
 BY_THE_EXECUTOR = "dg.execute_job(dg.reconstructable(endless), instance)"
 
+# Runs such scripts in forks of its own, because to import Dagster takes seconds of a core. What has ended stays as a
+# process of which only the exit code is left until it is asked for.
+FORKS = """
+import json, os, runpy, sys
+import dagster, petwellness_orchestration.run_launcher, petwellness_orchestration.run_processes
+
+for line in sys.stdin:
+    asked = json.loads(line)
+    if "ended" in asked:
+        print(os.waitpid(asked["ended"], 0)[1], flush=True)
+    elif (pid := os.fork()):
+        print(pid, flush=True)
+    else:
+        os.environ.update(asked["environment"])
+        runpy.run_path(asked["script"], run_name="__main__")
+"""
+
 
 @pytest.fixture
 def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
@@ -49,20 +70,48 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dag
         yield one
 
 
-@contextmanager
-def working_run(folder: Path, executed: str = BY_A_COMMAND) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process with a run that has started; killed at the end."""
-    script = folder / "endless.py"
-    script.write_text(WORKS.format(executed=executed))
-    with subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
+class Forks:
+    """Processes with a run each."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+
+    @contextmanager
+    def working_run(self, folder: Path, executed: str = BY_A_COMMAND) -> Iterator[int]:
+        """The process id of a run that has started; killed at the end."""
+        script = folder / "endless.py"
+        script.write_text(WORKS.format(executed=executed))
+        # Two lines in either order.
+        said = {self._ask(script=str(script), environment=dict(os.environ)), self._line()}
+        [pid] = [int(line) for line in said - {"works"}]
         try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"works\n"
-            yield process
+            assert "works" in said
+            yield pid
         finally:
-            process.kill()
+            os.kill(pid, signal.SIGKILL)
+            assert self._ask(ended=pid) == f"{int(signal.SIGKILL)}"
+
+    def _ask(self, **what: Any) -> str:
+        assert self._process.stdin is not None
+        print(json.dumps(what), file=self._process.stdin, flush=True)
+        return self._line()
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", FORKS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        yield Forks(process)
+        process.kill()
 
 
 def statuses(instance: dg.DagsterInstance) -> list[str]:
@@ -71,16 +120,16 @@ def statuses(instance: dg.DagsterInstance) -> list[str]:
 
 @pytest.mark.parametrize("executed", [BY_A_COMMAND, BY_THE_EXECUTOR], ids=["command", "executor"])
 def test_a_run_is_failed_once_its_process_is_gone_and_not_before(
-    tmp_path: Path, instance: dg.DagsterInstance, executed: str
+    tmp_path: Path, instance: dg.DagsterInstance, forks: Forks, executed: str
 ) -> None:
-    with working_run(tmp_path, executed) as process:
+    with forks.working_run(tmp_path, executed) as pid:
         [run] = instance.get_runs()
         noted = process_of(run.tags)
         assert noted is not None
-        assert noted.pid == process.pid
+        assert noted.pid == pid
         assert fail_abandoned_runs(instance) == []
         assert statuses(instance) == ["STARTED"]
-        process.kill()
+        os.kill(pid, signal.SIGKILL)
         # Not waited for yet: a process of which only the exit code is left is gone, too.
         until(lambda: fail_abandoned_runs(instance), "a failed run")
     assert statuses(instance) == ["FAILURE"]
@@ -88,9 +137,9 @@ def test_a_run_is_failed_once_its_process_is_gone_and_not_before(
 
 
 def test_the_daemon_fails_what_was_killed_before_and_while_it_runs(
-    tmp_path: Path, instance: dg.DagsterInstance
+    tmp_path: Path, instance: dg.DagsterInstance, forks: Forks
 ) -> None:
-    with working_run(tmp_path):
+    with forks.working_run(tmp_path):
         pass
     assert statuses(instance) == ["STARTED"]
     workspace = tmp_path / "workspace.yaml"
@@ -103,7 +152,7 @@ def test_the_daemon_fails_what_was_killed_before_and_while_it_runs(
         )
     try:
         until(lambda: statuses(instance) == ["FAILURE"], "the run that was killed before is failed")
-        with working_run(tmp_path):
+        with forks.working_run(tmp_path):
             assert sorted(statuses(instance)) == ["FAILURE", "STARTED"]
         until(lambda: statuses(instance) == ["FAILURE"] * 2, "the run that was killed since is failed")
     finally:

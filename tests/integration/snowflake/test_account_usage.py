@@ -6,8 +6,6 @@ when, is unverified.
 """
 
 import json
-import os
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -25,6 +23,7 @@ from infrastructure.snowflake_emulator.objects import create_database
 from ingestion.account_usage.costs import asset_name, totals
 from ingestion.lake.landing import utc_now
 from petwellness_orchestration.account_usage import operations_session, read_costs, write_audit
+from petwellness_orchestration.cli import main
 from petwellness_orchestration.settings import load_settings
 
 DATABASE = "DEV__PETWELLNESS"
@@ -265,23 +264,23 @@ def test_each_level_of_a_day_is_told_once_by_the_asset(write: Write, webhook: li
     assert f"dev: {today} is over its budget, 22.00 of 20.00 dollars (110 %)" in alert
 
 
-def test_the_command_reports_and_fails_over_the_budget(write: Write) -> None:
-    def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "petwellness_orchestration.cli", "costs", *arguments],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            env={**os.environ},
-        )
+def test_the_command_reports_and_fails_over_the_budget(
+    write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(*arguments: str) -> tuple[int, str]:
+        """Exit code and output of the command, in this process."""
+        monkeypatch.setattr(sys, "argv", ["petwellness", "costs", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        shown = capsys.readouterr()
+        return int(ended.value.code or 0), shown.out
 
     today = utc_now().date()
     meter(write, today, "DEV__TRANSFORMING_WH", "4", "0.5")
     statement(write, today, "DEV__TRANSFORMING_WH", "DBT_SERVICE", PETS, "3")
-    shown = command("--days", "2", "--format", "json")
-    assert shown.returncode == 0, shown.stderr
-    report = json.loads(shown.stdout)
+    code, shown = command("--days", "2", "--format", "json")
+    assert code == 0
+    report = json.loads(shown)
     assert Decimal(report["dollars"]) == 9
     assert [(one["name"], Decimal(one["credits"])) for one in report["assets"]] == [
         ("anl/pets", 3),
@@ -289,8 +288,8 @@ def test_the_command_reports_and_fails_over_the_budget(write: Write) -> None:
         ("(cloud services)", Decimal("0.5")),
     ]
     meter(write, today, "DEV__TRANSFORMING_WH", "6")
-    shown = command("--days", "1")
-    assert shown.returncode == 1, shown.stderr
-    assert "10.500 credits, 21.00 dollars at 2 a credit" in shown.stdout
-    assert "20.00 exceeded" in shown.stdout
-    assert "model.petwellness.anl_pets" in shown.stdout
+    code, shown = command("--days", "1")
+    assert code == 1
+    assert "10.500 credits, 21.00 dollars at 2 a credit" in shown
+    assert "20.00 exceeded" in shown
+    assert "model.petwellness.anl_pets" in shown

@@ -33,6 +33,48 @@ from petwellness_orchestration import erasing, learning, loading, names
 from petwellness_orchestration.observing import observe, open_ops
 from petwellness_orchestration.resources import PlatformResource
 
+# Before the graph is made: of the project are left the models that this test reads, with all they are made of, and of
+# the tests of those one of each kind and every one that is alone in its kind.
+PART_OF_THE_PROJECT = """
+from petwellness_orchestration.defs.warehouse import manifest
+
+READ = {"anl_telemetry_events", "cur_pets"}
+
+def left(project):
+    nodes = project["nodes"]
+    tables = {one for one, node in nodes.items() if node["resource_type"] in ("model", "seed")}
+    models = {one for one in tables if nodes[one]["name"] in READ or nodes[one]["name"].startswith("ml_")}
+    while more := {above for one in models for above in nodes[one]["depends_on"].get("nodes", []) if above in tables} - models:
+        models |= more
+    kinds = {}
+    for one, node in sorted(nodes.items()):
+        if node["resource_type"] == "test" and models >= tables & {*node["depends_on"]["nodes"]}:
+            kinds.setdefault((node.get("test_metadata") or node)["name"], one)
+    return models | {*kinds.values()}
+
+def part_of_the_manifest(whole=manifest.read_manifest):
+    project = whole()
+    of_part = left(project)
+    gone = project["nodes"].keys() - of_part | project["unit_tests"].keys() | project["exposures"].keys()
+    maps = {
+        name: {one: [end for end in ends if end not in gone] for one, ends in project[name].items() if one not in gone}
+        for name in ("child_map", "parent_map")
+    }
+    nodes = {one: project["nodes"][one] for one in of_part}
+    return project | maps | {"nodes": nodes, "unit_tests": {}, "exposures": {}}
+
+def part_of_the_parsed(whole=manifest.parsed_project):
+    project, of_part = whole(), left(manifest.read_manifest())
+    project.nodes = {one: node for one, node in project.nodes.items() if one in of_part}
+    for kind in ("unit_tests", "exposures", "semantic_models", "metrics", "saved_queries"):
+        setattr(project, kind, {})
+    project.build_flat_graph()
+    return project
+
+part = part_of_the_manifest()
+manifest.read_manifest, manifest.parsed_project = lambda: part, part_of_the_parsed
+"""
+
 # In a process of its own: the graph is made of the project as its environment parses it.
 BUILD = """
 import json
@@ -65,7 +107,10 @@ learned = {
 failed = [event.step_failure_data.error.to_string()[-2000:] for event in done.get_step_failure_events()]
 checks = [one.passed for one in done.get_asset_check_evaluations()]
 observed = [one.check_name for one in done.get_asset_check_evaluations() if one.asset_key.path == ["ops", "builds"]]
-print(json.dumps([done.success, failed, rows, len(checks), all(checks), learned, observed]))
+
+tests = {*warehouse.check_keys}
+not_judged = [str(key) for key in tests - {one.asset_check_key for one in done.get_asset_check_evaluations()}]
+print(json.dumps([done.success, failed, rows, len(tests), not_judged, all(checks), learned, observed]))
 """
 
 pytestmark = pytest.mark.timeout(1800)
@@ -76,8 +121,11 @@ class WithoutPipes(PlatformResource):
         return NoPipes()
 
 
+@pytest.mark.parametrize(
+    "of_what", [PART_OF_THE_PROJECT, pytest.param("", marks=pytest.mark.full)], ids=["part", "whole"]
+)
 def test_a_build_takes_up_what_was_loaded_and_vouches_for_it(
-    emulator: LocalEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    emulator: LocalEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_what: str
 ) -> None:
     account = environment_named("ci").snowflake
     assert account is not None
@@ -100,13 +148,20 @@ def test_a_build_takes_up_what_was_loaded_and_vouches_for_it(
         assert snowflake_raw.dirty_days(con, 0)
 
     done = subprocess.run(
-        [sys.executable, "-c", BUILD], env=dict(os.environ), capture_output=True, text=True, check=False
+        [sys.executable, "-c", of_what + BUILD],
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    success, failed, rows, check_count, passed, learned, observed = json.loads(done.stdout.splitlines()[-1])
+    success, failed, rows, tests, not_judged, passed, learned, observed = json.loads(
+        done.stdout.splitlines()[-1]
+    )
     assert success, failed
     assert passed
-    assert check_count > 100
+    assert tests > (10 if of_what else 100)
+    assert not_judged == []
     with open_snowflake(SnowflakeSettings(), {"run": "test"}) as con:
         assert snowflake_raw.build_mark(con, WAREHOUSE_MARK) == snowflake_raw.latest_load_seq(con)
         assert snowflake_raw.dirty_days(con, snowflake_raw.build_mark(con, WAREHOUSE_MARK)) == []
