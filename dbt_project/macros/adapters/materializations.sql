@@ -56,8 +56,8 @@
 {# Columns of a table that an increment goes into: those that its contract, if it has one, its SQL and
    the table agree on. Fails where they don't. #}
 {% macro unchanged_columns(relation, sql) -%}
-    {%- if config.get('contract').enforced -%}{%- do get_assert_columns_equivalent(sql) -%}{%- endif -%}
     {%- set selected = names_with_types(adapter.get_column_schema_from_query(sql)) -%}
+    {%- if config.get('contract').enforced -%}{%- do refuse_broken_contract(sql, selected) -%}{%- endif -%}
     {%- set columns = adapter.get_column_schema_from_query('select * from ' ~ relation) -%}
     {%- set held = names_with_types(columns) -%}
     {%- if selected | sort != held | sort -%}
@@ -92,6 +92,10 @@
 {# dbt's comparison of a contract with the model's SQL. DuckDB is asked for its own name of each declared type once
    in an invocation, and not for each model's declared columns again; what differs dbt says. #}
 {% macro duckdb__get_assert_columns_equivalent(sql) -%}
+    {%- do refuse_broken_contract(sql, names_with_types(adapter.get_column_schema_from_query(sql))) -%}
+{%- endmacro %}
+
+{% macro refuse_broken_contract(sql, selected) -%}
     {%- set types = graph.setdefault('own_types', {}).setdefault(invocation_id, {}) -%}
     {%- set unknown = model.columns.values() | map(attribute='data_type') | reject('in', types) | unique | list -%}
     {%- if unknown and none not in unknown -%}
@@ -103,8 +107,8 @@
     {%- for column in model.columns.values() -%}
         {%- do declared.append(column.name | lower ~ ' ' ~ types.get(column.data_type)) -%}
     {%- endfor -%}
-    {%- if names_with_types(adapter.get_column_schema_from_query(sql)) | sort != declared | sort -%}
-        {{ return(assert_columns_equivalent(sql)) }}
+    {%- if selected | sort != declared | sort -%}
+        {%- do assert_columns_equivalent(sql) -%}
     {%- endif -%}
 {%- endmacro %}
 
