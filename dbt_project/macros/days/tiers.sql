@@ -65,7 +65,7 @@
 {# Whether any day was in cold storage when this invocation began: builds only bring days back. #}
 {% macro has_cold_days() -%}
     {%- if not load_relation(source('raw', 'cold_days')) -%}{{ return(false) }}{%- endif -%}
-    {{ return(rows_once("select count(*) from " ~ source('raw', 'cold_days'))[0][0] > 0) }}
+    {{ return(rows_once("select table_name from " ~ source('raw', 'cold_days') ~ " limit 1") | length > 0) }}
 {%- endmacro %}
 
 {# Whether a node of the project states how long its days stay in the warehouse. #}
