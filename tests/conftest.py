@@ -1,10 +1,11 @@
 """What all tiers share: no setting of the person who runs the tests reaches them, how many workers run them in which
 order, and where real data is."""
 
+import gc
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -63,6 +64,18 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests into the order of ORDER; within a folder they stay as they were."""
     items.sort(key=lambda item: place(item.path.relative_to(REPOSITORY / "tests").as_posix()))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Import without looking for garbage, and never look at what was imported again: modules hold a million objects
+    that live until the end, and every collection would go through all of them."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def place(path: str) -> int:

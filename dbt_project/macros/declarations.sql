@@ -4,7 +4,7 @@
 {% macro refuse_undeclared_columns() -%}
     {%- if execute and not model.config.get('contract', {}).get('enforced') -%}
         {%- set declared = model.columns.keys() | map('lower') | list -%}
-        {%- set found = adapter.get_columns_in_relation(this) | map(attribute='name') | map('lower') | list -%}
+        {%- set found = get_columns_in_relation(this) | map(attribute='name') | map('lower') | list -%}
         {%- set undeclared = found | reject('in', declared) | list -%}
         {%- set absent = declared | reject('in', found) | list -%}
         {%- if undeclared or absent -%}

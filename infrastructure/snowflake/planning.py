@@ -68,7 +68,8 @@ def reviewed_text(environment: Environment) -> str:
 
 def _beyond(statements: Sequence[str], others: Sequence[str]) -> list[str]:
     """Those that are not among the others, without SnowDDL's marks of pipes, which follow from their text."""
-    return [one for one in statements if one not in {*others} and not one.startswith("COMMENT ON PIPE")]
+    elsewhere = {*others}
+    return [one for one in statements if one not in elsewhere and not one.startswith("COMMENT ON PIPE")]
 
 
 def configured_names(environment: Environment) -> list[str]:

@@ -97,9 +97,18 @@
    the model was last built from; each widened by meta.window_days and
    meta.days_after. With meta.judges_hours also the days that change as
    time goes on. A model with versioned rows is built for all days when a
-   current version is new. #}
+   current version is new.
+
+   Found once in an invocation: the model's SQL, its hooks and its strategy mean the same days. #}
 {% macro model_days() -%}
-    {%- if not execute or not is_incremental() or var('dirty_days') is none or own_schema() -%}
+    {%- if not execute -%}{{ return(none) }}{%- endif -%}
+    {%- set found = graph.setdefault('model_days', {}).setdefault(invocation_id, {}) -%}
+    {%- if model.unique_id not in found -%}{%- do found.update({model.unique_id: find_model_days()}) -%}{%- endif -%}
+    {{ return(found[model.unique_id]) }}
+{%- endmacro %}
+
+{% macro find_model_days() -%}
+    {%- if not is_incremental() or var('dirty_days') is none or own_schema() -%}
         {{ return(none) }}
     {%- endif -%}
     {%- set meta = config.get('meta') or {} -%}
@@ -191,23 +200,17 @@
     {{ return(found.values() | list) }}
 {%- endmacro %}
 
-{# Post-hooks of a daily model with record inputs: remember, in the model's own
+{# Post-hook of a daily model with record inputs: remember, in the model's own
    transaction, what it was built from. A day of which a model that it reads has
    not taken in its inputs is left out, and no present is later than that of such
    a model: the model at hand was built alone, and has them to take in then. #}
-{% macro forget_applied_inputs() -%}
-    {%- set applied = ref('cur_applied_inputs') -%}
-    {%- if not own_schema() -%}
-    delete from {{ applied }} where model_name = '{{ this.schema }}.{{ this.identifier }}'
-    {%- endif -%}
-{%- endmacro %}
-
 {% macro record_applied_inputs() -%}
     {%- set kinds = (config.get('meta') or {}).get('inputs', []) -%}
     {%- set applied, inputs = ref('cur_applied_inputs'), ref('cur_day_inputs') -%}
     {%- if execute and not own_schema() -%}
     {%- set read = read_models_with_inputs(model.unique_id) -%}
     {%- set judged = read | selectattr('config.meta.judges_hours', 'true') | list -%}
+    delete from {{ applied }} where model_name = '{{ this.schema }}.{{ this.identifier }}';
     insert into {{ applied }} (model_name, input_kind, event_date, fingerprint)
     select '{{ this.schema }}.{{ this.identifier }}', input_kind, event_date, fingerprint
     from {{ inputs }}

@@ -8,7 +8,7 @@
 {% macro missed_days(unique_id) -%}
     {%- set node = graph.nodes.get(unique_id) or {} -%}
     {%- set missed = [] -%}
-    {%- if has_limit(node) and load_relation(source('raw', 'cold_days')) -%}
+    {%- if has_limit(node) and has_cold_days() -%}
         {%- set cold = run_query("
             select " ~ iso_date('event_date') ~ " as event_date
             from " ~ source('raw', 'cold_days') ~ "
@@ -37,7 +37,7 @@
             {%- do inputs.append(full_table_name(node)) -%}
         {%- endif -%}
     {%- endfor -%}
-    {%- if inputs and load_relation(source('raw', 'cold_days')) -%}
+    {%- if inputs and has_cold_days() -%}
         {%- set cold = run_query("
             select table_name, " ~ iso_date('min(event_date)') ~ " as first_date, count(*) as day_count
             from " ~ source('raw', 'cold_days') ~ "
@@ -54,13 +54,18 @@
 {%- endmacro %}
 
 {# Post-hook, in the model's own transaction: days that were just built are in the
-   warehouse. Comes before the model's own hooks, so that `model_days` still gives
-   the days of this run. #}
+   warehouse. #}
 {% macro forget_cold_days() -%}
     {%- if execute and has_limit(model) and not own_schema() -%}
     delete from {{ source('raw', 'cold_days') }}
-    where table_name = '{{ full_table_name(model) }}' and {{ date_in_days('event_date', model_days()) }}
+    where table_name = '{{ full_table_name(model) }}' and {{ date_in_days('event_date', model_days()) }};
     {%- endif -%}
+{%- endmacro %}
+
+{# Whether any day was in cold storage when this invocation began: builds only bring days back. #}
+{% macro has_cold_days() -%}
+    {%- if not load_relation(source('raw', 'cold_days')) -%}{{ return(false) }}{%- endif -%}
+    {{ return(rows_once("select table_name from " ~ source('raw', 'cold_days') ~ " limit 1") | length > 0) }}
 {%- endmacro %}
 
 {# Whether a node of the project states how long its days stay in the warehouse. #}

@@ -16,7 +16,7 @@
         incremental_strategy='replace_touched',
         on_schema_change='fail',
         meta={'records': {'feeds': feeds, 'key': key, 'after': after}},
-        post_hook=['{{ forget_build_mark() }}', '{{ record_build_mark() }}']
+        post_hook=['{{ record_build_mark() }}']
     ) }}
 {%- endmacro %}
 
@@ -38,14 +38,9 @@
     {%- endif -%}
 {%- endmacro %}
 
-{% macro forget_build_mark() -%}
-    {%- if execute and not own_schema() -%}
-        delete from {{ source('raw', 'build_marks') }} where mark = '{{ this.schema }}.{{ this.identifier }}'
-    {%- endif -%}
-{%- endmacro %}
-
 {% macro record_build_mark() -%}
     {%- if execute and not own_schema() -%}
+        delete from {{ source('raw', 'build_marks') }} where mark = '{{ this.schema }}.{{ this.identifier }}';
         insert into {{ source('raw', 'build_marks') }} (mark, load_seq)
         select '{{ this.schema }}.{{ this.identifier }}', newest.load_seq
         from ({{ newest_load_sql() }}) as newest
@@ -164,6 +159,16 @@
         {%- do last.update({source_system: stream_id}) -%}
     {%- endfor -%}
     {{ return(pairs) }}
+{%- endmacro %}
+
+{# Whether the loads that this run takes in have nothing of any of these feeds; false where the model is built whole. #}
+{% macro brings_nothing(feeds) -%}
+    {%- set loads = loads_to_take_in() -%}
+    {%- if loads is none -%}{{ return(false) }}{%- endif -%}
+    {%- for feed in feeds if loaded_ranges(feed, loads) or changed_neighbours(feed, loads) -%}
+        {{ return(false) }}
+    {%- endfor -%}
+    {{ return(true) }}
 {%- endmacro %}
 
 {# SQL: days at whose ends new records became known; none: everything. #}

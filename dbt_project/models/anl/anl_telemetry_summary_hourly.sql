@@ -5,7 +5,7 @@
     cluster_by=['event_date', 'pet_id'],
     tags=['daily'],
     meta={'daily': true, 'inputs': ['intervals'], 'window_days': 1},
-    post_hook=['{{ forget_applied_inputs() }}', '{{ record_applied_inputs() }}']
+    post_hook=['{{ record_applied_inputs() }}']
 ) }}
 -- depends_on: {{ ref('cur_day_inputs') }}, {{ ref('cur_applied_inputs') }}
 {% set days = model_days() %}

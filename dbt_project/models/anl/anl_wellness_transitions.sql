@@ -11,7 +11,7 @@
         'judges_hours': true,
         'published': false,
     },
-    post_hook=['{{ forget_applied_inputs() }}', '{{ record_applied_inputs() }}']
+    post_hook=['{{ record_applied_inputs() }}']
 ) }}
 -- depends_on: {{ ref('cur_day_inputs') }}, {{ ref('cur_applied_inputs') }}, {{ ref('stg_telemetry_events') }}
 {% set days = model_days() %}

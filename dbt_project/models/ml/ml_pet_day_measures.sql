@@ -10,7 +10,7 @@
         'window_days': 30,
         'published': false,
     },
-    post_hook=['{{ forget_applied_inputs() }}', '{{ record_applied_inputs() }}']
+    post_hook=['{{ record_applied_inputs() }}']
 ) }}
 -- depends_on: {{ ref('cur_day_inputs') }}, {{ ref('cur_applied_inputs') }}
 {% set days = model_days() %}

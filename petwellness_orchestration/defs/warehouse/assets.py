@@ -28,7 +28,7 @@ from petwellness_orchestration.settings import PlatformSettings
 
 TRANSLATOR = WarehouseTranslator()
 
-# The first failures say what is wrong; the rest is in dbt's log.
+# The first failures say what is wrong; the run's log has all of them.
 FAILURES_SHOWN = 5
 
 
@@ -113,7 +113,7 @@ def _run(
     variables: Mapping[str, Any],
 ) -> DbtRun:
     # A run's manifest is the parsed one: to write it again takes as long as building ten tables.
-    return run_dbt(
+    run = run_dbt(
         settings,
         [*command, "--no-write-json"],
         variables,
@@ -121,6 +121,9 @@ def _run(
         progress=context.log.info,
         project=parsed_project(),
     )
+    for failure in run.failures:
+        context.log.error(failure)
+    return run
 
 
 def _failed(run: DbtRun) -> DbtFailedError:

@@ -94,6 +94,8 @@ def run_dbt(
         "--log-path", str(target_path),
         "--vars", json.dumps(dict(variables)),
         "--quiet",
+        # Every event is read above, and an error raised: nobody reads dbt's lines, which cost a tenth of a small build.
+        "--log-level", "none", "--log-level-file", "none",
     ]  # fmt: skip
     with _ONE_AT_A_TIME, dbt_environment(settings):
         result = dbtRunner(manifest=project, callbacks=[on_event]).invoke(arguments)

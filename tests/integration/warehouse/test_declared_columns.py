@@ -52,3 +52,17 @@ def test_a_column_that_only_the_yaml_has_stops_the_build(warehouse, monkeypatch)
 @pytest.mark.parametrize("node", ["seed.petwellness.anl_alert_rules", "model.petwellness.stg_breeds"])
 def test_a_table_as_it_is_declared_is_built(warehouse, monkeypatch, node):
     assert build(warehouse, monkeypatch, node) == []
+
+
+def test_a_table_of_other_columns_than_its_model_stops_an_increment(warehouse):
+    select = ("--select", "cur_breeds")
+    warehouse.build(*select, without=("unit_test", "test"))
+    with warehouse.connect() as con:
+        con.execute("alter table cur.breeds add column made_up integer")
+    outcome = warehouse.invoke("build", *select, "--exclude-resource-type", "test")
+    [message] = [item.message for item in outcome.result.results if str(item.status) == "error"]
+    assert "the table alone has [made_up INTEGER], the model alone []" in message
+    warehouse.build(*select, "--full-refresh", without=("unit_test", "test"))
+    assert warehouse.rows(
+        "from (describe cur.breeds) select count(*) as n where column_name = 'made_up'"
+    ) == [{"n": 0}]

@@ -127,6 +127,19 @@ def owners_of(contents: Mapping[str, str], at, arrival_ts) -> list[dict[str, Any
     ]
 
 
+def test_a_model_of_whose_feeds_a_load_brings_nothing_is_not_computed(make_warehouse):
+    warehouse = make_warehouse(small_raw())
+    models = ("--select", "stg_owners", "stg_breeds", "cur_breeds")
+    warehouse.build(*models, variables={"dirty_days": []}, without=("unit_test", "test"))
+    warehouse.load({"owners": entities("owners", {"o0": {"name": "Eve"}}, day=1)})
+    built = warehouse.build(*models, variables={"dirty_days": []}, without=("unit_test", "test"))
+    messages = {item.node.name: item.message for item in built.results}
+    assert messages["stg_breeds"] == messages["cur_breeds"] == "nothing to replace"
+    assert messages["stg_owners"] == "OK"
+    marks = warehouse.rows("select distinct load_seq from raw.build_marks")
+    assert marks == [{"load_seq": 2}]
+
+
 def test_an_open_assignment_ends_where_the_next_begins_and_claims_of_two_pets_are_ambiguous(make_warehouse):
     def day(number: int, hours: int = 0):
         return FIRST_DAY + timedelta(days=number, hours=hours)

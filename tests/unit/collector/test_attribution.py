@@ -54,7 +54,7 @@ ASSIGNMENTS = st.lists(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(ASSIGNMENTS)
 def test_at_every_moment_those_claim_a_device_that_the_contract_names(assignments: list[Assignment]) -> None:
     found = segments(assignments)
@@ -69,7 +69,7 @@ def test_at_every_moment_those_claim_a_device_that_the_contract_names(assignment
             assert claimed == ([expected] if (expected := claimants(assignments, device_id, at)) else [])
 
 
-@settings(max_examples=150)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(ASSIGNMENTS, st.integers(0, DAYS), st.one_of(st.none(), st.integers(0, DAYS)))
 def test_a_demand_covers_what_its_pet_alone_claims_and_the_rest_of_it_is_disputed(
     assignments: list[Assignment], first: int, last: int | None

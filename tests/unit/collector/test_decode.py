@@ -85,7 +85,7 @@ def test_sizes_around_the_limit_equal_the_reference() -> None:
         assert_equal_to_reference([GOOD, b" " * limit, b" " * (limit + 1), GOOD + b" "], limit)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(st.lists(messages(), min_size=1, max_size=12))
 @example([GOOD, GOOD])
 @example(
@@ -102,7 +102,7 @@ def test_bulk_decoding_equals_the_reference(payloads: list[bytes]) -> None:
     assert_equal_to_reference(payloads)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(
     st.lists(
         st.tuples(
@@ -267,7 +267,7 @@ def edited(changes: list[tuple[int, int, int]]) -> bytes:
     return message
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(
     st.lists(
         st.one_of(
@@ -347,22 +347,23 @@ def test_vendor_messages_are_validated_and_keep_their_text() -> None:
     assert [(r.index, r.reason) for r in decoded.rejects] == [(1, "range"), (2, "empty")]
 
 
-def test_fifty_thousand_fuzzed_messages() -> None:
+@pytest.mark.parametrize("count", [10_000, pytest.param(50_000, marks=pytest.mark.full)])
+def test_thousands_of_fuzzed_messages(count: int) -> None:
     """Rows + rejects = input, nothing raised, everything as the reference says; `make fuzz` takes a million."""
-    report = run("collar-v1", 50_000, seed=7, compare_every=4)
+    report = run("collar-v1", count, seed=7, compare_every=4)
     assert report.disagreements == []
     assert report.tally.adds_up
-    assert min(report.tally.rows, report.tally.by_reason.total()) > 15_000
+    assert min(report.tally.rows, report.tally.by_reason.total()) > 0.3 * count
     assert {*report.tally.by_reason} == {*telemetry.REJECT_REASONS}
     assert report.grown_mib < 64
 
 
 @pytest.mark.parametrize("decoder", EXAMPLES)
 def test_fuzzed_messages_of_a_vendor(decoder: str) -> None:
-    report = run(decoder, 5_000, seed=7)
+    report = run(decoder, 2_000, seed=7)
     assert report.disagreements == []
     assert report.tally.adds_up
-    assert report.tally.rows > 500
+    assert report.tally.rows > 200
 
 
 def test_a_seed_gives_the_same_messages() -> None:

@@ -139,7 +139,7 @@ reports = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=settings.default.max_examples // 8)
 @given(st.lists(reports, min_size=1, max_size=4))
 def test_counters_of_many_attempts_add_up_and_never_go_back(attempts: list[Any]) -> None:
     metrics = CollectorMetrics()
@@ -169,7 +169,7 @@ def assert_only_risen(before: Samples, after: Samples) -> None:
             assert after[key] >= value, key
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=settings.default.max_examples // 8)
 @given(st.lists(st.tuples(st.floats(0, 90), st.integers(1, 9)), min_size=1, max_size=20))
 def test_every_bucket_counts_exactly_what_is_within_its_bound(received: list[tuple[float, int]]) -> None:
     report = DrainReport()

@@ -210,7 +210,7 @@ JSON_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=settings.default.max_examples // 4)
 @given(st.dictionaries(st.text(), JSON_VALUES))
 def test_canonical_json_keeps_the_value_and_forgets_the_order(value: dict[str, Any]) -> None:
     text = canonical_json(value)
@@ -226,7 +226,7 @@ def test_canonical_json_refuses_what_json_cannot_say() -> None:
         canonical_json({"a": AT})
 
 
-@settings(max_examples=50)
+@settings(max_examples=settings.default.max_examples // 4)
 @given(st.lists(st.sampled_from([record("owners"), record("owners", sex="x"), {}]), max_size=20))
 def test_every_row_is_either_good_or_a_problem(rows: list[dict[str, Any]]) -> None:
     good, problems = validate_records("owners", rows)

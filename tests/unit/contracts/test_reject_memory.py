@@ -20,7 +20,6 @@ from ingestion.contracts.telemetry import RejectError, parse_event
     ids=["empty", "malformed", "missing", "types", "zone-less"],
 )
 def test_a_reject_leaves_no_reference_cycle(payload):
-    gc.collect()
     gc.disable()
     try:
         try:

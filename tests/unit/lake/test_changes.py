@@ -118,7 +118,7 @@ def expected(rows: list[Row], extracts: list[Extract], known_at: datetime | None
     )
 
 
-@settings(max_examples=200)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(landed(), st.one_of(st.none(), HOUR_NUMBERS.map(at)))
 def test_at_every_moment_an_entity_is_what_its_history_says(
     landed: tuple[list[Row], list[Extract]], known_at: datetime | None

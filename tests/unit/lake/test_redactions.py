@@ -7,6 +7,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -101,9 +102,10 @@ def sql_mask(feed: str, redactions: Redactions, table: pa.Table) -> list[bool]:
         con.close()
 
 
-def test_sql_and_arrow_cover_the_same_telemetry() -> None:
+@pytest.mark.parametrize("rounds", [5, pytest.param(20, marks=pytest.mark.full)])
+def test_sql_and_arrow_cover_the_same_telemetry(rounds: int) -> None:
     rng = np.random.default_rng(4)
-    for _ in range(20):
+    for _ in range(rounds):
         arrivals = [
             Arrivals(
                 str(rng.choice(DEVICES)), from_epoch_us(low), from_epoch_us(low + int(rng.integers(1, 9)))

@@ -255,7 +255,7 @@ MUTATIONS: dict[str, Callable[[State, Manifest, int], State]] = {
 
 
 @given(consistent())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=settings.default.max_examples // 4)
 def test_whatever_is_consistent_passes(s: State) -> None:
     result = s.reconciled()
     assert result.findings == ()
@@ -263,7 +263,6 @@ def test_whatever_is_consistent_passes(s: State) -> None:
 
 
 @given(consistent(), st.sampled_from(sorted(MUTATIONS)), st.data())
-@settings(max_examples=200, deadline=None)
 def test_any_single_mutation_is_found(s: State, mutation: str, data: st.DataObject) -> None:
     victim = data.draw(st.sampled_from(s.manifests))
     amount = data.draw(st.integers(1, 5))

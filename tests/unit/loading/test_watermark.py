@@ -135,7 +135,6 @@ def played(world: World, step: tuple) -> None:
     getattr(world, step[0])(*step[1:])
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.lists(STEPS, max_size=40))
 def test_whatever_was_received_up_to_the_present_is_loaded_and_the_present_never_falls(steps: list) -> None:
     world = World(partitions=3)
@@ -159,7 +158,7 @@ def test_whatever_was_received_up_to_the_present_is_loaded_and_the_present_never
             assert world.present <= max(m.ingested_at for m in world.lake)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=settings.default.max_examples // 4)
 @given(st.lists(st.one_of(STEPS, st.tuples(st.just("recreate"))), max_size=40))
 @example([("recreate",)] * 7)
 def test_a_topic_that_is_made_anew_moves_nothing_back_and_is_not_held_by_the_old_one(steps: list) -> None:

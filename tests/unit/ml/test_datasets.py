@@ -277,7 +277,7 @@ OWNER_VERSIONS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(FEATURES, VISITS, PET_VERSIONS, OWNER_VERSIONS, HOURS)
 def test_nothing_that_arrived_after_training_changes_the_training_set(
     features: list, visits: list, pets: list, owners: list, as_of: datetime
@@ -296,7 +296,7 @@ def test_nothing_that_arrived_after_training_changes_the_training_set(
     assert_same(everything, known)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(VISITS, HOURS)
 def test_what_is_known_of_a_day_does_not_change_with_later_arrivals(visits: list, as_of: datetime) -> None:
     """Inputs of a row (features, recency) rest on what had arrived by its own end_ts, even when the
