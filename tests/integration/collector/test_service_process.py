@@ -133,6 +133,7 @@ def test_it_logs_each_file_counts_and_ends_clean(world: World) -> None:
     assert not any(word in str(one.lines()) for word in ("Rex", "Muster", "collar-"))
 
 
+@pytest.mark.only_on("embedded", "it ends before it looks for a broker")
 def test_a_port_that_is_taken_is_named(world: World) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
