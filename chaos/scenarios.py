@@ -640,26 +640,8 @@ SHORT: tuple[Scenario, ...] = (
         shared_group=True,
     ),
 )
-SHORT_ON_KAFKA: tuple[Scenario, ...] = (
-    *(one for one in ALL if one.name == "topic-recreated-asleep"),
-    Scenario(
-        "short-transactions",
-        "offsets have gaps, and in one group: killed, overtaken by claims it has not seen, frozen after a main object",
-        faults=(
-            fault(CLAIM, action=Action.CRASH_AFTER, times=1),
-            fault(MAIN, action=Action.CRASH_BEFORE, times=1),
-            fault(CLAIM, action=Action.OVERTAKE, times=4, chance=0.7),
-            fault("fetch", action=Action.SLOW, delay_s=0.8, times=8, chance=0.3),
-            fault(MAIN, action=Action.FREEZE_AFTER, times=1),
-        ),
-        script=_abort_transactions,
-        expected_hits={_ABORTED: 1},
-        transactional=True,
-        kafka_only=True,
-        rate=300,
-        rotate_age_s=1.0,
-    ),
-)
+# On Apache Kafka, what only a real broker can do.
+SHORT_ON_KAFKA = tuple(one for one in ALL if one.name in ("topic-recreated-asleep", "transactions"))
 
 
 def by_names(names: Sequence[str]) -> list[Scenario]:
