@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PARTITIONS = 4
 USUAL_RATE = 3_000
 ROTATE_ROWS = 300
+ROTATE_AGE_S = 0.4
 POLL_S = 0.05
 # Session of a consumer that joins the workers' group for a moment.
 GUEST_SESSION_S = 3.0
@@ -180,7 +181,7 @@ class Stage:
                 static_member=self.scenario.static_members,
                 session_timeout_s=self.scenario.session_timeout_s,
                 rotate_rows=ROTATE_ROWS,
-                rotate_age_s=self.scenario.rotate_age_s,
+                rotate_age_s=ROTATE_AGE_S,
                 broken=self.scenario.broken,
             )
         )
