@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks import machine
 from chaos import report
 from chaos.brokers import ApacheKafka, Broker, Embedded, apache_kafka
-from chaos.scenarios import ALL, SELF_TESTS, SHORT, Scenario, by_names
+from chaos.scenarios import ALL, SELF_TESTS, SHORT, SHORT_ON_KAFKA, Scenario, by_names
 from chaos.stage import Outcome, S3Server, run_scenario, s3_server
 
 OUTPUT = Path("build/chaos.json")
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("\n".join(f"{s.name:28} {'kafka  ' if s.kafka_only else '       '} {s.title}" for s in ALL))
         return 0
     try:
-        chosen = by_names([*SHORT] if options.short else options.scenario)
+        chosen = [*SHORT, *SHORT_ON_KAFKA] if options.short else by_names(options.scenario)
     except KeyError as error:
         say(error.args[0])
         return 2

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from ingestion.broker.client import BrokerClient
     from ingestion.collector.service import Failure
 
-# Loaded once in the process that workers are forked from, so that a restart takes 0.1 s.
+# Loaded once in the process that workers are forked from, so that a restart takes 0.1 s. The last three are what the
+# first landing of a process would import: numba its functions on arrays, pyarrow pandas.
 PRELOAD = (
     "chaos.broken",
     "chaos.worker",
@@ -26,6 +27,9 @@ PRELOAD = (
     "ingestion.contracts.decoders",
     "ingestion.lake.store",
     "ingestion.settings",
+    "ingestion.collector.scan",
+    "numba.np.arraymath",
+    "pandas",
 )
 _PR_SET_PDEATHSIG = 1
 FIRST_DELAY_S, LAST_DELAY_S = 0.2, 2.0

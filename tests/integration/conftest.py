@@ -35,6 +35,16 @@ def shared_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture
+def disturbed_kafka(shared_kafka: Any) -> Iterator[Any]:
+    """The shared broker for a test that stops, kills or freezes it: it runs again when the test ends."""
+    yield shared_kafka
+    if shared_kafka.running() is None:
+        shared_kafka.start()
+    else:
+        shared_kafka.resume()
+
+
+@pytest.fixture
 def own_kafka(tmp_path: Path) -> Iterator[Any]:
     """A broker of this test alone, which may stop, kill and freeze it."""
     kafka = kafka_or_skip(tmp_path / "kafka")

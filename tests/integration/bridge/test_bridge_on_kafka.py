@@ -35,24 +35,26 @@ def values(client: BrokerClient, topic: str) -> Counter[bytes]:
 
 
 def test_kafka_is_killed_and_nothing_is_lost_or_repeated(
-    world, own_kafka, tmp_path: Path, make_events
+    world, disturbed_kafka, tmp_path: Path, make_events
 ) -> None:
-    own_kafka.create_topic("telemetry", PARTITIONS)
-    own_kafka.create_topic("telemetry.refused")
-    client = client_of(own_kafka, tmp_path)
+    kafka = disturbed_kafka
+    topic, refused = (f"{name}-{uuid.uuid4().hex[:8]}" for name in ("telemetry", "refused"))
+    kafka.create_topic(topic, PARTITIONS)
+    kafka.create_topic(refused)
+    client = client_of(kafka, tmp_path)
     messages = make_events(600)
-    bridge = world.bridge(kafka=client).until_serving()
+    bridge = world.bridge(kafka=client, topic=topic, refused_topic=refused).until_serving()
     world.publish(messages[:200])
     until(lambda: bridge.report.acknowledged == 200, "the first third is acknowledged")
-    own_kafka.kill()
+    kafka.kill()
     world.publish(messages[200:400])
     until(lambda: bridge.report.received == 400, "the second third is with the bridge")
     assert bridge.report.acknowledged == 200
-    own_kafka.start()
+    kafka.start()
     world.publish(messages[400:])
     until(lambda: bridge.report.acknowledged == 600, "everything is acknowledged")
     assert bridge.report.interruptions == 0
-    assert values(client, "telemetry") == dict.fromkeys((payload for _, _, payload in messages), 1)
+    assert values(client, topic) == dict.fromkeys((payload for _, _, payload in messages), 1)
 
 
 def test_a_message_above_the_topics_limit_is_set_aside(

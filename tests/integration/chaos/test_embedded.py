@@ -6,12 +6,27 @@ from typing import Any
 import pytest
 
 from chaos.brokers import Embedded
+from chaos.faults import Action
 from chaos.scenarios import SELF_TESTS, SHORT, Scenario, by_names
 
 Play = Callable[..., Any]
+# Each on its own what `SHORT` mixes.
+ALONE = (
+    "claim-crash-after",
+    "main-frozen-before",
+    "manifest-answer-lost",
+    "claim-412-in-group",
+    "kill-random",
+    "offset-of-another-stream",
+)
+SCENARIOS = [*SHORT, *(pytest.param(one, marks=pytest.mark.full) for one in by_names(ALONE))]
 
 
-@pytest.mark.parametrize("scenario", by_names([*SHORT]), ids=lambda scenario: scenario.name)
+def test_the_short_form_has_every_kind_of_fault() -> None:
+    assert {make().action for scenario in SHORT for make in scenario.faults} == {*Action}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_every_record_is_there_once(play: Play, scenario: Scenario) -> None:
     outcome = play(scenario, Embedded())
     findings = outcome.findings

@@ -220,10 +220,8 @@ def world(bare_world: World) -> World:
 
 
 @pytest.fixture
-def kafka_world(own_kafka: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """A world with a Kafka of its own, which the test may stop, kill and freeze."""
-    with world_on_kafka(own_kafka, tmp_path, monkeypatch) as world:
+def kafka_world(disturbed_kafka: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """A world with a Kafka that the test may stop, kill and freeze, if it starts it again."""
+    with world_on_kafka(disturbed_kafka, tmp_path, monkeypatch) as world:
         world.opt_out()
         yield world
-        if own_kafka.running() is None:
-            own_kafka.start()

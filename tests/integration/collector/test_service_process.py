@@ -9,8 +9,8 @@ import subprocess
 import sys
 import time
 import urllib.request
+import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -133,6 +133,7 @@ def test_it_logs_each_file_counts_and_ends_clean(world: World) -> None:
     assert not any(word in str(one.lines()) for word in ("Rex", "Muster", "collar-"))
 
 
+@pytest.mark.only_on("embedded", "it ends before it looks for a broker")
 def test_a_port_that_is_taken_is_named(world: World) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -145,11 +146,11 @@ def test_a_port_that_is_taken_is_named(world: World) -> None:
     assert "PETWELLNESS_COLLECTOR_METRICS_PORT" in line
 
 
-@pytest.fixture
-def s3_server(tmp_path: Path) -> Iterator[tuple[psutil.Popen, str]]:
-    """An S3 server in a process of its own, which can be frozen."""
+@pytest.fixture(scope="module")
+def s3_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[psutil.Popen, str]]:
+    """An S3 server in a process of its own."""
     port = free_port()
-    with (tmp_path / "s3.log").open("wb") as log:
+    with (tmp_path_factory.mktemp("s3") / "s3.log").open("wb") as log:
         server = psutil.Popen(
             [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
             stdout=log,
@@ -164,23 +165,32 @@ def s3_server(tmp_path: Path) -> Iterator[tuple[psutil.Popen, str]]:
                 return probe.connect_ex(("127.0.0.1", port)) == 0
 
         until(answers, "the S3 server")
-        boto3.client("s3", endpoint_url=endpoint, **KEYS).create_bucket(Bucket="lake")
         yield server, endpoint
     finally:
         server.kill()
         server.wait()
 
 
+@pytest.fixture
+def s3_server(s3_process: tuple[psutil.Popen, str]) -> Iterator[tuple[psutil.Popen, str, str]]:
+    """An S3 server that can be frozen, and a new bucket on it."""
+    server, endpoint = s3_process
+    bucket = f"lake-{uuid.uuid4().hex}"
+    boto3.client("s3", endpoint_url=endpoint, **KEYS).create_bucket(Bucket=bucket)
+    yield server, endpoint, bucket
+    server.resume()
+
+
 @pytest.mark.parametrize("frozen_at", ["landing", "start"])
 @pytest.mark.only_on("embedded", "the store hangs, not the broker")
 def test_a_stop_while_the_store_hangs_ends_in_time(
-    bare_world: World, s3_server: tuple[psutil.Popen, str], frozen_at: str
+    bare_world: World, s3_server: tuple[psutil.Popen, str, str], frozen_at: str
 ) -> None:
-    server, endpoint = s3_server
-    bare_world.store = S3Store("lake", "", endpoint_url=endpoint, access_key_id="k", secret_access_key="s")
+    server, endpoint, bucket = s3_server
+    bare_world.store = S3Store(bucket, "", endpoint_url=endpoint, access_key_id="k", secret_access_key="s")
     bare_world.opt_out()
     lake = {
-        "PETWELLNESS_LAKE_URL": "s3://lake",
+        "PETWELLNESS_LAKE_URL": f"s3://{bucket}",
         "PETWELLNESS_LAKE_ENDPOINT_URL": endpoint,
         "PETWELLNESS_LAKE_ACCESS_KEY_ID": "k",
         "PETWELLNESS_LAKE_SECRET_ACCESS_KEY": "s",

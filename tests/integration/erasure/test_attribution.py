@@ -376,7 +376,7 @@ def waiting_events(street: Street) -> Iterator[tuple[str, datetime]]:
             yield device_id, at
 
 
-@settings(max_examples=10)
+@settings(max_examples=settings.default.max_examples // 20)
 @given(stories())
 def test_what_goes_is_what_those_who_asked_alone_wore(story: Any) -> None:
     first, happens = story

@@ -77,7 +77,9 @@ VISITS = st.lists(
 )
 
 
-@settings(max_examples=4, deadline=None, phases=[Phase.explicit, Phase.generate])
+@settings(
+    max_examples=settings.default.max_examples // 50, deadline=None, phases=[Phase.explicit, Phase.generate]
+)
 @given(visits=VISITS)
 def test_a_kept_record_is_read_by_nobody_and_gone_at_its_term(visits: list[Any]) -> None:
     with TemporaryDirectory() as folder:

@@ -100,7 +100,16 @@ def s3_endpoint() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["local", "s3"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test of a lake runs in a folder. Those marked `also_on_s3` run on S3 too, the others in the full form
+    only: what they test is the work on objects, which is the same code."""
+    if "lake" in metafunc.fixturenames:
+        here = metafunc.definition.get_closest_marker("also_on_s3")
+        s3 = "s3" if here else pytest.param("s3", marks=pytest.mark.full)
+        metafunc.parametrize("lake", ["local", s3], indirect=True)
+
+
+@pytest.fixture
 def lake(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     """An empty lake: a folder, and a bucket with a prefix."""
     if request.param == "local":

@@ -76,6 +76,7 @@ def landed(store: ObjectStore, manifests: list[Manifest]) -> pa.Table:
     return table.sort_by([(n, "ascending") for n in ("stream_id", "kafka_partition", "kafka_offset")])
 
 
+@pytest.mark.also_on_s3
 def test_a_day_becomes_one_ordered_file_with_every_column(
     lake: ObjectStore, land: Make, scratch: Path
 ) -> None:
@@ -194,11 +195,13 @@ def test_an_open_day_is_refused(lake: ObjectStore, land: Make, scratch: Path) ->
     assert report.snapshot.rows == 40
 
 
+@pytest.mark.also_on_s3
 def test_a_day_without_ranges_has_no_snapshot(lake: ObjectStore, scratch: Path) -> None:
     assert compact(lake, scratch).snapshot is None
     assert day_files(lake, "telemetry_events", DAY).keys == []
 
 
+@pytest.mark.also_on_s3
 def test_ranges_without_rows_are_covered(lake: ObjectStore, claim_telemetry: Make, scratch: Path) -> None:
     from ingestion.lake.landing import land_range
 
@@ -354,6 +357,7 @@ def test_a_redaction_that_concerns_other_files_rewrites_none(
     assert "collar-0003" not in visible(lake)["device_id"].to_pylist()
 
 
+@pytest.mark.also_on_s3
 def test_a_replaced_landing_file_is_read_in_its_place(lake: ObjectStore, land: Make, scratch: Path) -> None:
     """As after a purge: the original is deleted, another object holds its rows but for the redacted ones."""
     import hashlib
@@ -419,6 +423,7 @@ def test_an_interrupted_compaction_shows_nothing_half(
     assert visible(lake).equals(before)
 
 
+@pytest.mark.also_on_s3
 def test_of_two_compactions_one_wins_and_the_others_files_go(
     lake: ObjectStore, land: Make, scratch: Path, watched: Make
 ) -> None:
@@ -440,6 +445,7 @@ def test_of_two_compactions_one_wins_and_the_others_files_go(
     assert [i.key for i in lake.list(layout.COMPACTED)] == [f.key for f in report.snapshot.files]
 
 
+@pytest.mark.also_on_s3
 def test_lost_answers_are_read_back(lake: ObjectStore, land: Make, scratch: Path, watched: Make) -> None:
     before = landed(lake, [land(lake, 0)])
     store = watched(lake)
@@ -449,6 +455,7 @@ def test_lost_answers_are_read_back(lake: ObjectStore, land: Make, scratch: Path
     assert visible(lake).equals(before)
 
 
+@pytest.mark.also_on_s3
 def test_a_deleted_or_altered_landing_file_is_named(lake: ObjectStore, land: Make, scratch: Path) -> None:
     first, second = land(lake, 0), land(lake, 40)
     data = lake.get(second.source_file)
@@ -524,6 +531,7 @@ def test_a_compaction_older_than_half_the_age_of_orphans_gives_up(
     assert latest_snapshot(lake, DAY) is None
 
 
+@pytest.mark.also_on_s3
 def test_files_of_superseded_snapshots_go_after_the_age(lake: ObjectStore, land: Make, scratch: Path) -> None:
     """Old as they are: a reader may have opened them just before they were superseded."""
     land(lake, 0)

@@ -229,7 +229,9 @@ with duckdb_raw.open_warehouse(Path(warehouse), store) as con:
 """
 
 
-@pytest.mark.parametrize("moment", ["raw.clinics", "raw.telemetry_events", "before commit"])
+@pytest.mark.parametrize(
+    "moment", [pytest.param("raw.clinics", marks=pytest.mark.full), "raw.telemetry_events", "before commit"]
+)
 def test_a_load_killed_in_the_middle_is_loaded_by_the_next(
     store: LocalStore,
     warehouse_path: Path,

@@ -198,7 +198,9 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=6, deadline=None, phases=[Phase.explicit, Phase.generate])
+@settings(
+    max_examples=settings.default.max_examples // 33, deadline=None, phases=[Phase.explicit, Phase.generate]
+)
 @given(done=st.lists(steps, min_size=3, max_size=8))
 def test_any_order_of_landing_loading_quarantine_and_release_ends_with_the_rows_that_may_be_used(
     done: list[tuple[str, Any]], land_telemetry: Land

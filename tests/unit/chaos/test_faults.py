@@ -138,7 +138,7 @@ def test_messages_pass_without_what_belongs_to_one_connection() -> None:
 def test_scenarios_are_found_by_the_start_of_their_names() -> None:
     names = [scenario.name for scenario in ALL]
     assert len(set(names)) == len(names)
-    assert set(SHORT) <= set(names)
+    assert not {one.name for one in SHORT} & set(names)
     assert len(SELF_TESTS) == 4
     assert by_names([]) == [*ALL]
     assert {one.name for one in by_names(["claim-crash"])} == {"claim-crash-before", "claim-crash-after"}
