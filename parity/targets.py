@@ -119,6 +119,8 @@ class Dbt:
                     *command,
                     *("--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT)),
                     *("--target", self.target, "--threads", "1", "--quiet"),
+                    # What nobody reads takes a part of a small build: documents, and every event as text.
+                    *("--no-write-json", "--log-level-file", "info"),
                     *("--target-path", str(self.folder), "--log-path", str(self.folder)),
                 ]
             )

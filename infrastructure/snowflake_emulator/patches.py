@@ -67,6 +67,7 @@ def install() -> None:
         _parsed_json,
         _copy_of_missing_columns,
         _every_type_described,
+        _answers_described_as_they_are,
     ):
         patch()
 
@@ -432,3 +433,22 @@ def _every_type_described() -> None:
         "TIMESTAMP_S": "timestamp_ntz",
         "TIMESTAMP_MS": "timestamp_ntz",
     }
+
+
+def _answers_described_as_they_are() -> None:
+    """What a statement that is no query answers is described by itself: fakesnow sends DuckDB a second statement."""
+    original = FakeSnowflakeCursor._describe_last_sql
+    kinds = (
+        exp.Create, exp.Insert, exp.Update, exp.Delete, exp.Drop, exp.Alter, exp.Transaction, exp.Commit, exp.Rollback,
+    )  # fmt: skip
+    types = {pa.string(): "VARCHAR", pa.int32(): "INTEGER", pa.int64(): "BIGINT"}
+
+    def describe(self: FakeSnowflakeCursor) -> list[Any]:
+        schema = None if self._arrow_table is None else self._arrow_table.schema
+        if schema is None or not isinstance(self._last_transformed, kinds):
+            return original(self)
+        if any(field.type not in types for field in schema):
+            return original(self)
+        return [(field.name, types[field.type], "YES", None, None, None) for field in schema]
+
+    FakeSnowflakeCursor._describe_last_sql = describe

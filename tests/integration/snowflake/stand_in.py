@@ -27,6 +27,7 @@ from snowflake.connector import SnowflakeConnection
 
 from infrastructure.snowflake.account import ENVIRONMENTS
 from infrastructure.snowflake.planning import offline_plan
+from infrastructure.snowflake_emulator.objects import database_statements
 from ingestion.contracts.columns import JSON_COLUMNS, TELEMETRY_SCHEMA
 from ingestion.contracts.feeds import FEEDS
 from ingestion.contracts.records import RECORD_KEYS, records_table
@@ -297,6 +298,46 @@ def telemetry(start: int, rows: int, device: str) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 
 
+def start_over(con: SnowflakeConnection, database: str, landing_url: str) -> None:
+    """Make a database as if new, its stages at another landing prefix.
+
+    A database of its own for each test costs dozens of statements, and the emulator is slower with every one it has.
+    """
+    planned = database_statements(database, landing_url)
+    own = {
+        f"{found[1]}.{found[2]}".lower()
+        for one in planned
+        if (found := re.match(rf'CREATE (?:TRANSIENT )?TABLE "{database}"\."(\w+)"\."(\w+)"', one))
+    }
+    there = {
+        name
+        for (name,) in run(
+            con,
+            "select lower(table_schema) || '.' || lower(table_name) as name from information_schema.tables"
+            " where table_type = 'BASE TABLE'",
+        )
+    }
+    assert own
+    assert own <= there
+    for name in there - own:
+        run(con, f"drop table {name}")
+    counted = " union all ".join(
+        f"select '{name}' as name, count(*) as n from {name}" for name in sorted(own)
+    )
+    for name, count in run(con, counted):
+        if count:
+            run(con, f"delete from {name}")
+    for one in planned:
+        if one.startswith("CREATE STAGE "):
+            run(con, one.replace("CREATE STAGE", "CREATE OR REPLACE STAGE", 1))
+
+
+@cache
+def client(service: str, endpoint: str) -> Any:
+    """A client of the S3 server, which takes longer to make than a request."""
+    return boto3.client(service, endpoint_url=endpoint, **KEYS)
+
+
 @contextmanager
 def landing_zone(
     endpoint: str, folder: Path, sign_in_to: Callable[[str], SnowflakeSettings]
@@ -306,8 +347,7 @@ def landing_zone(
     `sign_in_to` makes a database with its stages at a landing prefix, and says how to sign in to it.
     """
     name = f"lake-{uuid.uuid4().hex}"
-    s3 = boto3.client("s3", endpoint_url=endpoint, **KEYS)
-    sqs = boto3.client("sqs", endpoint_url=endpoint, **KEYS)
+    s3, sqs = client("s3", endpoint), client("sqs", endpoint)
     s3.create_bucket(Bucket=name)
     queue_url = sqs.create_queue(QueueName=name)["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]

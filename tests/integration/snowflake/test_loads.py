@@ -37,7 +37,7 @@ from ingestion.loading.snowflake_raw import ConcurrentLoadError, LoadRefusedErro
 from ingestion.loading.snowflake_reconcile import account_findings
 from ingestion.settings import SnowflakeSettings
 
-from .stand_in import KEYS, DyingSession, Zone, landing_zone, lose, quarantine, redact
+from .stand_in import KEYS, DyingSession, Zone, landing_zone, lose, quarantine, redact, start_over
 
 FEED = "telemetry_events"
 
@@ -56,9 +56,17 @@ def s3_endpoint(emulator: LocalEmulator) -> Iterator[str]:
 def sign_in_to(
     emulator: LocalEmulator, make_database: Callable[[str], str]
 ) -> Callable[[str], SnowflakeSettings]:
+    """Every zone has the same database, made over for it: one zone is open at a time."""
+    made: list[str] = []
+
     def sign_in(landing_url: str) -> SnowflakeSettings:
+        if made:
+            with emulator.connect(made[0], "RAW") as con:
+                start_over(con, made[0], landing_url)
+        else:
+            made.append(make_database(landing_url))
         prefix = "PETWELLNESS_SNOWFLAKE_"
-        variables = emulator.dbt_environment(make_database(landing_url))
+        variables = emulator.dbt_environment(made[0])
         given: Any = {name.removeprefix(prefix).lower(): value for name, value in variables.items()}
         return SnowflakeSettings(**{name: value for name, value in given.items() if value})
 

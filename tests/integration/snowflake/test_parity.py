@@ -1,4 +1,4 @@
-"""`make parity` in short: an initial load and an increment on both warehouses, every table compared.
+"""`make parity` in short: an initial load and an increment with an erasure on both warehouses, every table compared.
 
 That the comparison can fail is shown by a difference planted afterwards. dbt's data tests run in the long form.
 """
@@ -62,6 +62,8 @@ def test_the_world_has_what_it_is_compared_for(report, targets):
             "a change of the past": "from stg.owners where changed_at < arrival_ts - interval 1 day and district = '99'",
             "features": "from ml.computed_features where value is not null",
             "hours judged": "from anl.wellness_hours",
+            "an erasure of events": "from raw.redacted_ranges where feed = 'telemetry_events'",
+            "an erasure of records": "from raw.redacted_ranges where feed = 'owners'",
         }.items():
             assert con.execute(f"select count(*) {query}").fetchone()[0] > 0, what
 
