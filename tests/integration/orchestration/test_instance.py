@@ -55,6 +55,18 @@ def test_a_run_writes_its_events_over_one_engine(tmp_path: Path, monkeypatch: py
     assert len(made) <= 1
 
 
+def test_a_commit_of_events_does_not_wait_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PETWELLNESS_HOME", str(tmp_path))
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    prepare_dagster_home(load_settings())
+    with dg.DagsterInstance.get() as instance, instance.event_log_storage.index_connection() as con:
+        # Normal, which keeps the file whole with a write-ahead log only.
+        assert con.exec_driver_sql("pragma synchronous").scalar() == 1
+        assert con.exec_driver_sql("pragma journal_mode").scalar() == "wal"
+
+
 def test_before_the_first_run_there_is_nothing_to_keep_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
