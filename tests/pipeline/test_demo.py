@@ -410,6 +410,7 @@ def test_a_rebuild_from_the_lake_gives_the_same_tables(
             assert compare_tables(con, table, warehouse, table, exclude=left_out) == [], table
 
 
+@pytest.mark.full  # The same damage, made good by a build that honours an erasure, too, is in test_erasure.py.
 def test_tables_damaged_by_hand_come_back_as_they_were(
     warehouse: duckdb.DuckDBPyConnection,
     copied_home: Callable[[str], Path],
