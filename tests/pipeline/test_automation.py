@@ -166,12 +166,11 @@ def test_a_refresh_that_fails_is_tried_later_and_later() -> None:
 @pytest.mark.parametrize(
     "status",
     [
-        dg.DagsterRunStatus.QUEUED,
-        dg.DagsterRunStatus.STARTING,
-        dg.DagsterRunStatus.STARTED,
-        dg.DagsterRunStatus.CANCELING,
+        pytest.param(dg.DagsterRunStatus.QUEUED, id="QUEUED"),
+        pytest.param(dg.DagsterRunStatus.STARTED, id="STARTED"),
+        pytest.param(dg.DagsterRunStatus.STARTING, id="STARTING", marks=pytest.mark.full),
+        pytest.param(dg.DagsterRunStatus.CANCELING, id="CANCELING", marks=pytest.mark.full),
     ],
-    ids=lambda status: status.value,
 )
 def test_the_landing_sensor_waits_while_a_run_is_under_way(
     definitions: dg.Definitions, instance: dg.DagsterInstance, home: Path, status: dg.DagsterRunStatus
