@@ -9,30 +9,41 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from realdata_head import write_head
 
 Petwellness = Callable[..., Any]
 
 
+@pytest.fixture(scope="module", params=["part", pytest.param("whole", marks=pytest.mark.full)])
+def files(request: pytest.FixtureRequest, real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real files, or a part of them that has some of everything."""
+    if request.param == "whole":
+        return real_data
+    part = tmp_path_factory.mktemp("part") / "data"
+    write_head(real_data, part)
+    return part
+
+
 @pytest.fixture(scope="module")
-def reference(real_data: Path, repository: Path) -> dict[str, Any]:
+def reference(files: Path, repository: Path) -> dict[str, Any]:
     spec = importlib.util.spec_from_file_location("reference", repository / "tests" / "realdata_reference.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    figures: dict[str, Any] = module.compute(real_data)
+    figures: dict[str, Any] = module.compute(files)
     return figures
 
 
 @pytest.fixture(scope="module")
 def home(
-    real_data: Path, manifest: Path, tmp_path_factory: pytest.TempPathFactory, petwellness: Petwellness
+    files: Path, manifest: Path, tmp_path_factory: pytest.TempPathFactory, petwellness: Petwellness
 ) -> Path:
     """The state of a demo on the real files, in the folder that it chooses itself."""
     import os
 
     folder = tmp_path_factory.mktemp("real")
-    done = petwellness("demo", "--data", str(real_data), env=os.environ, cwd=folder)
+    done = petwellness("demo", "--data", str(files), env=os.environ, cwd=folder)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "Result: passed" in done.stdout
     assert [path.name for path in folder.iterdir()] == [".petwellness"]
@@ -43,6 +54,16 @@ def home(
 def summary(home: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((home / "demo_summary.json").read_text())
     return found
+
+
+def test_the_files_have_some_of_everything_that_is_counted(reference: dict[str, Any]) -> None:
+    registry, shelter = reference["registry"], reference["shelter"]
+    by_day = ("duplicate_rows", "impossible_birth_years", "district_changed", "left", "came", "returned")
+    assert min(sum(registry[name].values()) for name in by_day) > 0
+    of_tracker = ("repeated", "late", "out_of_order", "without_fix")
+    assert min(reference["tracker"][name] for name in of_tracker) > 0
+    assert min(reference["cats"][name] for name in ("outliers_by_algorithm", "outliers_by_hand")) > 0
+    assert min(shelter["marked_duplicate"], shelter["animals_that_return"]) > 0
 
 
 def test_the_registry_over_time(summary: dict[str, Any], reference: dict[str, Any]) -> None:
@@ -117,13 +138,13 @@ def test_what_a_feed_cannot_support_is_not_applicable(summary: dict[str, Any]) -
 
 
 def test_every_row_that_does_not_fit_is_named(
-    home: Path, summary: dict[str, Any], reference: dict[str, Any], real_data: Path
+    home: Path, summary: dict[str, Any], reference: dict[str, Any], files: Path
 ) -> None:
     with (home / "source_problems.csv").open(encoding="utf-8", newline="") as file:
         problems = list(csv.DictReader(file))
     assert all(p["file"] and p["row"] and p["reason"] for p in problems)
     for name in {p["file"] for p in problems}:
-        assert (real_data / name).is_file(), name
+        assert (files / name).is_file(), name
     assert Counter(p["reason"] for p in problems) == summary["source_problems"]
     named = Counter((p["file"], p["reason"]) for p in problems)
     for day, repeats in reference["registry"]["duplicate_rows"].items():
@@ -143,13 +164,13 @@ def test_every_row_that_does_not_fit_is_named(
 
 
 def test_an_extract_without_a_column_names_both_and_lands_nothing(
-    real_data: Path, manifest: Path, tmp_path: Path, petwellness: Petwellness
+    files: Path, manifest: Path, tmp_path: Path, petwellness: Petwellness
 ) -> None:
     import os
 
     data = tmp_path / "data"
-    for path in real_data.rglob("*"):
-        target = data / path.relative_to(real_data)
+    for path in files.rglob("*"):
+        target = data / path.relative_to(files)
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.is_file():
             target.symlink_to(path)

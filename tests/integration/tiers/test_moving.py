@@ -1,5 +1,6 @@
 """Days move out of a real warehouse file into a real lake and back; whatever dies, no row is lost or there twice."""
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -183,7 +184,7 @@ class MortalStore(LocalStore):
 
     def __init__(self, root: Path, write: int, when: str) -> None:
         super().__init__(root)
-        self.left, self.when = write, when
+        self.root, self.left, self.when = root, write, when
 
     def _reached(self, when: str) -> None:
         if self.left == 0 and when == self.when:
@@ -202,53 +203,62 @@ class MortalStore(LocalStore):
         self._reached("after")
 
 
+def days_that_came_back(con: Warehouse, store: LocalStore, scratch: Path) -> None:
+    """Days 0 to 3 moved; 1 to 3 came back, 2 and 3 with other rows, 3 to stay."""
+    retain(con, store, TABLES, AS_OF, NOW, scratch, DAYS[:4])
+    for table in TABLES:
+        for day in DAYS[1:4]:
+            if day in warehouse_days(con, table):
+                continue
+            restore_day(con, store, table, day, date(2026, 6, 9), scratch)
+            if day == DAYS[1]:
+                release_day(con, table, day)
+    con.execute(f"delete from raw.kept_days where event_date = '{DAYS[2]}'")
+    con.execute(f"update anl.telemetry_events set ratio = 7 where event_date in ('{DAYS[2]}', '{DAYS[3]}')")
+    con.execute("create or replace table before.telemetry_events as from anl.telemetry_events")
+    con.execute(
+        "insert into before.telemetry_events select * from read_parquet(?, hive_partitioning = false)",
+        [store.uri(load_cold_days(store)[EVENTS.full_name, DAYS[0]].files[0].key)],
+    )
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_whatever_write_a_run_dies_at_the_next_one_finishes(
-    con: Warehouse, tmp_path: Path, move: Any, when: str
+    con: Warehouse, tmp_path: Path, when: str
 ) -> None:
     """Every write of a run that moves two changed, one unchanged and two new days, and withdraws one."""
+    days_that_came_back(con, LocalStore(tmp_path / "lake"), tmp_path / "scratch")
+    con.execute("checkpoint")
     deaths = 0
     for write in range(100):
-        root = tmp_path / f"lake-{write}"
-        calm = LocalStore(root)
-        for statement in SETUP:
-            con.execute(statement)
-        con.execute("delete from raw.cold_days")
-        con.execute("delete from raw.kept_days")
-        move(calm, DAYS[:4])
-        # Days 1 to 3 come back, two of them with other rows, day 3 to stay.
-        for table in TABLES:
-            for day in DAYS[1:4]:
-                if day in warehouse_days(con, table):
-                    continue
-                restore_day(con, calm, table, day, date(2026, 6, 9), tmp_path / "scratch")
-                if day == DAYS[1]:
-                    release_day(con, table, day)
-        con.execute(f"delete from raw.kept_days where event_date = '{DAYS[2]}'")
-        con.execute(
-            f"update anl.telemetry_events set ratio = 7 where event_date in ('{DAYS[2]}', '{DAYS[3]}')"
-        )
-        con.execute("create or replace table before.telemetry_events as from anl.telemetry_events")
-        con.execute(
-            "insert into before.telemetry_events select * from read_parquet(?, hive_partitioning = false)",
-            [calm.uri(load_cold_days(calm)[EVENTS.full_name, DAYS[0]].files[0].key)],
-        )
-        try:
-            move(MortalStore(root, write, when))
-        except DeathError:
-            deaths += 1
-            assert as_before(con, calm)
-            move(calm)
-        assert as_before(con, calm)
-        assert warehouse_days(con, EVENTS) == [DAYS[3], *DAYS[5:]]
-        assert warehouse_days(con, HOURLY) == DAYS[3:]
-        # Four days of events and three of summaries in one file each; the day that stays has none.
-        assert len(files(calm)) == 7
-        assert move(calm).days == {}
-        if deaths <= write:
+        root, warehouse = tmp_path / f"lake-{write}", tmp_path / f"{write}.duckdb"
+        shutil.copytree(tmp_path / "lake", root)
+        shutil.copy(tmp_path / "w.duckdb", warehouse)
+        with open_warehouse(warehouse) as copied:
+            died = dies_and_is_finished(copied, MortalStore(root, write, when), tmp_path / "scratch")
+        deaths += died
+        if not died:
             break
     # Day 2: file and statement, day 4: file and statement, day 3 withdrawn, two old files removed.
     assert deaths == 7
+
+
+def dies_and_is_finished(con: Warehouse, mortal: MortalStore, scratch: Path) -> bool:
+    """Run once where every run may die, then calmly; whether the first one died."""
+    calm, died = LocalStore(mortal.root), False
+    try:
+        retain(con, mortal, TABLES, AS_OF, NOW, scratch, None)
+    except DeathError:
+        died = True
+        assert as_before(con, calm)
+        retain(con, calm, TABLES, AS_OF, NOW, scratch, None)
+    assert as_before(con, calm)
+    assert warehouse_days(con, EVENTS) == [DAYS[3], *DAYS[5:]]
+    assert warehouse_days(con, HOURLY) == DAYS[3:]
+    # Four days of events and three of summaries in one file each; the day that stays has none.
+    assert len(files(calm)) == 7
+    assert retain(con, calm, TABLES, AS_OF, NOW, scratch, None).days == {}
+    return died
 
 
 def damage(store: LocalStore, key: str) -> None:

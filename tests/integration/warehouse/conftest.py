@@ -57,10 +57,18 @@ class DbtProject:
 
     analytics_default = "allow"
 
-    def __init__(self, folder: Path, project: Path = DBT_PROJECT, schema: str = "stg") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        project: Path = DBT_PROJECT,
+        schema: str = "stg",
+        parsed_before: "DbtProject | None" = None,
+    ) -> None:
         self.folder = folder
+        self.parsed_before = parsed_before
         self.project = project
         self.schema = schema
+        self._parsed_path = folder / "target" / "partial_parse.msgpack"
         self._manifest: Any = None
 
     def invoke(self, database: Path, *args: str, variables: Mapping[str, Any] | None = None) -> Any:
@@ -69,13 +77,10 @@ class DbtProject:
         from dbt.adapters.duckdb.connections import DuckDBConnectionManager
         from dbt.cli.main import dbtRunner
 
-        settings = [
-            *("--project-dir", str(self.project), "--profiles-dir", str(self.project)),
-            *("--target-path", str(self.folder / "target"), "--log-path", str(self.folder / "logs")),
-            # Of a small build, writing the manifest as JSON is the larger part; who needs it writes it.
-            *("--target", "embedded", "--quiet", "--no-write-json"),
-        ]
         given = ["--vars", json.dumps(variables)] if variables else []
+        if self._manifest is None:
+            self._manifest = self._parsed(self._settings())
+        command, *rest = args
         with environment_set(
             {
                 "PETWELLNESS_DUCKDB_PATH": str(database),
@@ -85,30 +90,55 @@ class DbtProject:
             }
         ):
             try:
-                if self._manifest is None:
-                    self._manifest = self._parsed(settings)
-                return dbtRunner(manifest=self._manifest).invoke([*args, *settings, *given])
+                return dbtRunner(manifest=self._manifest).invoke([command, *self._settings(), *rest, *given])
             finally:
                 DuckDBConnectionManager.close_all_connections()
                 self._forget_inline_queries()
 
+    def _settings(self) -> list[str]:
+        return [
+            *("--project-dir", str(self.project), "--profiles-dir", str(self.project)),
+            *("--target-path", str(self.folder / "target"), "--log-path", str(self.folder / "logs")),
+            # Of a small build, writing the manifest as JSON is the larger part; who needs it writes it.
+            *("--target", "embedded", "--quiet", "--no-write-json"),
+        ]
+
     def _forget_inline_queries(self) -> None:
         """Of a query that does not compile dbt leaves the node in the manifest, and refuses the next query as one of
         the same name."""
-        nodes = {} if self._manifest is None else self._manifest.nodes
+        nodes = self._manifest.nodes
         for node_id in [name for name, node in nodes.items() if node.resource_type == "sql_operation"]:
             del nodes[node_id]
 
     def _parsed(self, settings: Sequence[str]) -> Any:
-        """The platform's own parse; of another project or for another schema one of its own."""
+        """The platform's own parse; of another project or for another schema one of its own, in which dbt parses
+        only what differs from `parsed_before`."""
         from dbt.cli.main import dbtRunner
 
         if (self.project, self.schema) == (DBT_PROJECT, LAYERS[0]):
             return parsed_project()
-        # Without variables, as the platform parses: which models one refers to depends on them.
-        parsed = dbtRunner().invoke(["parse", *settings])
+        if self.parsed_before is not None:
+            parsed_before = self.parsed_before.parsed_path
+            self._parsed_path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(parsed_before, self._parsed_path)
+        # One path for all, since dbt takes up no parse for another; it is the name that the manifest holds. Without
+        # variables, as the platform parses: which models one refers to depends on them.
+        profile = {
+            "PETWELLNESS_DUCKDB_PATH": str(DBT_PROJECT / "target" / "warehouse.duckdb"),
+            "PETWELLNESS_DBT_SCHEMA": self.schema,
+            "PETWELLNESS_CONSENT_ANALYTICS_DEFAULT": self.analytics_default,
+        }
+        with environment_set(profile):
+            parsed = dbtRunner().invoke(["parse", *settings])
         assert parsed.success, parsed.exception
         return parsed.result
+
+    @property
+    def parsed_path(self) -> Path:
+        """The parse of a project of its own, as dbt reads it."""
+        if not self._parsed_path.exists():
+            self._manifest = self._parsed(self._settings())
+        return self._parsed_path
 
 
 class Warehouse:

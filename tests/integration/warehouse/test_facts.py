@@ -4,7 +4,7 @@ Collar d1 is on p1 and then on p2; d2 is on q1, a patient of clinic k1. Rows of 
 rewrites lose the mark that is put on them before.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -139,11 +139,21 @@ ROW_KEYS = {
     "ml.computed_features": "pet_id || ' ' || feature_name || ' ' || day(event_date)",
 }
 
+# What the first load is built into, and what most increments are.
+ALL = ("+anl_pet_daily_summary", "+anl_clinic_daily_heartbeat", "+anl_clinic_kpis", "+ml_computed_features")
+ACTIVITY = (*ALL[:2], "+anl_clinic_daily_collars")
+
 
 class Step:
     """What one increment did: the rows before and after, marked columns apart, and the days it rewrote."""
 
-    def __init__(self, warehouse: Any, raw: dict[str, list[dict[str, Any]]], as_of: datetime) -> None:
+    def __init__(
+        self,
+        warehouse: Any,
+        raw: dict[str, list[dict[str, Any]]],
+        as_of: datetime,
+        models: Sequence[str] = ACTIVITY,
+    ) -> None:
         self.before = self.contents(warehouse)
         with warehouse.connect() as con:
             for table, mark in MARKS.items():
@@ -155,6 +165,7 @@ class Step:
             warehouse,
             sorted({f"{row['event_ts']:%Y-%m-%d}" for row in raw.get("telemetry_events", [])}),
             as_of,
+            models,
         )
         self.after = self.contents(warehouse)
         self.rewritten = {
@@ -194,15 +205,9 @@ class Step:
         }
 
 
-def build(warehouse: Any, dirty: list[str] | None, as_of: datetime) -> None:
+def build(warehouse: Any, dirty: list[str] | None, as_of: datetime, models: Sequence[str]) -> None:
     warehouse.build(
-        *(
-            "--select",
-            "+anl_pet_daily_summary",
-            "+anl_clinic_daily_heartbeat",
-            "+anl_clinic_kpis",
-            "+ml_computed_features",
-        ),
+        *("--select", *models),
         variables={"dirty_days": dirty, "as_of_ts": f"{as_of:%Y-%m-%d %H:%M:%S}"},
         without=("unit_test", "test"),
     )
@@ -210,9 +215,11 @@ def build(warehouse: Any, dirty: list[str] | None, as_of: datetime) -> None:
 
 @pytest.fixture(scope="module")
 def story(make_warehouse: Any) -> dict[str, Any]:
-    """The increments after the first load, in their order, and the figures of clinic k1 before them."""
+    """The increments after the first load, in their order, and the figures of clinic k1 before them.
+
+    The first increment has features with it, the others what is told of activity."""
     warehouse = make_warehouse(first_load())
-    build(warehouse, None, at(6))
+    build(warehouse, None, at(6), ALL)
     kpis = warehouse.rows("select * from anl.clinic_kpis where clinic_id = 'k1' order by event_date")
     moved_earlier = changed(
         "device_assignments", "a2", at(4, 10), device_id="d1", pet_id="p2", assigned_from=at(2, 6)
@@ -224,7 +231,10 @@ def story(make_warehouse: Any) -> dict[str, Any]:
     )
     return {
         "kpis": kpis,
-        "moved_earlier": Step(warehouse, {"device_assignments": [moved_earlier]}, at(6)),
+        "moved_earlier": Step(
+            *(warehouse, {"device_assignments": [moved_earlier]}, at(6)),
+            models=(*ACTIVITY, "+ml_computed_features"),
+        ),
         "late_visit": Step(warehouse, {"clinic_visits": [late_visit]}, at(6)),
         "new_owner": Step(warehouse, {"pets": [new_owner]}, at(6)),
         "late_event": Step(

@@ -23,13 +23,23 @@ def state(main_branch, tmp_path_factory):
     return folder
 
 
-def changed_copy(dbt_project, folder, change):
-    project = folder / "dbt_project"
-    shutil.copytree(dbt_project.project, project, ignore=shutil.ignore_patterns("target", "logs"))
-    if change:
-        [model] = project.rglob(f"{CHANGED}.sql")
-        model.write_text(model.read_text() + change)
-    return type(dbt_project)(folder, project)
+def copy_of(project, folder, parsed_before=None):
+    copied = folder / "dbt_project"
+    shutil.copytree(project.project, copied, ignore=shutil.ignore_patterns("target", "logs"))
+    return type(project)(folder, copied, parsed_before=parsed_before)
+
+
+@pytest.fixture(scope="module")
+def unchanged(dbt_project, tmp_path_factory):
+    return copy_of(dbt_project, tmp_path_factory.mktemp("unchanged"))
+
+
+@pytest.fixture
+def changed(unchanged, tmp_path):
+    project = copy_of(unchanged, tmp_path, parsed_before=unchanged)
+    [model] = project.project.rglob(f"{CHANGED}.sql")
+    model.write_text(model.read_text() + "\n-- changed\n")
+    return project
 
 
 def slim(warehouse, state, *command):
@@ -42,22 +52,21 @@ def models_below(manifest, unique_id):
 
 
 def test_a_changed_model_and_what_reads_it_are_built_and_nothing_else(
-    main_branch, make_warehouse, state, dbt_project, tmp_path
+    main_branch, make_warehouse, state, changed
 ):
-    project = changed_copy(dbt_project, tmp_path, "\n-- changed\n")
-    pull_request = make_warehouse({}).with_project(project)
+    pull_request = make_warehouse({}).with_project(changed)
     shutil.copyfile(main_branch.path, pull_request.path)
     outcome = slim(pull_request, state, "build", "--exclude-resource-type", "unit_test")
     assert outcome.success, outcome.exception
     built = {
         item.node.unique_id for item in outcome.result.results if item.node.unique_id.startswith("model.")
     }
-    changed = f"model.petwellness.{CHANGED}"
-    readers = models_below(project._manifest, changed)
+    model = f"model.petwellness.{CHANGED}"
+    readers = models_below(pull_request.manifest, model)
     assert readers
-    assert built == {changed, *readers}
+    assert built == {model, *readers}
 
 
-def test_a_change_of_no_model_builds_nothing(main_branch, state, dbt_project, tmp_path):
-    unchanged = main_branch.with_project(changed_copy(dbt_project, tmp_path, ""))
-    assert slim(unchanged, state, "ls", "--resource-type", "model").result == []
+def test_a_change_of_no_model_builds_nothing(main_branch, state, unchanged):
+    pull_request = main_branch.with_project(unchanged)
+    assert slim(pull_request, state, "ls", "--resource-type", "model").result == []

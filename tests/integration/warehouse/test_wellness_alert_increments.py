@@ -218,14 +218,15 @@ def test_a_new_version_of_a_rule_leaves_what_was_judged_before(rebuilt):
     assert all(row["rule_version"] == "v1" and row["raised_at"] < SECOND_VERSION_FROM for row in fevers)
 
 
+@pytest.mark.parametrize("loads", [3, pytest.param(4, marks=pytest.mark.full)])
 def test_in_order_of_arrival_each_alert_is_told_once_and_nothing_told_is_taken_back(
-    make_warehouse, rebuilt, raw
+    make_warehouse, rebuilt, raw, loads
 ):
     rng = random.Random(1)
     # In the middle of a day and of an hour, then just after the last event; the last run brings late ones and time.
-    presents = sorted(FIRST_DAY + timedelta(minutes=rng.randrange(2 * 1440, DAYS * 1440)) for _ in range(2))
-    presents += [FIRST_DAY + DAYS * DAY + HOUR, END]
-    batches = split(raw, lambda row: sum(row["arrival_ts"] > present for present in presents[:-1]), 4)
+    middles = (FIRST_DAY + timedelta(minutes=rng.randrange(2 * 1440, DAYS * 1440)) for _ in range(loads - 2))
+    presents = [*sorted(middles), FIRST_DAY + DAYS * DAY + HOUR, END]
+    batches = split(raw, lambda row: sum(row["arrival_ts"] > present for present in presents[:-1]), loads)
     warehouse = start(make_warehouse)
     told: dict[tuple[str, str], Row] = {}
     since = datetime.min
