@@ -56,9 +56,9 @@
 {# Columns of a table that an increment goes into: those that its contract, if it has one, its SQL and
    the table agree on. Fails where they don't. #}
 {% macro unchanged_columns(relation, sql) -%}
-    {%- set selected = names_with_types(adapter.get_column_schema_from_query(sql)) -%}
+    {%- set selected = names_with_types(columns_of(sql)) -%}
     {%- if config.get('contract').enforced -%}{%- do refuse_broken_contract(sql, selected) -%}{%- endif -%}
-    {%- set columns = adapter.get_column_schema_from_query('select * from ' ~ relation) -%}
+    {%- set columns = columns_of('select * from ' ~ relation) -%}
     {%- set held = names_with_types(columns) -%}
     {%- if selected | sort != held | sort -%}
         {%- do exceptions.raise_compiler_error(
@@ -68,6 +68,11 @@
         ) -%}
     {%- endif -%}
     {{ return(columns) }}
+{%- endmacro %}
+
+{# Columns of a query, which may end with a comment: the adapter puts its bracket into the last line. #}
+{% macro columns_of(sql) -%}
+    {{ return(adapter.get_column_schema_from_query(sql ~ '\n')) }}
 {%- endmacro %}
 
 {# ['name type', ...], in the engine's own words. #}
@@ -92,14 +97,14 @@
 {# dbt's comparison of a contract with the model's SQL. DuckDB is asked for its own name of each declared type once
    in an invocation, and not for each model's declared columns again; what differs dbt says. #}
 {% macro duckdb__get_assert_columns_equivalent(sql) -%}
-    {%- do refuse_broken_contract(sql, names_with_types(adapter.get_column_schema_from_query(sql))) -%}
+    {%- do refuse_broken_contract(sql, names_with_types(columns_of(sql))) -%}
 {%- endmacro %}
 
 {% macro refuse_broken_contract(sql, selected) -%}
     {%- set types = graph.setdefault('own_types', {}).setdefault(invocation_id, {}) -%}
     {%- set unknown = model.columns.values() | map(attribute='data_type') | reject('in', types) | unique | list -%}
     {%- if unknown and none not in unknown -%}
-        {%- for column in adapter.get_column_schema_from_query(nulls_of_types(unknown)) -%}
+        {%- for column in columns_of(nulls_of_types(unknown)) -%}
             {%- do types.update({unknown[loop.index0]: column.dtype}) -%}
         {%- endfor -%}
     {%- endif -%}

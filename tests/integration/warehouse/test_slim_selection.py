@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from dbt_results import failed_nodes
 from seeded_raw import small_world
 
 CHANGED = "stg_appointments"
@@ -57,7 +58,7 @@ def test_a_changed_model_and_what_reads_it_are_built_and_nothing_else(
     pull_request = make_warehouse({}).with_project(changed)
     shutil.copyfile(main_branch.path, pull_request.path)
     outcome = slim(pull_request, state, "build", "--exclude-resource-type", "unit_test")
-    assert outcome.success, outcome.exception
+    assert outcome.success, failed_nodes(outcome)
     built = {
         item.node.unique_id for item in outcome.result.results if item.node.unique_id.startswith("model.")
     }
