@@ -119,8 +119,9 @@ class Dbt:
                     *command,
                     *("--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT)),
                     *("--target", self.target, "--threads", "1", "--quiet"),
-                    # What nobody reads takes a part of a small build: documents, and every event as text.
-                    *("--no-write-json", "--log-level-file", "info"),
+                    # What nobody reads takes a part of a small build: documents, and every event as text, which dbt
+                    # makes for any level but none.
+                    *("--no-write-json", "--log-level", "none", "--log-level-file", "none"),
                     *("--target-path", str(self.folder), "--log-path", str(self.folder)),
                 ]
             )

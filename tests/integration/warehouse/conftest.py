@@ -101,6 +101,7 @@ class DbtProject:
             *("--target-path", str(self.folder / "target"), "--log-path", str(self.folder / "logs")),
             # Of a small build, writing the manifest as JSON is the larger part; who needs it writes it.
             *("--target", "embedded", "--quiet", "--no-write-json"),
+            *("--log-level", "none", "--log-level-file", "none"),
         ]
 
     def _forget_inline_queries(self) -> None:
