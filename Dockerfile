@@ -10,13 +10,18 @@ WORKDIR /app
 
 # What is installed depends on the first two alone: a change of code does not install again.
 COPY --chown=petwellness pyproject.toml constraints.txt README.md LICENSE ./
-RUN mkdir petwellness_orchestration ingestion ml \
+RUN mkdir contracts lake ingestion simulation warehouse ml governance petwellness_orchestration \
     && uv venv /app/.venv \
     && uv pip install --python /app/.venv/bin/python --no-cache --constraint constraints.txt --editable '.[postgres]'
 
-COPY --chown=petwellness petwellness_orchestration petwellness_orchestration
+COPY --chown=petwellness contracts contracts
+COPY --chown=petwellness lake lake
 COPY --chown=petwellness ingestion ingestion
+COPY --chown=petwellness simulation simulation
+COPY --chown=petwellness warehouse warehouse
 COPY --chown=petwellness ml ml
+COPY --chown=petwellness governance governance
+COPY --chown=petwellness petwellness_orchestration petwellness_orchestration
 COPY --chown=petwellness dbt_project dbt_project
 
 ENV PATH=/app/.venv/bin:$PATH \

@@ -92,9 +92,10 @@ snowflake-drop: install ## What is in the schema of PETWELLNESS_PULL_REQUEST, or
 	@$(BIN)/petwellness dbt run-operation drop_schemas --target-path $(CURDIR)/build/snowflake_target \
 		--args '{"schemas": ["pr_$(PETWELLNESS_PULL_REQUEST)"], "dry_run": $(if $(filter yes,$(DROP)),false,true)}'
 
-lint: install ## ruff, mypy and sqlfluff
+lint: install ## ruff, which room imports which, mypy and sqlfluff
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-logo --cache-dir build/import_linter
 	@$(BIN)/mypy
 	@$(BIN)/sqlfluff lint dbt_project/models dbt_project/tests dbt_project/analyses
 
@@ -102,26 +103,26 @@ format: install ## Put the code into its format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: install ## Benchmarks, to benchmarks/results/latest.json
-	@$(BIN)/python -m benchmarks
+bench: install ## Benchmarks, to verification/benchmarks/results/latest.json
+	@$(BIN)/python -m verification.benchmarks
 
 bench-collector: install ## The collector on Apache Kafka: against a naive loop, its encoder and peers
-	@$(BIN)/python -m benchmarks.collector
+	@$(BIN)/python -m verification.benchmarks.collector
 
 bench-day: install ## A simulated day through Kafka, collector and compaction (DEVICES=50000)
-	@$(BIN)/python -m benchmarks.day --devices $(or $(DEVICES),50000)
+	@$(BIN)/python -m verification.benchmarks.day --devices $(or $(DEVICES),50000)
 
 bench-warehouse: install ## A whole day, increments on short and long histories, readers (DEVICES=1000 DAY_DEVICES=50000)
-	@$(BIN)/python -m benchmarks.warehouse --devices $(or $(DEVICES),1000) --day-devices $(or $(DAY_DEVICES),50000)
+	@$(BIN)/python -m verification.benchmarks.warehouse --devices $(or $(DEVICES),1000) --day-devices $(or $(DAY_DEVICES),50000)
 
 snowflake-plans: install ## What each environment's Snowflake account would get, to infrastructure/snowflake/plans
 	@for name in dev ci prod; do $(BIN)/python -m infrastructure.snowflake plan $$name --offline --save || exit 1; done
 
 parity: install ## The same lake on DuckDB and on a Snowflake emulator, every table compared; to build/parity.json (COLLARS=12)
-	@$(BIN)/python -m parity $(if $(COLLARS),--collars "$(COLLARS)")
+	@$(BIN)/python -m verification.parity $(if $(COLLARS),--collars "$(COLLARS)")
 
 chaos: install ## Kill, freeze and cut off collectors at every step, then look for every record; to build/chaos.json
-	@$(BIN)/python -m chaos
+	@$(BIN)/python -m verification.chaos
 
 kafka-up: install ## Apache Kafka on 127.0.0.1, by Java and Maven (PORT=9092); jars are cached in the home folder
 	@$(BIN)/python -m infrastructure.kafka up $(if $(PORT),--port "$(PORT)")
@@ -130,7 +131,7 @@ kafka-down: install ## Stop it; its data stay in build/kafka
 	@$(BIN)/python -m infrastructure.kafka down
 
 fuzz: install ## A million fuzzed messages against the strict reference, to build/fuzz.json
-	@$(BIN)/python -m fuzz
+	@$(BIN)/python -m verification.fuzz
 
 powerbi: install ## The Power BI project, from the dbt manifest
 	@$(BIN)/python -m powerbi

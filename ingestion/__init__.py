@@ -1,4 +1,4 @@
-"""How data gets in: contracts, broker, collector, lake, extracts, loading, simulator.
+"""How data gets in: bridge, broker, collector, rejects, extracts of real sources.
 
 Nothing here knows Dagster; `petwellness_orchestration` wires these parts.
 """

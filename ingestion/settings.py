@@ -1,23 +1,21 @@
-"""Settings of ingestion: where the state, the lake and the broker are, and how the collector rotates.
+"""Settings of ingestion: where the brokers are, how the collector rotates, and what it refuses.
 
 Read from environment variables with the prefixes named on each class; defaults
-are the embedded platform on one machine. Settings of models live in
-`ml.settings`; environments and their composition in
-`petwellness_orchestration.settings`.
+are the embedded platform on one machine. Other rooms have settings of their own;
+environments and their composition live in `petwellness_orchestration.settings`.
 """
 
 import re
 from decimal import Decimal
-from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BeforeValidator, Field, NaiveDatetime, SecretStr, field_validator, model_validator
+from pydantic import BeforeValidator, Field, NaiveDatetime, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from ingestion.contracts.consent import AnalyticsDefault
-from ingestion.contracts.decoders import DECODERS
-from ingestion.contracts.telemetry import COLLAR_DECODER, NOT_BEFORE
+from contracts.consent import AnalyticsDefault
+from contracts.decoders import DECODERS
+from contracts.telemetry import COLLAR_DECODER, NOT_BEFORE
 
 
 def _names(value: object) -> object:
@@ -26,135 +24,6 @@ def _names(value: object) -> object:
 
 # Several names in one variable, with commas between them.
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
-
-
-class StateSettings(BaseSettings):
-    """The state folder of one platform instance (`PETWELLNESS_HOME`, `PETWELLNESS_SALT`)."""
-
-    model_config = SettingsConfigDict(env_prefix="PETWELLNESS_", frozen=True)
-
-    home: Path = Field(default=Path(".petwellness"), description="Folder of all local state.")
-    salt: SecretStr | None = Field(
-        default=None, description="Salt of hashed identifiers; without it one is made and kept in `home`."
-    )
-
-    @field_validator("home")
-    @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
-
-    @property
-    def warehouse_path(self) -> Path:
-        return self.home / "warehouse.duckdb"
-
-    @property
-    def published_dir(self) -> Path:
-        return self.home / "published"
-
-    @property
-    def broker_card_path(self) -> Path:
-        """Where a running embedded broker says how to reach it."""
-        return self.home / "broker.json"
-
-    @property
-    def scratch_dir(self) -> Path:
-        """Work space of what does not fit in memory; empty between commands."""
-        return self.home / "scratch"
-
-    @property
-    def truth_dir(self) -> Path:
-        return self.home / "truth"
-
-
-class LakeSettings(BaseSettings):
-    """Where landed files live (`PETWELLNESS_LAKE_*`).
-
-    `url` is a folder (`/path` or `file:///path`) or `s3://bucket/prefix`; empty
-    means `lake` in the state folder. Without keys, S3 uses the usual chain of
-    credentials (environment, profile, instance role).
-    """
-
-    model_config = SettingsConfigDict(env_prefix="PETWELLNESS_LAKE_", frozen=True)
-
-    url: str = ""
-    endpoint_url: str | None = None
-    region: str | None = None
-    access_key_id: str | None = None
-    secret_access_key: SecretStr | None = None
-
-    def resolved_url(self, home: Path) -> str:
-        return self.url or str(home / "lake")
-
-
-class SnowflakeSettings(BaseSettings):
-    """How the loader signs in to Snowflake (`PETWELLNESS_SNOWFLAKE_*`); dbt's profile reads the same variables.
-
-    A key pair signs in. `host`, `port`, `protocol` and `password` are for an emulator;
-    an account of Snowflake needs none of them. The rest says how patient a load is.
-    """
-
-    # A value that is refused may be a secret: errors do not repeat it.
-    model_config = SettingsConfigDict(
-        env_prefix="PETWELLNESS_SNOWFLAKE_", frozen=True, hide_input_in_errors=True
-    )
-
-    account: str = Field(default="", description="Account identifier, organisation-account.")
-    user: str = ""
-    private_key_path: Path | None = Field(default=None, description="Private key of the user, PEM (PKCS 8).")
-    private_key_passphrase: SecretStr | None = None
-    role: str = ""
-    warehouse: str = ""
-    database: str = ""
-    host: str | None = Field(default=None, description="Address of an emulator.")
-    port: int = Field(default=443, gt=0, le=65535)
-    protocol: Literal["https", "http"] = "https"
-    password: SecretStr | None = Field(default=None, description="For an emulator, which checks no keys.")
-    login_timeout_s: int = Field(default=30, gt=0, le=600)
-    statement_timeout_s: int = Field(
-        default=1800, gt=0, description="No statement of a load runs longer; the warehouse has a limit, too."
-    )
-    pipe_grace_s: float = Field(
-        default=900.0,
-        ge=0,
-        description="How long after its claim a range is left to its pipe before COPY INTO loads it.",
-    )
-    pipe_drain_s: float = Field(
-        default=600.0, ge=0, description="How long a paused pipe may take to load what it has queued."
-    )
-
-    @field_validator("private_key_path", mode="before")
-    @classmethod
-    def _empty_is_none(cls, value: object) -> object:
-        return value or None
-
-    @model_validator(mode="after")
-    def _plain_http_is_local(self) -> Self:
-        if self.protocol == "http" and self.host not in ("127.0.0.1", "localhost"):
-            raise ValueError(
-                "http is for an emulator on this machine: set PETWELLNESS_SNOWFLAKE_HOST=127.0.0.1"
-            )
-        return self
-
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """Variables without which nothing can sign in; what an emulator does without is not among them."""
-        needed = ["account", "user", "database"]
-        needed += [] if self.host else ["role", "warehouse", "private_key_path"]
-        return tuple(f"PETWELLNESS_SNOWFLAKE_{name.upper()}" for name in needed if not getattr(self, name))
-
-
-class CostSettings(BaseSettings):
-    """What Snowflake charges, and what a day may cost (`PETWELLNESS_COST_*`)."""
-
-    model_config = SettingsConfigDict(env_prefix="PETWELLNESS_COST_", frozen=True)
-
-    credit_dollars: Decimal = Field(default=Decimal(2), gt=0, description="Price of a credit, by contract.")
-    terabyte_month_dollars: Decimal = Field(
-        default=Decimal(23), ge=0, description="Price of storing 10^12 bytes for a month."
-    )
-    daily_budget_dollars: Decimal | None = Field(
-        default=None, gt=0, description="Budget of a day (None: the environment's)."
-    )
 
 
 class BrokerSettings(BaseSettings):
@@ -319,47 +188,4 @@ class ConsentSettings(BaseSettings):
         default=None,
         description="`allow` or `refuse`: what holds for analytics while an owner has not said it"
         " (None: the environment's; production has none).",
-    )
-
-
-class CompactionSettings(BaseSettings):
-    """Room and ages of compaction (`PETWELLNESS_COMPACTION_*`)."""
-
-    model_config = SettingsConfigDict(env_prefix="PETWELLNESS_COMPACTION_", frozen=True)
-
-    memory_bytes: int = Field(
-        default=2 * 1024**3, ge=1024**3, description="Resident memory of one compaction."
-    )
-    scratch_bytes: int = Field(
-        default=40 * 1024**3,
-        gt=0,
-        description="Scratch space in the state folder, beside copies of remote files.",
-    )
-    file_bytes: int = Field(
-        default=75 * 1024**2, gt=0, le=90 * 1024**2, description="Size at which a compacted file is closed."
-    )
-    grace_s: float = Field(
-        default=3600.0, ge=0, description="After its end a day may still get claims so long."
-    )
-    clean_after_s: float = Field(
-        default=24 * 3600.0, gt=0, description="Age at which files that no snapshot names are removed."
-    )
-
-
-class RetentionSettings(BaseSettings):
-    """How long what must go may stay (`PETWELLNESS_RETENTION_*`)."""
-
-    model_config = SettingsConfigDict(env_prefix="PETWELLNESS_RETENTION_", frozen=True)
-
-    erasure_days: int = Field(
-        default=30, gt=0, le=3650, description="From a redaction to nothing being left of what it covers."
-    )
-    rejects_days: int = Field(default=30, gt=0, le=3650, description="From the claim of a range.")
-    jurisdiction: str | None = Field(
-        default=None,
-        description="Whose terms hold for records that a practice must keep although their household is erased, a name"
-        " of `ingestion.contracts.keeping` (None: the environment's; production has none).",
-    )
-    clinic_jurisdictions: dict[str, str] = Field(
-        default_factory=dict, description="Clinics that lie in another jurisdiction, by clinic_id (JSON)."
     )

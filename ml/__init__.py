@@ -1,1 +1,1 @@
-"""Datasets, training, gates, registry and scoring. Knows neither Dagster nor `ingestion`."""
+"""Datasets, training, gates, registry and scoring. Tables are its only input: it knows neither Dagster, `ingestion` nor `lake`."""

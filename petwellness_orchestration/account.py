@@ -9,13 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ingestion.environments import ENVIRONMENTS, NotOnThisWarehouseError, SnowflakeNames
 from petwellness_orchestration.settings import PlatformSettings
+from warehouse.environments import ENVIRONMENTS, NotOnThisWarehouseError, SnowflakeNames
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
 
     from ml.warehouse import SnowflakeWarehouse
+
+# What stands for a run in the query tags of a command.
+COMMAND = "command"
+
+# Of what is past raw, which redacted rows went into.
+OWNING_ROLE, OWNING_WAREHOUSE = "transformer", "transforming_wh"
 
 
 def account_names(settings: PlatformSettings) -> SnowflakeNames:
@@ -36,8 +42,8 @@ def account_session(
 
     Raises NotOnThisWarehouseError and what `open_snowflake` raises.
     """
-    from ingestion.loading.snowflake_connection import open_snowflake
-    from ingestion.settings import SnowflakeSettings
+    from warehouse.snowflake.session import open_snowflake
+    from warehouse.snowflake.settings import SnowflakeSettings
 
     names = account_names(settings)
     in_environment = {
@@ -58,8 +64,8 @@ def account_warehouse(
     is refused inside."""
     from snowflake.connector.errors import Error
 
-    from ingestion.loading.snowflake_connection import named_error
     from ml.warehouse import SnowflakeWarehouse
+    from warehouse.snowflake.session import named_error
 
     with account_session(settings, role, warehouse, asset, run) as con:
         try:

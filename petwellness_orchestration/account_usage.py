@@ -1,4 +1,4 @@
-"""Costs and the access audit of the environment's account: `ingestion.account_usage` with settings, session and manifest."""
+"""Costs and the access audit of the environment's account: `governance.account_usage` with settings, session and manifest."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from petwellness_orchestration.settings import PlatformSettings
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
 
-    from ingestion.account_usage.budgets import BudgetLevel, BudgetVerdict
-    from ingestion.account_usage.costs import CostReport
+    from governance.account_usage.budgets import BudgetLevel, BudgetVerdict
+    from governance.account_usage.costs import CostReport
 
 # Who asks, and where: a role of config/business_role.yaml and a warehouse that it may use.
 ROLE, WAREHOUSE = "operations", "dev_wh"
@@ -33,9 +33,9 @@ def operations_session(settings: PlatformSettings, asset: str, run: str) -> Iter
 
 def read_costs(settings: PlatformSettings, con: SnowflakeConnection, last_day: date, days: int) -> CostReport:
     """What the environment cost on the `days` UTC days up to and with `last_day`."""
-    from ingestion.account_usage.costs import Prices, cost_report
-    from ingestion.account_usage.questions import read_usage
-    from ingestion.loading.snowflake_connection import run
+    from governance.account_usage.costs import Prices, cost_report
+    from governance.account_usage.questions import read_usage
+    from warehouse.snowflake.session import run
 
     usage = read_usage(
         lambda sql: run(con, sql), account_names(settings), last_day - timedelta(days=days - 1), last_day
@@ -46,7 +46,7 @@ def read_costs(settings: PlatformSettings, con: SnowflakeConnection, last_day: d
 
 def daily_budget(settings: PlatformSettings) -> Decimal:
     """Dollars that a day may cost: the setting, else the environment's. Raises NotOnThisWarehouseError."""
-    from ingestion.account_usage.budgets import DAILY_BUDGETS
+    from governance.account_usage.budgets import DAILY_BUDGETS
 
     account_names(settings)
     budget = settings.costs.daily_budget_dollars or DAILY_BUDGETS[settings.environment.name]
@@ -56,7 +56,7 @@ def daily_budget(settings: PlatformSettings) -> Decimal:
 
 def budget_verdicts(settings: PlatformSettings, report: CostReport) -> list[BudgetVerdict]:
     """How the report's days stand against the budget, the oldest first."""
-    from ingestion.account_usage.budgets import verdicts
+    from governance.account_usage.budgets import verdicts
 
     return verdicts(report, daily_budget(settings))
 
@@ -86,8 +86,8 @@ def write_audit(
     now: datetime,
 ) -> int:
     """Write the access audit of a UTC day anew; gives its rows. Raises DayNotOverError and SnowflakeError."""
-    from ingestion.account_usage.access_audit import TABLE, audit_statements
-    from ingestion.loading.snowflake_connection import run, transaction
+    from governance.account_usage.access_audit import TABLE, audit_statements
+    from warehouse.snowflake.session import run, transaction
 
     names = account_names(settings)
     emptying, filling = audit_statements(names, personal_columns(manifest), day, now)
@@ -100,7 +100,7 @@ def write_audit(
 
 def told_levels(metadata: Mapping[str, Any], days: Sequence[date]) -> dict[date, BudgetLevel]:
     """What an earlier report told of these days, from its metadata."""
-    from ingestion.account_usage.budgets import BudgetLevel
+    from governance.account_usage.budgets import BudgetLevel
 
     said = metadata.get("told") or {}
     return {day: BudgetLevel(int(said[day.isoformat()])) for day in days if day.isoformat() in said}

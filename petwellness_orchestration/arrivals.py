@@ -1,6 +1,6 @@
 """What a person should know of the telemetry that arrived: rejects by source, devices that nobody registered.
 
-How it is judged is `ingestion.rejects` and `ingestion.lake.unregistered`; here the lake is asked under the
+How it is judged is `ingestion.rejects` and `lake.unregistered`; here the lake is asked under the
 platform's settings, for checks and for commands alike. Everything is read from the lake, so it is the same
 whichever warehouse there is, and before anything is loaded.
 """
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ingestion.lake.landing import Manifest
-    from ingestion.lake.store import ObjectStore
-    from ingestion.lake.unregistered import Unregistered
     from ingestion.rejects.examples import Example
     from ingestion.rejects.judging import SourceVerdict
+    from lake.landing import Manifest
+    from lake.store import ObjectStore
+    from lake.unregistered import Unregistered
     from petwellness_orchestration.settings import PlatformSettings
 
 # A terminal's width, and where the text of a line of `petwellness status` begins.
@@ -58,9 +58,9 @@ def look_at_sources(
     store: ObjectStore, manifests: Sequence[Manifest], settings: PlatformSettings
 ) -> list[Source]:
     """Every source and decoder that sent something, judged by its rejects; `manifests` are all of the lake."""
-    from ingestion.lake.quarantine import load_quarantine
     from ingestion.rejects.judging import judge_sources
     from ingestion.rejects.reading import settled_offsets
+    from lake.quarantine import load_quarantine
 
     verdicts = judge_sources(manifests, settled_offsets(store), load_quarantine(store), settings.rejects)
     return [Source(one, _examples(store, one) if one.is_too_much else ()) for one in verdicts]
@@ -77,9 +77,9 @@ def _examples(store: ObjectStore, verdict: SourceVerdict) -> tuple[Example, ...]
 
 def look_at_devices(store: ObjectStore, manifests: Sequence[Manifest]) -> Unregistered:
     """Devices of the telemetry that was claimed last, in a day, that nobody registered."""
-    from ingestion.contracts.feeds import TELEMETRY_FEED
-    from ingestion.lake.unregistered import find_unregistered
+    from contracts.registry import TELEMETRY_FEED
     from ingestion.rejects.judging import RECENT
+    from lake.unregistered import find_unregistered
 
     landed = [m for m in manifests if m.feed == TELEMETRY_FEED]
     newest = max((m.ingested_at for m in landed), default=None)

@@ -1,6 +1,6 @@
 """Builds on the environment's warehouse: what one starts from and what is kept of it, whichever warehouse it is.
 
-dbt itself is `defs.warehouse.dbt_run`; how raw is asked is `ingestion.loading`; here is which of its modules an
+dbt itself is `defs.warehouse.dbt_run`; how raw is asked is `warehouse`; here is which of its modules an
 environment means, and in whose session.
 """
 
@@ -13,19 +13,18 @@ from datetime import date, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ingestion.loading.ledger import PRESENT_MARK, WAREHOUSE_MARK
-from petwellness_orchestration.account import account_session
-from petwellness_orchestration.loading import OWNING_ROLE, OWNING_WAREHOUSE, is_on_snowflake, open_raw
+from petwellness_orchestration.account import OWNING_ROLE, OWNING_WAREHOUSE, account_session
+from petwellness_orchestration.loading import is_on_snowflake, open_raw
 from petwellness_orchestration.observing import duckdb_ops, keep_history, open_ops
 from petwellness_orchestration.resources import PlatformResource
+from warehouse.ledger import PRESENT_MARK, WAREHOUSE_MARK
 
 if TYPE_CHECKING:
     import duckdb
     from snowflake.connector import SnowflakeConnection
 
-    from ingestion.environments import DbtSession
-    from ingestion.observability.history import Build
-    from ingestion.observability.sessions import OpsSession
+    from warehouse.builds.history import Build, OpsSession
+    from warehouse.environments import DbtSession
 
 ASSET = "warehouse"
 
@@ -70,8 +69,8 @@ class Built:
 
 def begin_build(platform: PlatformResource, run: str) -> Start:
     """Give the warehouse its salt and say where a build starts. Raises SaltError for another salt than it has."""
-    from ingestion.loading.rebuilt import begin_build as next_build_seq
-    from ingestion.privacy.salt import salt_of
+    from contracts.salt import salt_of
+    from warehouse.duckdb.rebuilt import begin_build as next_build_seq
 
     with open_raw(platform, run) as (con, raw):
         raw.put_salt(con, salt_of(platform.settings().state))
@@ -104,7 +103,7 @@ def built(platform: PlatformResource, run: str) -> Iterator[Built]:
 
 
 def _on_duckdb(con: duckdb.DuckDBPyConnection) -> Built:
-    from ingestion.loading.duckdb_raw import set_build_mark
+    from warehouse.duckdb.raw import set_build_mark
 
     def query(sql: str) -> Sequence[Sequence[Any]]:
         return con.execute(sql).fetchall()
@@ -119,8 +118,8 @@ def _on_duckdb(con: duckdb.DuckDBPyConnection) -> Built:
 def _on_snowflake(
     con: SnowflakeConnection, dbt: DbtSession | None, ops: AbstractContextManager[OpsSession]
 ) -> Built:
-    from ingestion.loading.snowflake_connection import run
-    from ingestion.loading.snowflake_raw import set_build_mark
+    from warehouse.snowflake.raw import set_build_mark
+    from warehouse.snowflake.session import run
 
     query = partial(run, con)
     # A build in a schema of one's own vouches for nothing that others read, and is no part of their history.

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ingestion.memory import release_memory
+from contracts.memory import release_memory
 from petwellness_orchestration import sources
 from petwellness_orchestration.lake import open_lake
 from petwellness_orchestration.settings import TOPICS_SETTING, PlatformSettings
@@ -19,7 +19,7 @@ from petwellness_orchestration.settings import TOPICS_SETTING, PlatformSettings
 if TYPE_CHECKING:
     from ingestion.collector.engine import Collector
     from ingestion.collector.report import DrainReport, Landed
-    from ingestion.lake.store import ObjectStore
+    from lake.store import ObjectStore
 
 
 def drain_telemetry(
@@ -132,8 +132,8 @@ def _progress_line(say: Callable[[str], None]) -> Callable[[DrainReport], None]:
 
 
 def _landed_metadata(store: ObjectStore) -> dict[str, Any]:
-    from ingestion.contracts.feeds import TELEMETRY_FEED
-    from ingestion.lake.landing import list_manifests
+    from contracts.registry import TELEMETRY_FEED
+    from lake.landing import list_manifests
 
     landed = [m for m in list_manifests(store) if m.feed == TELEMETRY_FEED]
     newest = max((m.max_arrival_ts for m in landed if m.max_arrival_ts is not None), default=None)

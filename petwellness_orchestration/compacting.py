@@ -1,6 +1,6 @@
 """Compaction under the current settings: what waits, compacting a day, proving it, cleaning up.
 
-How it is done is `ingestion.lake.compaction` and `ingestion.lake.upkeep`; here they
+How it is done is `lake.compaction` and `lake.upkeep`; here they
 get their settings, their scratch folder and what redactions say.
 """
 
@@ -14,11 +14,11 @@ from petwellness_orchestration.lake import open_lake
 from petwellness_orchestration.settings import PlatformSettings
 
 if TYPE_CHECKING:
-    from ingestion.lake.compaction import CompactionReport
-    from ingestion.lake.proof import LeftOut
-    from ingestion.lake.snapshots import InForce
-    from ingestion.lake.store import ObjectStore
-    from ingestion.lake.upkeep import DayProof, Removable, WaitingDay
+    from lake.compaction import CompactionReport
+    from lake.proof import LeftOut
+    from lake.snapshots import InForce
+    from lake.store import ObjectStore
+    from lake.upkeep import DayProof, Removable, WaitingDay
 
 # On a run: also a day that may still get claims. What comes later is compacted later.
 OPEN_TAG = "petwellness/even-if-open"
@@ -28,9 +28,9 @@ Say = Callable[[str], None]
 
 def redaction_terms(store: ObjectStore) -> tuple[Sequence[LeftOut], InForce]:
     """What is to be left out, and which objects hold ranges' rows now."""
-    from ingestion.lake.quarantine import load_quarantine
-    from ingestion.lake.redactions import load_redactions
-    from ingestion.lake.replacements import load_replacements
+    from lake.quarantine import load_quarantine
+    from lake.redactions import load_redactions
+    from lake.replacements import load_replacements
 
     left_out: list[LeftOut] = [*load_redactions(store).by_entry, *load_quarantine(store).by_entry]
     return left_out, load_replacements(store).stored_object_of
@@ -38,7 +38,7 @@ def redaction_terms(store: ObjectStore) -> tuple[Sequence[LeftOut], InForce]:
 
 def waiting(settings: PlatformSettings, now: datetime, since: date | None = None) -> list[WaitingDay]:
     """Closed arrival days to compact at `now` (naive UTC), oldest first."""
-    from ingestion.lake.upkeep import waiting_days
+    from lake.upkeep import waiting_days
 
     store = open_lake(settings)
     redactions, _ = redaction_terms(store)
@@ -49,8 +49,8 @@ def compact(
     settings: PlatformSettings, store: ObjectStore, day: date, say: Say, even_if_open: bool = False
 ) -> CompactionReport:
     """Compact one arrival day."""
-    from ingestion.lake.compaction import compact_day
-    from ingestion.memory import release_memory
+    from contracts.memory import release_memory
+    from lake.compaction import compact_day
 
     redactions, in_force = redaction_terms(store)
     report = compact_day(
@@ -69,8 +69,8 @@ def compact(
 
 def prove(settings: PlatformSettings, store: ObjectStore, day: date, say: Say) -> DayProof:
     """Hold one day's snapshot against its landing files."""
-    from ingestion.lake.upkeep import prove_day
-    from ingestion.memory import release_memory
+    from contracts.memory import release_memory
+    from lake.upkeep import prove_day
 
     redactions, in_force = redaction_terms(store)
     proof = prove_day(store, day, settings.compaction, settings.state.scratch_dir, redactions, in_force, say)
@@ -80,8 +80,8 @@ def prove(settings: PlatformSettings, store: ObjectStore, day: date, say: Say) -
 
 def clean(settings: PlatformSettings, store: ObjectStore, say: Say, dry_run: bool = False) -> list[Removable]:
     """Remove what no snapshot and no generation of the catalogue has named for the allowed age."""
-    from ingestion.lake import upkeep
-    from ingestion.lake.landing import utc_now
+    from lake import upkeep
+    from lake.landing import utc_now
 
     return upkeep.clean(store, settings.compaction, utc_now(), dry_run=dry_run, say=say)
 

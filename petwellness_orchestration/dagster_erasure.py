@@ -3,7 +3,7 @@
 Dagster keeps events of runs, their metadata and tags, and what steps printed. None of it is a table of the
 warehouse and no load honours the ledger there. Looked through are all texts of the instance's databases, SQLite or
 PostgreSQL, by Dagster's own connections, and captured output. Which households are erased says the redaction ledger;
-where else something is left, `ingestion.erasure.leftovers`.
+where else something is left, `governance.erasure.leftovers`.
 
 A daemon may be at work meanwhile. A row is changed only if it still says what was read, so that nothing that Dagster
 writes is lost; a file is overwritten in place, at its own length, so that whoever appends to it goes on. What changed
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     import dagster as dg
     from sqlalchemy import Column, Connection, Table
 
-    from ingestion.erasure.leftovers import Leftover
-    from ingestion.lake.redactions import Redactions
-    from ingestion.lake.store import ObjectStore
+    from governance.erasure.leftovers import Leftover
+    from lake.redactions import Redactions
+    from lake.store import ObjectStore
 
 KIND = "dagster"
 ERASED = "erased"
@@ -98,9 +98,9 @@ class ValuesToErase:
 
 def values_to_erase(redactions: Redactions, store: ObjectStore) -> ValuesToErase:
     """What the entries say must be gone. Devices stay: a collar goes on to the next household."""
-    from ingestion.contracts.feeds import RECORD_FEED_NAMES
-    from ingestion.lake.records import read_records
-    from ingestion.lake.redactions import Redactions
+    from contracts.registry import RECORD_FEED_NAMES
+    from lake.records import read_records
+    from lake.redactions import Redactions
 
     values = {*redactions.owner_ids, *redactions.pet_ids}
     for feed in RECORD_FEED_NAMES:
@@ -115,7 +115,7 @@ def values_to_erase(redactions: Redactions, store: ObjectStore) -> ValuesToErase
 
 def dagster_leftovers(settings: PlatformSettings, sought: ValuesToErase) -> list[Leftover]:
     """Tables and files of Dagster's storage that still say something of it; nothing is changed."""
-    from ingestion.erasure.leftovers import Leftover
+    from governance.erasure.leftovers import Leftover
 
     if not sought:
         return []

@@ -1,7 +1,7 @@
 """Consent and erasure under the current settings: what assets and commands call.
 
-The ledger is `ingestion.lake.redactions`, how entries come about and originals go
-is `ingestion.erasure`; here they meet the state folder, the warehouse and the
+The ledger is `lake.redactions`, how entries come about and originals go
+is `governance.erasure`; here they meet the state folder, the warehouse and the
 published copy.
 """
 
@@ -13,20 +13,20 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ingestion.environments import WarehouseKind
 from petwellness_orchestration.settings import PlatformSettings
+from warehouse.environments import WarehouseKind
 
 if TYPE_CHECKING:
     import duckdb
 
-    from ingestion.erasure.disputes import OpenSpan
-    from ingestion.erasure.kept import KeptRows
-    from ingestion.erasure.leftovers import Leftover
-    from ingestion.lake.disputes import Decision, Disputed
-    from ingestion.lake.redactions import Redaction, Redactions
-    from ingestion.lake.store import ObjectStore
-    from ingestion.loading.publish import PublishedTable
+    from governance.erasure.disputes import OpenSpan
+    from governance.erasure.kept import KeptRows
+    from governance.erasure.leftovers import Leftover
+    from lake.disputes import Decision, Disputed
+    from lake.redactions import Redaction, Redactions
+    from lake.store import ObjectStore
     from ml.warehouse import Warehouse
+    from warehouse.duckdb.publish import PublishedTable
 
 # Features look this many days back, so a day that changes changes the scores of as many.
 SCORE_WINDOW_DAYS = 30
@@ -69,9 +69,9 @@ class Decided:
 
 def take_consent_snapshot(settings: PlatformSettings, store: ObjectStore, say: Say) -> dict[str, Any]:
     """Build a consent snapshot and enter what landed without it into the ledger; the asset's metadata."""
+    from governance.erasure.late import enter_late_refusals
     from ingestion.collector.consent import REASONS, build_consent_snapshot
-    from ingestion.erasure.late import enter_late_refusals
-    from ingestion.lake.landing import list_manifests, utc_now
+    from lake.landing import list_manifests, utc_now
 
     now = utc_now()
     snapshot = build_consent_snapshot(store, now, settings.analytics_default)
@@ -111,9 +111,9 @@ def purge_everything(
     old dead letters, files of cold storage whose day has come
     back without redacted rows, published files out of force, what Dagster's storage says of erased households and
     what the warehouse file still holds in unused blocks; with `dry_run` only count. The asset's metadata."""
-    from ingestion.erasure.purge import purge
-    from ingestion.lake.landing import list_manifests, utc_now
-    from ingestion.lake.redactions import load_redactions
+    from governance.erasure.purge import purge
+    from lake.landing import list_manifests, utc_now
+    from lake.redactions import load_redactions
     from petwellness_orchestration.dagster_erasure import erase_from_dagster, values_to_erase
     from petwellness_orchestration.retaining import withdraw_outdated
 
@@ -139,7 +139,7 @@ def purge_everything(
 
 
 def _retire_published(settings: PlatformSettings, redactions: Redactions, dry_run: bool) -> int:
-    from ingestion.loading.publish import files_out_of_force, retire
+    from warehouse.duckdb.publish import files_out_of_force, retire
 
     if not redactions:
         return 0
@@ -150,7 +150,7 @@ def _retire_published(settings: PlatformSettings, redactions: Redactions, dry_ru
 
 
 def _rewrite(settings: PlatformSettings, say: Say, dry_run: bool) -> bool:
-    from ingestion.loading.duckdb_raw import needs_rewriting, open_warehouse, rewrite_warehouse
+    from warehouse.duckdb.raw import needs_rewriting, open_warehouse, rewrite_warehouse
 
     if settings.environment.warehouse is not WarehouseKind.DUCKDB or not settings.warehouse_path.exists():
         return False
@@ -166,7 +166,7 @@ def _rewrite(settings: PlatformSettings, say: Say, dry_run: bool) -> bool:
 def forget_redacted_scores(warehouse: Warehouse, store: ObjectStore, redacted: Iterable[date]) -> int:
     """Delete the scores of erased pets and of days whose features change with a redaction (`redacted` lost rows to
     it), and what is kept of superseded features there; returns how many scores."""
-    from ingestion.lake.redactions import load_redactions
+    from lake.redactions import load_redactions
     from ml.datasets import forget_superseded_features
     from ml.scoring import forget_scores
 
@@ -179,9 +179,9 @@ def forget_redacted_scores(warehouse: Warehouse, store: ObjectStore, redacted: I
 def scores_to_republish(con: duckdb.DuckDBPyConnection, folder: Path) -> list[PublishedTable]:
     """The table of scores once there are redactions: erasure does not wait for the next scoring. After a
     rebuild there are no scores yet, and none are published until then."""
-    from ingestion.loading.publish import PublishedTable, read_catalogue
     from ml.scoring import SCORES_SCHEMA, SCORES_TABLE, write_scores
     from ml.warehouse import DuckDBWarehouse
+    from warehouse.duckdb.publish import PublishedTable, read_catalogue
 
     redacted = con.execute("select 1 from raw.redactions limit 1").fetchall()
     if not redacted or SCORES_TABLE not in read_catalogue(folder).get("tables", {}):
@@ -193,10 +193,10 @@ def scores_to_republish(con: duckdb.DuckDBPyConnection, folder: Path) -> list[Pu
 
 def find_leftovers(settings: PlatformSettings, store: ObjectStore) -> LeftoverReport:
     """Everything that is left of entries past their deadline, and disputed spans that nobody has decided of."""
-    from ingestion.erasure.kept import kept_rows
-    from ingestion.erasure.leftovers import due
-    from ingestion.lake.landing import utc_now
-    from ingestion.lake.redactions import load_redactions
+    from governance.erasure.kept import kept_rows
+    from governance.erasure.leftovers import due
+    from lake.landing import utc_now
+    from lake.redactions import load_redactions
 
     redactions, now = load_redactions(store), utc_now()
     late = due(redactions, now)
@@ -209,9 +209,9 @@ def find_leftovers(settings: PlatformSettings, store: ObjectStore) -> LeftoverRe
 
 def kept_of(store: ObjectStore, redactions: Redactions) -> list[KeptRows]:
     """What stays, or will stay, of these entries because a practice must keep it: put aside, or still landed."""
-    from ingestion.erasure.kept import kept_rows, rows_to_keep
-    from ingestion.lake.landing import list_manifests, utc_now
-    from ingestion.lake.replacements import load_replacements
+    from governance.erasure.kept import kept_rows, rows_to_keep
+    from lake.landing import list_manifests, utc_now
+    from lake.replacements import load_replacements
 
     landed = list_manifests(store)
     return [
@@ -222,9 +222,9 @@ def kept_of(store: ObjectStore, redactions: Redactions) -> list[KeptRows]:
 
 def waiting_spans(store: ObjectStore, redactions: Redactions) -> list[WaitingSpan]:
     """Disputed spans that wait for a person's decision."""
-    from ingestion.erasure.disputes import count_rows, open_spans
-    from ingestion.lake.landing import list_manifests
-    from ingestion.lake.replacements import load_replacements
+    from governance.erasure.disputes import count_rows, open_spans
+    from lake.landing import list_manifests
+    from lake.replacements import load_replacements
 
     spans = open_spans(store, redactions)
     if not spans:
@@ -235,8 +235,8 @@ def waiting_spans(store: ObjectStore, redactions: Redactions) -> list[WaitingSpa
 
 def disputed_of(store: ObjectStore, owner_id: str) -> list[Disputed]:
     """What an erasure of the household would list for a person to decide. Raises UnknownHouseholdError."""
-    from ingestion.erasure.scope import find_household, household_stretches
-    from ingestion.lake.redactions import load_redactions
+    from governance.erasure.scope import find_household, household_stretches
+    from lake.redactions import load_redactions
 
     redactions = load_redactions(store)
     _, disputed = household_stretches(store, find_household(store, owner_id, redactions), redactions)
@@ -257,11 +257,11 @@ def decide(
     """Decide of a disputed span. That it goes is honoured as an erasure or a refusal is: what has landed enters
     the redaction ledger, what is still to come is dropped. A run that dies in between is finished by the next
     consent snapshot. Raises UnknownSpanError."""
+    from governance.erasure.disputes import decide, find_open
     from ingestion.collector.consent import ERASED
-    from ingestion.erasure.disputes import decide, find_open
-    from ingestion.lake.disputes import ERASE
-    from ingestion.lake.landing import utc_now
-    from ingestion.lake.redactions import load_redactions
+    from lake.disputes import ERASE
+    from lake.landing import utc_now
+    from lake.redactions import load_redactions
 
     waiting = waiting_spans(store, load_redactions(store))
     found = find_open([one.span for one in waiting], listing_id, number)
@@ -284,10 +284,10 @@ def places(
 
     Raises SnowflakeError where the account cannot be asked: what nobody looked for is not gone.
     """
-    from ingestion.erasure.kept import kept_leftovers
-    from ingestion.erasure.leftovers import cold_leftovers, lake_leftovers, published_leftovers
-    from ingestion.lake.landing import list_manifests, utc_now
-    from ingestion.lake.replacements import load_replacements
+    from governance.erasure.kept import kept_leftovers
+    from governance.erasure.leftovers import cold_leftovers, lake_leftovers, published_leftovers
+    from lake.landing import list_manifests, utc_now
+    from lake.replacements import load_replacements
     from petwellness_orchestration.dagster_erasure import dagster_leftovers, values_to_erase
 
     found = lake_leftovers(store, list_manifests(store), redactions, load_replacements(store), now)
@@ -300,16 +300,15 @@ def places(
 
 def _in_the_warehouse(settings: PlatformSettings, redactions: Redactions) -> list[Leftover]:
     if settings.environment.warehouse is WarehouseKind.SNOWFLAKE:
-        from ingestion.erasure.account_leftovers import account_leftovers
-        from petwellness_orchestration.account import account_session
-        from petwellness_orchestration.loading import COMMAND, OWNING_ROLE, OWNING_WAREHOUSE
+        from governance.erasure.account_leftovers import account_leftovers
+        from petwellness_orchestration.account import COMMAND, OWNING_ROLE, OWNING_WAREHOUSE, account_session
 
         with account_session(
             settings, OWNING_ROLE, OWNING_WAREHOUSE, "landing/redactions", COMMAND
         ) as account:
             return account_leftovers(account, redactions)
-    from ingestion.erasure.leftovers import warehouse_leftovers
-    from ingestion.loading.duckdb_raw import open_warehouse
+    from governance.erasure.leftovers import warehouse_leftovers
+    from warehouse.duckdb.raw import open_warehouse
 
     if not settings.warehouse_path.exists():
         return []
@@ -324,10 +323,10 @@ def request_erasure(
 
     Raises UnknownHouseholdError.
     """
-    from ingestion.erasure.scope import request_erasure
-    from ingestion.lake.landing import list_manifests, utc_now
-    from ingestion.lake.redactions import load_redactions
-    from ingestion.lake.replacements import load_replacements
+    from governance.erasure.scope import request_erasure
+    from lake.landing import list_manifests, utc_now
+    from lake.redactions import load_redactions
+    from lake.replacements import load_replacements
 
     return request_erasure(
         store,

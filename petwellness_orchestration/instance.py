@@ -11,8 +11,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
-from ingestion.environments import EnvironmentSettingError
 from petwellness_orchestration.settings import PlatformSettings
+from warehouse.environments import EnvironmentSettingError
 
 # DuckDB takes one writing process: runs that open its file queue up behind one
 # another. Dagster ignores a pool without a limit. A run that is killed says nothing:

@@ -1,17 +1,17 @@
-"""The lake that the platform's settings name. What a store is and does is `ingestion.lake.store`."""
+"""The lake that the platform's settings name. What a store is and does is `lake.store`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ingestion.lake.store import ObjectStore
+    from lake.store import ObjectStore
     from petwellness_orchestration.settings import PlatformSettings
 
 
 def open_lake(settings: PlatformSettings) -> ObjectStore:
     """The lake; nothing is contacted. Raises StoreUnreachableError for an address of no kind of lake."""
-    from ingestion.lake.store import open_store
+    from lake.store import open_store
 
     return open_store(settings.lake, settings.state.home)
 

@@ -1,6 +1,6 @@
 """Raw on the environment's warehouse: one load, one reconciliation, whichever it is.
 
-What they do is `ingestion.loading`; here is which of its modules an environment means, and in whose session.
+What they do is `warehouse`; here is which of its modules an environment means, and in whose session.
 """
 
 from __future__ import annotations
@@ -12,30 +12,31 @@ from datetime import datetime, timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ingestion.environments import WarehouseKind
-from ingestion.loading.ledger import SCORES_MARK
 from petwellness_orchestration import names
-from petwellness_orchestration.account import account_session, account_warehouse
+from petwellness_orchestration.account import (
+    OWNING_ROLE,
+    OWNING_WAREHOUSE,
+    account_session,
+    account_warehouse,
+)
 from petwellness_orchestration.resources import PlatformResource
+from warehouse.environments import WarehouseKind
+from warehouse.ledger import SCORES_MARK
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
 
-    from ingestion.lake.landing import Manifest
-    from ingestion.lake.layout import RangeKey
-    from ingestion.lake.store import ObjectStore
-    from ingestion.loading.ledger import LoadReport
-    from ingestion.loading.reconcile import RawRange, Reconciliation
-    from ingestion.loading.snowflake_reconcile import AccountFindings
+    from lake.landing import Manifest
+    from lake.layout import RangeKey
+    from lake.store import ObjectStore
     from ml.warehouse import Warehouse
+    from warehouse.ledger import LoadReport
+    from warehouse.reconcile import RawRange, Reconciliation
+    from warehouse.snowflake.reconcile import AccountFindings
 
-# What stands for a run in the query tags of a command.
-COMMAND = "command"
 
 # Of config/business_role.yaml and config/warehouse.yaml.
 ROLE, WAREHOUSE = "ingestion", "loading_wh"
-# Of what is past raw, which redacted rows went into.
-OWNING_ROLE, OWNING_WAREHOUSE = "transformer", "transforming_wh"
 
 
 @dataclass(frozen=True)
@@ -69,15 +70,15 @@ def loading_session(platform: PlatformResource, run: str) -> Iterator[SnowflakeC
 
 @contextmanager
 def open_raw(platform: PlatformResource, run: str) -> Iterator[tuple[Any, ModuleType]]:
-    """A connection to raw, and the module that knows how to ask it: `duckdb_raw` or `snowflake_raw`, whose functions
+    """A connection to raw, and the module that knows how to ask it: `duckdb.raw` or `snowflake.raw`, whose functions
     of one name mean the same."""
     if is_on_snowflake(platform):
-        from ingestion.loading import snowflake_raw
+        from warehouse.snowflake import raw as snowflake_raw
 
         with loading_session(platform, run) as session:
             yield session, snowflake_raw
     else:
-        from ingestion.loading import duckdb_raw
+        from warehouse.duckdb import raw as duckdb_raw
 
         with platform.warehouse() as con:
             yield con, duckdb_raw
@@ -89,10 +90,10 @@ def load(platform: PlatformResource, run: str, say: Callable[[str], None]) -> Lo
 
 
 def _load_duckdb(platform: PlatformResource, say: Callable[[str], None]) -> Loaded:
-    from ingestion.lake.landing import list_manifests
-    from ingestion.loading import duckdb_raw
-    from ingestion.loading.duckdb_raw import load_pending, loaded_keys, table_row_counts
+    from lake.landing import list_manifests
     from ml.warehouse import DuckDBWarehouse
+    from warehouse.duckdb import raw as duckdb_raw
+    from warehouse.duckdb.raw import load_pending, loaded_keys, table_row_counts
 
     store = platform.store()
     with platform.warehouse(store) as con:
@@ -103,10 +104,10 @@ def _load_duckdb(platform: PlatformResource, say: Callable[[str], None]) -> Load
 
 
 def _load_snowflake(platform: PlatformResource, run: str, say: Callable[[str], None]) -> Loaded:
-    from ingestion.lake.landing import list_manifests
-    from ingestion.loading import snowflake_raw
-    from ingestion.loading.snowflake_raw import load_pending, loaded_keys, table_row_counts
-    from ingestion.settings import SnowflakeSettings
+    from lake.landing import list_manifests
+    from warehouse.snowflake import raw as snowflake_raw
+    from warehouse.snowflake.raw import load_pending, loaded_keys, table_row_counts
+    from warehouse.snowflake.settings import SnowflakeSettings
 
     patience = SnowflakeSettings()
     store = platform.store()
@@ -156,9 +157,9 @@ def reconcile_raw(platform: PlatformResource, run: str) -> Reconciled:
 
 
 def _reconcile_duckdb(platform: PlatformResource) -> Reconciled:
-    from ingestion.lake.landing import list_manifests
-    from ingestion.loading.duckdb_raw import last_load_started_at, loaded_keys, vouched_seq
-    from ingestion.loading.reconcile import LANDING_GRACE, read_raw_ranges
+    from lake.landing import list_manifests
+    from warehouse.duckdb.raw import last_load_started_at, loaded_keys, vouched_seq
+    from warehouse.reconcile import LANDING_GRACE, read_raw_ranges
 
     store = platform.store()
     with platform.warehouse() as con:
@@ -174,11 +175,11 @@ def _reconcile_duckdb(platform: PlatformResource) -> Reconciled:
 
 
 def _reconcile_snowflake(platform: PlatformResource, run: str) -> Reconciled:
-    from ingestion.lake.landing import list_manifests, utc_now
-    from ingestion.loading.reconcile import LANDING_GRACE
-    from ingestion.loading.snowflake_raw import last_load_started_at, loaded_keys, vouched_seq
-    from ingestion.loading.snowflake_reconcile import read_orphans, read_raw_ranges
-    from ingestion.settings import SnowflakeSettings
+    from lake.landing import list_manifests, utc_now
+    from warehouse.reconcile import LANDING_GRACE
+    from warehouse.snowflake.raw import last_load_started_at, loaded_keys, vouched_seq
+    from warehouse.snowflake.reconcile import read_orphans, read_raw_ranges
+    from warehouse.snowflake.settings import SnowflakeSettings
 
     store = platform.store()
     with loading_session(platform, run) as con:
@@ -202,9 +203,9 @@ def _reconciled(
     orphan_rows: int,
     settled_before: datetime | None,
 ) -> Reconciled:
-    from ingestion.lake.landing import list_claims
-    from ingestion.lake.quarantine import load_quarantine
-    from ingestion.loading.reconcile import reconcile
+    from lake.landing import list_claims
+    from lake.quarantine import load_quarantine
+    from warehouse.reconcile import reconcile
 
     result = reconcile(
         list_claims(store),
@@ -222,9 +223,9 @@ def reconcile_account(
     platform: PlatformResource, run: str, is_dead: Callable[[str], bool] = lambda _: False
 ) -> AccountFindings:
     """Everything in lake, ledger, raw, pipes and copy history that does not agree, over all ranges."""
-    from ingestion.lake.landing import utc_now
-    from ingestion.loading.snowflake_reconcile import account_findings
-    from ingestion.settings import SnowflakeSettings
+    from lake.landing import utc_now
+    from warehouse.snowflake.reconcile import account_findings
+    from warehouse.snowflake.settings import SnowflakeSettings
 
     store = platform.store()
     with loading_session(platform, run) as con:

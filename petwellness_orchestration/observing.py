@@ -1,7 +1,7 @@
 """What a build of the warehouse did, into the tables of `ops`, and what they say is out of the ordinary.
 
-The tables are `ingestion.observability.history`, thresholds and their reasons
-`ingestion.observability.judging`; here they meet dbt's results and manifest, and
+The tables are `warehouse.builds.history`, thresholds and their reasons
+`warehouse.builds.anomalies`; here they meet dbt's results and manifest, and
 the session that an environment's warehouse keeps them in.
 """
 
@@ -22,10 +22,9 @@ from petwellness_orchestration.resources import PlatformResource
 if TYPE_CHECKING:
     import duckdb
 
-    from ingestion.observability.history import Build
-    from ingestion.observability.judging import FreshnessVerdict, TimeVerdict, VolumeVerdict
-    from ingestion.observability.sessions import OpsSession
     from petwellness_orchestration.defs.warehouse.dbt_run import DbtRun
+    from warehouse.builds.anomalies import FreshnessVerdict, TimeVerdict, VolumeVerdict
+    from warehouse.builds.history import Build, OpsSession
 
 # Late events still come in for the days before the last, so these are looked at again.
 DAYS_JUDGED = 3
@@ -90,8 +89,8 @@ def build_of(
     as_of_ts: datetime | None,
 ) -> Build:
     """One build as `ops` keeps it."""
-    from ingestion.lake.landing import utc_now
-    from ingestion.observability.history import Build, ModelRun, TestRun
+    from lake.landing import utc_now
+    from warehouse.builds.history import Build, ModelRun, TestRun
 
     nodes = manifest["nodes"]
     models, tests = [], []
@@ -138,7 +137,7 @@ def _full_name(props: Mapping[str, Any]) -> str:
 @contextmanager
 def open_ops(platform: PlatformResource, asset: str, run: str) -> Iterator[OpsSession]:
     """Schema `ops` of the environment's warehouse. Raises on Snowflake what `operations_session` raises."""
-    from ingestion.observability.sessions import SnowflakeOps
+    from warehouse.builds.sessions import SnowflakeOps
 
     if is_on_snowflake(platform):
         with operations_session(platform.settings(), asset, run) as account:
@@ -151,7 +150,7 @@ def open_ops(platform: PlatformResource, asset: str, run: str) -> Iterator[OpsSe
 @contextmanager
 def duckdb_ops(con: duckdb.DuckDBPyConnection) -> Iterator[OpsSession]:
     """Schema `ops` of the embedded warehouse over an open connection."""
-    from ingestion.observability.sessions import DuckDBOps
+    from warehouse.builds.sessions import DuckDBOps
 
     yield DuckDBOps(con)
 
@@ -164,7 +163,7 @@ def keep_history(
 ) -> None:
     """Write a build into `ops`; `query` sees the tables it built. What goes wrong is said and does not undo the build,
     which stands without its history; the checks on `ops` fail for a build that is not there."""
-    from ingestion.observability.history import present_columns, record_build
+    from warehouse.builds.history import present_columns, record_build
 
     try:
         columns = present_columns(query)
@@ -190,7 +189,7 @@ class Observations:
 
 def observe(session: OpsSession, run_id: str | None = None) -> Observations | None:
     """The build of a run (None: the newest) against those before it; None when it is not in the history."""
-    from ingestion.observability import history, judging
+    from warehouse.builds import anomalies, history
 
     build = history.kept_build(session, run_id)
     if build is None:
@@ -201,13 +200,13 @@ def observe(session: OpsSession, run_id: str | None = None) -> Observations | No
         run_id=build.run_id,
         succeeded=build.succeeded,
         column_changes=[str(change) for change in history.column_changes(session, build.run_id)],
-        volumes=judging.volume_verdicts(volumes, days),
+        volumes=anomalies.volume_verdicts(volumes, days),
         times=[
-            judging.time_verdict(table, seconds, earlier)
+            anomalies.time_verdict(table, seconds, earlier)
             for table, (seconds, earlier) in history.model_times(
                 session, build.run_id, build.started_at
             ).items()
         ],
-        freshness=judging.freshness_verdicts(volumes, days[-1]) if days else [],
+        freshness=anomalies.freshness_verdicts(volumes, days[-1]) if days else [],
         failing_tests=history.failing_tests(session, build.run_id, build.started_at, RESULTS_SHOWN),
     )

@@ -1,8 +1,8 @@
 """The search for personal data under the current settings: what the check and the command call.
 
-What counts as personal data and how places are read is `ingestion.privacy`; here
+What counts as personal data and how places are read is `governance.privacy`; here
 are the places of this platform. What is published is looked at before readers get
-it, by `ingestion.loading.publish`. A nightly look takes what else is new since the
+it, by `warehouse.duckdb.publish`. A nightly look takes what else is new since the
 last one that found nothing: logs and Dagster's events are only added to. A full
 look takes everything.
 """
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from petwellness_orchestration.settings import PlatformSettings
 
 if TYPE_CHECKING:
-    from ingestion.privacy.scanning import Finding
+    from warehouse.duckdb.personal_data import Finding
 
 MARK_NAME = "privacy.json"
 
@@ -47,18 +47,17 @@ def find_personal_data(settings: PlatformSettings, full: bool) -> PrivacyReport:
 
     A look that finds nothing is remembered; the next one that is not `full` starts from there.
     """
-    from ingestion.loading.duckdb_raw import open_warehouse
-    from ingestion.privacy.detection import Detector
-    from ingestion.privacy.salt import salt_of
-    from ingestion.privacy.scanning import (
+    from contracts.personal_data import Detector
+    from contracts.salt import salt_of
+    from governance.privacy.scanning import (
         CleanMark,
         database_findings,
-        known_people,
         published_columns,
         published_findings,
-        table_findings,
         text_file_findings,
     )
+    from warehouse.duckdb.personal_data import known_people, table_findings
+    from warehouse.duckdb.raw import open_warehouse
 
     home, folder = settings.state.home, settings.state.published_dir
     mark_path = folder / MARK_NAME

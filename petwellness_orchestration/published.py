@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ingestion.loading.publish import PUBLISHED_SCHEMAS, PublishedTable
+from warehouse.duckdb.publish import PUBLISHED_SCHEMAS, PublishedTable
 
 PII_META = "pii"
 PUBLISHED_META = "published"

@@ -1,4 +1,4 @@
-"""The quarantine under the current settings: what its asset and check show. The ledger is `ingestion.lake.quarantine`."""
+"""The quarantine under the current settings: what its asset and check show. The ledger is `lake.quarantine`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from petwellness_orchestration.loading import open_raw
 from petwellness_orchestration.resources import PlatformResource
 
 if TYPE_CHECKING:
-    from ingestion.lake.store import ObjectStore
+    from lake.store import ObjectStore
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Quarantined:
 
 def ledger_metadata(store: ObjectStore) -> dict[str, Any]:
     """The ledger as the asset's metadata: every entry with its reason, person and time."""
-    from ingestion.lake.quarantine import load_quarantine
+    from lake.quarantine import load_quarantine
 
     ledger = load_quarantine(store)
     entries = [
@@ -43,7 +43,7 @@ def ledger_metadata(store: ObjectStore) -> dict[str, Any]:
 
 def find_quarantined(platform: PlatformResource, run: str) -> Quarantined:
     """Look for rows in raw that entries cover which it has taken up."""
-    from ingestion.lake.quarantine import load_quarantine
+    from lake.quarantine import load_quarantine
 
     ledger = load_quarantine(platform.store())
     with open_raw(platform, run) as (con, raw):

@@ -1,6 +1,6 @@
 """Retention tiers under the current settings: which tables have a limit, what is due, moving and restoring.
 
-How it is done is `ingestion.tiers`; here it meets the dbt manifest, the state folder
+How it is done is `governance.archive`; here it meets the dbt manifest, the state folder
 and the lake.
 """
 
@@ -10,14 +10,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
-from ingestion.tiers.policy import TieredTable
+from governance.archive.policy import TieredTable
 from petwellness_orchestration.settings import PlatformSettings
 
 if TYPE_CHECKING:
     import duckdb
 
-    from ingestion.lake.store import ObjectStore
-    from ingestion.tiers.moving import DueDay, RetainReport
+    from governance.archive.archive import DueDay, RetainReport
+    from lake.store import ObjectStore
 
 RETENTION_META = "retention"
 TIERS = ("hot", "warm")
@@ -53,8 +53,8 @@ def limited_tables() -> list[TieredTable]:
 
 def plan(settings: PlatformSettings, store: ObjectStore) -> tuple[list[DueDay], str]:
     """Days that are due, and why none of them may move now (empty when they may)."""
-    from ingestion.loading.duckdb_raw import data_time, open_warehouse
-    from ingestion.tiers.moving import due_days, why_waiting
+    from governance.archive.archive import due_days, why_waiting
+    from warehouse.duckdb.raw import data_time, open_warehouse
 
     with open_warehouse(settings.warehouse_path, store) as con:
         return due_days(con, limited_tables(), data_time(con)), why_waiting(con, store)
@@ -69,11 +69,11 @@ def retain(
     say: Say,
 ) -> RetainReport:
     """Move the days that are due (of `only`, where given) to cold storage."""
-    from ingestion.lake.landing import utc_now
-    from ingestion.loading.duckdb_raw import data_time
-    from ingestion.tiers import moving
+    from governance.archive import archive
+    from lake.landing import utc_now
+    from warehouse.duckdb.raw import data_time
 
-    return moving.retain(
+    return archive.retain(
         con,
         store,
         [*tables],
@@ -93,8 +93,8 @@ def restore(
     A table without rows of the day is left out, where another has some. Raises RestoreError and
     TierProofError; tables before the one that cannot be restored stay restored.
     """
-    from ingestion.loading.duckdb_raw import data_time, open_warehouse
-    from ingestion.tiers.restoring import RestoreError, UnknownDayError, restore_day
+    from governance.archive.restore import RestoreError, UnknownDayError, restore_day
+    from warehouse.duckdb.raw import data_time, open_warehouse
 
     with open_warehouse(settings.warehouse_path, store) as con:
         present = data_time(con)
@@ -117,8 +117,8 @@ def restore(
 
 def release(settings: PlatformSettings, tables: Iterable[TieredTable], day: date) -> list[str]:
     """Let the next run move a day that was kept on purpose; names of the tables in which it was."""
-    from ingestion.loading.duckdb_raw import open_warehouse
-    from ingestion.tiers.restoring import release_day
+    from governance.archive.restore import release_day
+    from warehouse.duckdb.raw import open_warehouse
 
     with open_warehouse(settings.warehouse_path) as con:
         return [table.full_name for table in tables if release_day(con, table, day)]
@@ -126,8 +126,8 @@ def release(settings: PlatformSettings, tables: Iterable[TieredTable], day: date
 
 def cold_problems(settings: PlatformSettings, store: ObjectStore) -> dict[str, list[str]]:
     """By table: days that are in cold storage only and whose files are not there as stated."""
-    from ingestion.loading.duckdb_raw import open_warehouse
-    from ingestion.tiers.moving import find_problems
+    from governance.archive.archive import find_problems
+    from warehouse.duckdb.raw import open_warehouse
 
     with open_warehouse(settings.warehouse_path, store) as con:
         return find_problems(con, store)
@@ -138,24 +138,24 @@ def withdraw_outdated(settings: PlatformSettings, store: ObjectStore, say: Say, 
 
     Does nothing while something waits to be built: what has come back is not known yet.
     """
-    from ingestion.lake.landing import utc_now
-    from ingestion.loading.duckdb_raw import open_warehouse
-    from ingestion.tiers import moving
-    from ingestion.tiers.cold import load_cold_days, unnamed_files
+    from governance.archive import archive
+    from governance.archive.cold import load_cold_days, unnamed_files
+    from lake.landing import utc_now
+    from warehouse.duckdb.raw import open_warehouse
 
     in_force = load_cold_days(store)
     if not in_force or not settings.warehouse_path.exists():
         return 0
     with open_warehouse(settings.warehouse_path, store) as con:
-        if waiting := moving.why_waiting(con, store):
+        if waiting := archive.why_waiting(con, store):
             say(f"cold storage is left as it is: {waiting}")
             return 0
         tables = limited_tables()
         if dry_run:
-            outdated = moving.outdated_days(con, tables, in_force)
+            outdated = archive.outdated_days(con, tables, in_force)
             return len(unnamed_files(store, in_force.values())) + sum(len(one.files) for one in outdated)
-        moving.withdraw_outdated(con, store, tables, in_force, utc_now())
-        return moving.remove_unnamed(store, in_force.values())
+        archive.withdraw_outdated(con, store, tables, in_force, utc_now())
+        return archive.remove_unnamed(store, in_force.values())
 
 
 def report_metadata(report: RetainReport, table: TieredTable) -> dict[str, Any]:

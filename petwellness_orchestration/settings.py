@@ -1,7 +1,7 @@
-"""One settings object for the whole platform, composed of what `ingestion` and `ml` own.
+"""One settings object for the whole platform, composed of what the rooms own.
 
 The environment a process is in is checked here, against the map in
-`ingestion.environments` and against the other settings. Nothing here reads
+`warehouse.environments` and against the other settings. Nothing here reads
 anything but environment variables.
 """
 
@@ -18,8 +18,12 @@ from zoneinfo import available_timezones
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ingestion.contracts.consent import AnalyticsDefault
-from ingestion.environments import (
+from contracts.consent import AnalyticsDefault
+from contracts.settings import StateSettings
+from governance.settings import CostSettings, RetentionSettings
+from ingestion.settings import BrokerSettings, CollectorSettings, ConsentSettings, RejectSettings
+from lake.settings import CompactionSettings, LakeSettings
+from warehouse.environments import (
     ENVIRONMENTS,
     DbtSession,
     Environment,
@@ -30,20 +34,9 @@ from ingestion.environments import (
     dbt_session,
     environment_named,
 )
-from ingestion.settings import (
-    BrokerSettings,
-    CollectorSettings,
-    CompactionSettings,
-    ConsentSettings,
-    CostSettings,
-    LakeSettings,
-    RejectSettings,
-    RetentionSettings,
-    StateSettings,
-)
 
 if TYPE_CHECKING:
-    from ingestion.contracts.keeping import Jurisdictions
+    from contracts.keeping import Jurisdictions
 
 # Where the simulated practices and the open data of the demo are.
 DEMO_JURISDICTION = "CH-ZH"
@@ -84,7 +77,7 @@ class OperationsSettings(BaseSettings):
     # An address that is refused may hold a password: errors do not repeat it.
     model_config = SettingsConfigDict(env_prefix="PETWELLNESS_", frozen=True, hide_input_in_errors=True)
 
-    environment: str = Field(default="embedded", description="A name of `ingestion.environments`.")
+    environment: str = Field(default="embedded", description="A name of `warehouse.environments`.")
     production: bool = Field(default=False, description="Says that the environment `prod` is meant.")
     developer: str | None = Field(
         default=None,
@@ -239,14 +232,14 @@ class PlatformSettings:
         Raises ProductionRefusedError in production, where somebody has to have decided it, and
         EnvironmentSettingError for a jurisdiction without terms.
         """
-        from ingestion.contracts.keeping import Jurisdictions, UnknownJurisdictionError
+        from contracts.keeping import Jurisdictions, UnknownJurisdictionError
 
         asked = self.retention.jurisdiction
         if asked is None and self.environment.is_production:
             raise ProductionRefusedError(
                 "nobody has decided how long production keeps records that a practice must keep when a household is"
                 " erased: set PETWELLNESS_RETENTION_JURISDICTION (and PETWELLNESS_RETENTION_CLINIC_JURISDICTIONS for"
-                " clinics elsewhere) to names of ingestion/contracts/keeping.py"
+                " clinics elsewhere) to names of contracts/keeping.py"
             )
         try:
             return Jurisdictions(asked or DEMO_JURISDICTION, self.retention.clinic_jurisdictions)
@@ -263,7 +256,7 @@ class PlatformSettings:
 
 def replayed_topics() -> tuple[str, ...]:
     """Topics that `petwellness replay` publishes real files to."""
-    from ingestion.contracts.decoders import campusiot, movebank
+    from contracts.decoders import campusiot, movebank
 
     return campusiot.TOPIC, movebank.TOPIC
 

@@ -2,7 +2,7 @@
 
 The simulated fleet by default; the real files of a folder when one is set, and
 then nothing stands in for them. Assets and commands call this; the sources
-themselves are `ingestion.simulator` and `ingestion.extracts`.
+themselves are `simulation` and `ingestion.extracts`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from petwellness_orchestration.settings import TOPICS_SETTING, PlatformSettings,
 
 if TYPE_CHECKING:
     from ingestion.extracts.model import Problem, RecordExtract
-    from ingestion.simulator.fleet import Fleet
+    from simulation.fleet import Fleet
 
 PROBLEMS_NAME = "source_problems.csv"
 PUBLISHER_NAME = "publisher.json"
@@ -55,8 +55,8 @@ def check_collected(settings: PlatformSettings) -> None:
 
 def fleet(settings: PlatformSettings) -> Fleet:
     """The simulated fleet of the settings."""
-    from ingestion.simulator.config import FleetConfig
-    from ingestion.simulator.fleet import Fleet
+    from simulation.config import FleetConfig
+    from simulation.fleet import Fleet
 
     source = settings.source
     return Fleet(
@@ -112,7 +112,7 @@ def write_truth(settings: PlatformSettings) -> None:
     """Write what the simulator planted beside the state; real files have no such truth."""
     if settings.source.data is not None:
         return
-    from ingestion.simulator.truth import write_truth
+    from simulation.truth import write_truth
 
     write_truth(fleet(settings).truth(), settings.state.truth_dir)
 

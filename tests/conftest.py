@@ -29,10 +29,10 @@ WORKER_BYTES = 900 * 2**20
 # and unit tests last, which fill whatever time is left.
 ORDER = (
     "pipeline",
-    "integration/snowflake",
-    "integration/chaos",
-    "integration/collector",
-    "integration/warehouse",
+    "integration/warehouse/snowflake",
+    "integration/verification/chaos",
+    "integration/ingestion/collector",
+    "integration/dbt_project",
     "integration",
     "unit",
 )

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from ingestion.lake.landing import Claim, Manifest
+from lake.landing import Claim, Manifest
 
 STREAM = "cluster.telemetry.topic1"
 CLAIMED_AT = datetime(2026, 6, 5)

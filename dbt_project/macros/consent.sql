@@ -1,5 +1,5 @@
 {# How consent flags are read: the one rule of the models, the same as in
-   ingestion/contracts/consent.py. The last said value of a flag holds; a record
+   contracts/consent.py. The last said value of a flag holds; a record
    that does not mention it changes nothing, and neither does a deletion. A flag
    that was never said is no, but for analytics, where a setting decides. #}
 

@@ -1,5 +1,5 @@
 /* The landing protocol for one partition, for spin. What is modelled, what is left
-   out and how to run it: README.md in this folder. The code: ingestion/lake/landing.py
+   out and how to run it: README.md in this folder. The code: lake/landing.py
    (objects) and ingestion/collector/engine.py (who writes which, and when).
 
    Every worker may act at any time: nothing here depends on who owns the partition. A

@@ -32,8 +32,8 @@ Folder = Annotated[Path, typer.Option(help="Where the broker keeps its data and 
 
 def telemetry_topics() -> dict[str, int]:
     """Partitions of the topics that the platform reads, by name."""
-    from ingestion.contracts.decoders import DECODERS
-    from ingestion.contracts.telemetry import COLLAR_DECODER
+    from contracts.decoders import DECODERS
+    from contracts.telemetry import COLLAR_DECODER
 
     return {
         decoder.topic: COLLAR_PARTITIONS if decoder.name == COLLAR_DECODER else VENDOR_PARTITIONS

@@ -3,7 +3,7 @@
 `LocalKafka` is a single KRaft broker (broker and controller in one process) in a
 folder of its own, on 127.0.0.1 only. Maven fetches the jars named in `pom.xml`
 into a cache that all folders share. Development, tests and benchmarks use it; the
-platform does not. Which topics the platform reads is in `ingestion.contracts.decoders`,
+platform does not. Which topics the platform reads is in `contracts.decoders`,
 the command line in `__main__`.
 """
 

@@ -10,7 +10,7 @@ import typer
 
 from infrastructure.snowflake import account as accounts
 from infrastructure.snowflake import planning
-from ingestion.environments import ProductionRefusedError, UnknownEnvironmentError
+from warehouse.environments import ProductionRefusedError, UnknownEnvironmentError
 
 app = typer.Typer(
     add_completion=False,

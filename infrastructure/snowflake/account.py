@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ingestion import environments
-from ingestion.environments import UnknownEnvironmentError
-from ingestion.lake import layout
+from lake import layout
+from warehouse import environments
+from warehouse.environments import UnknownEnvironmentError
 
 FOLDER = Path(__file__).resolve().parent
 

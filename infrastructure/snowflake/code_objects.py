@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ingestion import environments
-from ingestion.contracts.feeds import FEEDS, TELEMETRY_FEED
-from ingestion.contracts.ledgers import LEDGERS
-from ingestion.lake.landing import feed_schema
-from ingestion.loading.snowflake_sql import (
-    FILE_FORMAT,
-    LANDING_STAGE,
-    RAW,
-    copied_columns,
-    snowflake_type,
-)
-from ingestion.observability.history import TABLES as BUILD_TABLES
+from contracts.ledgers import LEDGERS
+from contracts.registry import FEEDS, TELEMETRY_FEED
+from lake.landing import feed_schema
 from ml.scoring import SCORES_SCHEMA, SCORES_TABLE
+from warehouse import environments
+from warehouse.builds.history import TABLES as BUILD_TABLES
+from warehouse.snowflake.sql import FILE_FORMAT, LANDING_STAGE, RAW, copied_columns, snowflake_type
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -17,7 +17,7 @@ from infrastructure.snowflake.account import (
     Environment,
     example_account,
 )
-from ingestion.environments import ProductionRefusedError
+from warehouse.environments import ProductionRefusedError
 
 CONFIG = FOLDER / "config"
 

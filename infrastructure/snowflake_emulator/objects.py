@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from infrastructure.snowflake.account import ENVIRONMENTS, example_account
 from infrastructure.snowflake.planning import offline_plan
-from ingestion.lake import layout
+from lake import layout
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection

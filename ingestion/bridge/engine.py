@@ -25,7 +25,7 @@ from ingestion.bridge.mqtt import (
 )
 from ingestion.bridge.topics import BadTopicError, parse_topic
 from ingestion.broker.client import BrokerClient, BrokerUnreachableError, Stream, UnknownTopicError
-from ingestion.lake.store import ObjectStore, StoreError
+from lake.store import ObjectStore, StoreError
 
 if TYPE_CHECKING:
     from ingestion.settings import MqttSettings
@@ -336,7 +336,7 @@ class _Session:
     def _look_up_landed(self) -> None:
         if time.monotonic() - self._looked_at < LANDED_POLL_S:
             return
-        from ingestion.lake.landing import landed_end
+        from lake.landing import landed_end
 
         assert self._store is not None and self._stream is not None
         for partition in {waiting.place[0] for waiting in self._waiting if waiting.place is not None}:

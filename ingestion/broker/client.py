@@ -1,7 +1,7 @@
 """Client configuration for the embedded broker and for real Kafka, and the identity of streams.
 
 `connect` finds the broker and fails early if it cannot be reached. Producing with
-flow control is in `publisher`, consuming in `ingestion.collector`.
+flow control is in `simulation.publisher`, consuming in `ingestion.collector`.
 """
 
 import logging

@@ -2,7 +2,7 @@
 
 It speaks the real protocol to any process on this machine. Its limits decide how
 it is used: about 5 MB kept per partition, after which the oldest messages vanish
-without a word (`publisher` waits for the collector), nothing survives a stop, no
+without a word (`simulation.publisher` waits for the collector), nothing survives a stop, no
 admin requests. Stream ids are minted at each start because offsets start again
 at 0. Client configuration is in `client`.
 """

@@ -10,7 +10,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import NamedTuple
 
-from ingestion.lake.disputes import Disputed
+from lake.disputes import Disputed
 
 OPEN_END = datetime(9999, 12, 31)
 

@@ -3,7 +3,7 @@
 A snapshot is built from the landed owners, pets and device assignments and from
 the households that the redaction ledger erased, stored create-only and named in
 every claim. What landed before a refusal was known is the business of
-`ingestion.erasure`.
+`governance.erasure`.
 """
 
 import contextlib
@@ -19,21 +19,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from contracts.consent import ANALYTICS, AnalyticsDefault, OwnerRecord, Statement, allows, statements
 from ingestion.collector.attribution import Assignment, Demand, Stretch, divided, earliest
-from ingestion.contracts.consent import (
-    ANALYTICS,
-    AnalyticsDefault,
-    OwnerRecord,
-    Statement,
-    allows,
-    statements,
-)
-from ingestion.lake import layout
-from ingestion.lake.changes import Change, is_dated_ahead
-from ingestion.lake.disputes import Decision, Disputed, decided_to_go, load_decisions, undecided
-from ingestion.lake.records import LandedRecords, read_records
-from ingestion.lake.redactions import Redactions, Worn, epoch_us, load_redactions, rows_received_in
-from ingestion.lake.store import ObjectExistsError, ObjectStore
+from lake import layout
+from lake.changes import Change, is_dated_ahead
+from lake.disputes import Decision, Disputed, decided_to_go, load_decisions, undecided
+from lake.records import LandedRecords, read_records
+from lake.redactions import Redactions, Worn, epoch_us, load_redactions, rows_received_in
+from lake.store import ObjectExistsError, ObjectStore
 
 # Why telemetry is dropped. A message that several reasons cover counts under the first of these.
 ERASED = "erased"

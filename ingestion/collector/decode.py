@@ -2,7 +2,7 @@
 
 Messages in the contract's own JSON form are read in one compiled pass (`scan`),
 which accepts only what provably equals the strict reference
-(`ingestion.contracts.telemetry`). What it leaves, the reference decides one by one
+(`contracts.telemetry`). What it leaves, the reference decides one by one
 at 30 us, accepted or rejected. Vendor formats are decoded message by message.
 Nothing here knows Kafka or the lake. Why a scanner of our own and no columnar
 reader: docs/decisions/019-one-scanner.md.
@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from contracts import telemetry
+from contracts.columns import TELEMETRY_FIELDS
+from contracts.telemetry import ReceiptBounds, RejectError
 from ingestion.collector.messages import Ints, Texts, pack
-from ingestion.contracts import telemetry
-from ingestion.contracts.columns import TELEMETRY_FIELDS
-from ingestion.contracts.telemetry import ReceiptBounds, RejectError
 
 Bools = npt.NDArray[np.bool_]
 

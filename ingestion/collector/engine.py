@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from contracts.decoders import DECODERS, Decoder
+from contracts.registry import TELEMETRY_FEED
 from ingestion.broker.client import BrokerClient, Stream, unreachable
 from ingestion.broker.embedded import stream_prefix
 from ingestion.collector.buffer import Buffer, Rotation
@@ -39,11 +41,9 @@ from ingestion.collector.messages import Packed
 from ingestion.collector.ranges import decode_messages, decoder_label, land_content
 from ingestion.collector.recovery import LogTruncatedError, close_dead_streams, resume
 from ingestion.collector.report import DrainReport, Landed
-from ingestion.contracts.decoders import DECODERS, Decoder
-from ingestion.contracts.feeds import TELEMETRY_FEED
-from ingestion.lake.landing import Claim, Manifest, claim_range, recover_range, utc_now
-from ingestion.lake.progress import PartitionSeen, ProgressMark, put_progress
-from ingestion.lake.store import ObjectStore
+from lake.landing import Claim, Manifest, claim_range, recover_range, utc_now
+from lake.progress import PartitionSeen, ProgressMark, put_progress
+from lake.store import ObjectStore
 
 if TYPE_CHECKING:
     from ingestion.settings import CollectorSettings

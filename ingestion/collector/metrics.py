@@ -22,13 +22,13 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector as MetricsSource
 
+from contracts.decoders import DECODERS
+from contracts.telemetry import REJECT_REASONS
 from ingestion.collector.consent import REASONS as CONSENT_REASONS
 from ingestion.collector.ranges import decoder_label
 from ingestion.collector.report import LATENCY_BOUNDS_S, ROTATION_REASONS, DrainReport, Landed, Latencies
-from ingestion.contracts.decoders import DECODERS
-from ingestion.contracts.telemetry import REJECT_REASONS
-from ingestion.lake.landing import utc_now
-from ingestion.lake.store import RETRY_CLIENT, RETRY_CONFLICT
+from lake.landing import utc_now
+from lake.store import RETRY_CLIENT, RETRY_CONFLICT
 
 if TYPE_CHECKING:
     from threading import Thread

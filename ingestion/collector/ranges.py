@@ -15,6 +15,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from contracts.columns import REJECT_SCHEMA, TIMESTAMP
+from contracts.decoders import DECODERS, Decoder
+from contracts.telemetry import COLLAR_DECODER, ReceiptBounds, believed_receipts
 from ingestion.collector.consent import (
     ConsentSnapshot,
     drops_by_reason,
@@ -23,12 +26,9 @@ from ingestion.collector.consent import (
 )
 from ingestion.collector.decode import DecodedBatch, concatenate, decode_contract_json, decode_vendor
 from ingestion.collector.messages import Packed
-from ingestion.contracts.columns import REJECT_SCHEMA, TIMESTAMP
-from ingestion.contracts.decoders import DECODERS, Decoder
-from ingestion.contracts.telemetry import COLLAR_DECODER, ReceiptBounds, believed_receipts
-from ingestion.lake.landing import Claim, LandingError, Manifest, land_range
-from ingestion.lake.redactions import epoch_us
-from ingestion.lake.store import ObjectStore
+from lake.landing import Claim, LandingError, Manifest, land_range
+from lake.redactions import epoch_us
+from lake.store import ObjectStore
 
 # The end of the year 9998, which leaves room for a day ahead.
 LAST_ARRIVAL_MS = 253_370_764_799_999

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import msgspec
 import pyarrow as pa
 
+from contracts.columns import TELEMETRY_SCHEMA
 from ingestion.broker.client import Stream
-from ingestion.contracts.columns import TELEMETRY_SCHEMA
-from ingestion.lake.landing import (
+from lake.landing import (
     FILLED_BY_CLAIM,
     Claim,
     Manifest,
@@ -26,7 +26,7 @@ from ingestion.lake.landing import (
     open_claims_of_streams,
     recover_range,
 )
-from ingestion.lake.store import ObjectStore
+from lake.store import ObjectStore
 
 # Why claims of an embedded broker that is gone hold nothing: their messages are published again.
 EMBEDDED_STOPPED = "the embedded broker stopped"

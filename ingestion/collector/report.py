@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from ingestion.collector.buffer import Received
-from ingestion.lake.landing import Manifest
+from lake.landing import Manifest
 
 # Upper bounds of the latency counts: 1 ms to a day, 5 % apart, so that percentiles are within 5 %.
 LATENCY_BOUNDS_S = tuple(float(f"{0.001 * 1.05**step:.4g}") for step in range(375))

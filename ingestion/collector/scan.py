@@ -2,7 +2,7 @@
 
 `scan` reads each message as the contract's JSON form and fills typed columns. It
 answers "good" only for a message that the strict reference
-(`ingestion.contracts.telemetry`) provably accepts with the same values, and leaves
+(`contracts.telemetry`) provably accepts with the same values, and leaves
 every other one to the reference: what breaks a rule, and what is merely unusual (a
 known field with an escape, an exponent or surplus decimals). Compiled by numba and
 run without the interpreter's lock. Which columns there are is in `decode`; importing

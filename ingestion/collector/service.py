@@ -17,7 +17,7 @@ from ingestion.broker.client import BrokerUnreachableError, StreamReplacedError,
 from ingestion.collector.consent import ConsentSnapshotStaleError
 from ingestion.collector.engine import Collector, StopTimeoutError
 from ingestion.collector.recovery import LogTruncatedError
-from ingestion.lake.store import StoreError
+from lake.store import StoreError
 
 FIRST_DELAY_S = 1.0
 LAST_DELAY_S = 60.0

@@ -3,7 +3,7 @@
 Of claims that overlap, what one repeats of another is set aside by the quarantine ledger,
 in its own file only; rows that only one of them holds are never set aside. A chain that
 begins above 0 gets the gap claim that it lacks. Claims, manifests and objects stay what
-they are. How chains come about is `ingestion.lake.landing`'s and `recovery`'s.
+they are. How chains come about is `lake.landing`'s and `recovery`'s.
 """
 
 from __future__ import annotations
@@ -18,20 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ingestion.collector.recovery import close_claims
-from ingestion.erasure.landed import read_columns
-from ingestion.lake import layout
-from ingestion.lake.catalogue import forget_generations
-from ingestion.lake.landing import Claim, claim_range, list_claims, read_manifest
-from ingestion.lake.quarantine import (
-    Quarantine,
-    QuarantineEntry,
-    Span,
-    load_quarantine,
-    put_entry,
-    quarantine_entry,
-)
-from ingestion.lake.replacements import load_replacements
-from ingestion.lake.store import ObjectMissingError, ObjectStore
+from lake import layout
+from lake.catalogue import forget_generations
+from lake.landed import read_columns
+from lake.landing import Claim, claim_range, list_claims, read_manifest
+from lake.quarantine import Quarantine, QuarantineEntry, Span, load_quarantine, put_entry, quarantine_entry
+from lake.replacements import load_replacements
+from lake.store import ObjectMissingError, ObjectStore
 
 # Why a gap claim holds nothing: what the first claim of its partition found the log to begin with.
 LOG_BEGAN_LATER = "the log began later when the partition was first claimed"

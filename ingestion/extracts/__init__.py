@@ -1,4 +1,4 @@
 """Sources of real records and telemetry, each turned into extracts and replayed messages.
 
-One module per source; landing them is the business of `ingestion.lake`.
+One module per source; landing them is the business of `lake`.
 """

@@ -13,7 +13,7 @@ from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from pathlib import Path
 
-from ingestion.contracts.records import canonical_json
+from contracts.records import canonical_json
 from ingestion.extracts.build import Draft, build_extract
 from ingestion.extracts.files import CsvRow, read_csv, read_source
 from ingestion.extracts.model import Problem, SourceRead

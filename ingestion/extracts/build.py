@@ -1,14 +1,14 @@
 """From drafted records to an extract: validation, and problems that name file and line.
 
 What a draft holds is the business of each source; the contracts are in
-`ingestion.contracts.records`.
+`contracts.records`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ingestion.contracts.records import Row, records_table, validate_records
+from contracts.records import Row, records_table, validate_records
 from ingestion.extracts.files import SourceFile, extract_id
 from ingestion.extracts.model import Problem, RecordExtract
 

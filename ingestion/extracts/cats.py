@@ -17,9 +17,9 @@ Decisions:
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from ingestion.contracts.decoders.movebank import SOURCE_SYSTEM, parse_timestamp
-from ingestion.contracts.records import canonical_json
-from ingestion.contracts.telemetry import RejectError
+from contracts.decoders.movebank import SOURCE_SYSTEM, parse_timestamp
+from contracts.records import canonical_json
+from contracts.telemetry import RejectError
 from ingestion.extracts.build import Draft, build_extract
 from ingestion.extracts.files import CsvRow, SourceFile, read_csv, read_source
 from ingestion.extracts.model import Problem, RecordExtract, SourceFormatError, SourceRead

@@ -53,7 +53,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class RecordExtract:
-    """One extract of one feed, ready for `ingestion.lake.extract.land_extract`.
+    """One extract of one feed, ready for `lake.extract.land_extract`.
 
     `extract_id` follows from the content of the files and the version of the
     mapping, so the same files make the same extract. `complete` says that the

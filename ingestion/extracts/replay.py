@@ -11,9 +11,9 @@ from datetime import UTC
 from pathlib import Path
 from typing import NamedTuple
 
-from ingestion.contracts.decoders import campusiot, movebank
-from ingestion.contracts.records import canonical_json
-from ingestion.contracts.telemetry import RejectError
+from contracts.decoders import campusiot, movebank
+from contracts.records import canonical_json
+from contracts.telemetry import RejectError
 from ingestion.extracts.files import SourceFile, read_csv, read_source
 from ingestion.extracts.model import Problem
 from ingestion.extracts.tracker import FILE as TRACKER_FILE

@@ -39,7 +39,7 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingestion.contracts.records import canonical_json
+from contracts.records import canonical_json
 from ingestion.extracts.build import Draft, build_extract
 from ingestion.extracts.files import SourceFile, read_source
 from ingestion.extracts.model import (

@@ -1,7 +1,7 @@
 """The CampusIoT trackers: frames of the file in order of receipt, and the devices behind them.
 
 The trackers are on no pet, so there are devices and no assignments. What a frame
-means is the decoder's business (`ingestion.contracts.decoders.campusiot`); publishing
+means is the decoder's business (`contracts.decoders.campusiot`); publishing
 frames as messages is that of `replay`.
 """
 
@@ -10,10 +10,10 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ingestion.contracts.decoders.campusiot import SOURCE_SYSTEM
-from ingestion.contracts.decoders.document import Document, moment_of_millis, parse_document
-from ingestion.contracts.records import canonical_json
-from ingestion.contracts.telemetry import RejectError
+from contracts.decoders.campusiot import SOURCE_SYSTEM
+from contracts.decoders.document import Document, moment_of_millis, parse_document
+from contracts.records import canonical_json
+from contracts.telemetry import RejectError
 from ingestion.extracts.build import Draft, build_extract
 from ingestion.extracts.files import SourceFile, read_source
 from ingestion.extracts.model import Problem, SourceFormatError, SourceRead

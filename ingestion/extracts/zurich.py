@@ -36,7 +36,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from ingestion.contracts.records import canonical_json
+from contracts.records import canonical_json
 from ingestion.extracts.build import Draft, build_extract
 from ingestion.extracts.files import CsvRow, SourceFile, find_sources, read_csv, read_source
 from ingestion.extracts.model import Problem, RecordExtract, SourceFormatError, SourceRead

@@ -1,7 +1,7 @@
 """Rejects as examples that anybody may see: which field, and what its values look like. No I/O.
 
 A reject's detail names the field and never a value, and payloads are restricted. Here a
-value is shown by its form (`ingestion.privacy.detection.masked`), so that nothing of a
+value is shown by its form (`contracts.personal_data.masked`), so that nothing of a
 person is told; only a short number in a field that measures is shown as it came.
 """
 
@@ -14,8 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from ingestion.contracts.telemetry import TYPES
-from ingestion.privacy.detection import masked
+from contracts.personal_data import masked
+from contracts.telemetry import TYPES
 
 # Positions say where a person lives; the others measure an animal or its device.
 _MEASURES = frozenset(

@@ -11,11 +11,11 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Protocol
 
-from ingestion.contracts.feeds import TELEMETRY_FEED
-from ingestion.lake.landing import Manifest
-from ingestion.lake.layout import is_replay
-from ingestion.lake.quarantine import Quarantine
+from contracts.registry import TELEMETRY_FEED
 from ingestion.rejects.offsets import OffsetSet
+from lake.landing import Manifest
+from lake.layout import is_replay
+from lake.quarantine import Quarantine
 
 # A source with history is judged by what was claimed in so long before the newest claim of all.
 RECENT = timedelta(hours=24)

@@ -17,14 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ingestion.contracts.columns import TIMESTAMP
-from ingestion.contracts.decoders import DECODERS
-from ingestion.contracts.telemetry import REJECT_REASONS
-from ingestion.lake import layout
-from ingestion.lake.landing import Claim, Manifest, read_claim, read_manifest
-from ingestion.lake.replacements import load_replacements
-from ingestion.lake.store import ObjectStore
+from contracts.columns import TIMESTAMP
+from contracts.decoders import DECODERS
+from contracts.telemetry import REJECT_REASONS
 from ingestion.rejects.offsets import Offsets, OffsetSet
+from lake import layout
+from lake.landing import Claim, Manifest, read_claim, read_manifest
+from lake.replacements import load_replacements
+from lake.store import ObjectStore
 
 BATCH_MESSAGES = 20_000
 # Reject objects fetched together; a single larger one is fetched alone.

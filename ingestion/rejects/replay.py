@@ -22,14 +22,23 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from contracts.columns import REJECT_SCHEMA
+from contracts.decoders import DECODERS, Decoder
+from contracts.telemetry import NOT_BEFORE
 from ingestion.collector.consent import ConsentSnapshot, load_latest_snapshot, load_snapshot
 from ingestion.collector.messages import Packed, pack
 from ingestion.collector.ranges import DecoderVersionError, decode_messages, decoder_label
-from ingestion.contracts.columns import REJECT_SCHEMA
-from ingestion.contracts.decoders import DECODERS, Decoder
-from ingestion.contracts.telemetry import NOT_BEFORE
-from ingestion.lake import layout
-from ingestion.lake.landing import (
+from ingestion.rejects.offsets import Offsets, OffsetSet, offsets_of, runs_of
+from ingestion.rejects.reading import (
+    RejectFilter,
+    is_settled,
+    offsets_in,
+    original_place,
+    read_rejects,
+    stored_ranges,
+)
+from lake import layout
+from lake.landing import (
     FILLED_BY_CLAIM,
     Claim,
     LandingError,
@@ -42,17 +51,8 @@ from ingestion.lake.landing import (
     recover_range,
     utc_now,
 )
-from ingestion.lake.replacements import load_replacements
-from ingestion.lake.store import ObjectStore
-from ingestion.rejects.offsets import Offsets, OffsetSet, offsets_of, runs_of
-from ingestion.rejects.reading import (
-    RejectFilter,
-    is_settled,
-    offsets_in,
-    original_place,
-    read_rejects,
-    stored_ranges,
-)
+from lake.replacements import load_replacements
+from lake.store import ObjectStore
 
 # A range of a replay is closed at either; both bound memory and the size of a claim.
 CLAIM_MESSAGES = 20_000

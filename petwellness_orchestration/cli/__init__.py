@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from pathlib import Path
 
 # Errors that name the thing and the fix: shown as one line, without a traceback.
 _EXPECTED = (
@@ -80,7 +79,7 @@ def keep_state_private() -> None:
 
     Names and addresses of people are in the lake, the warehouse and the truth beside them.
     """
-    from ingestion.settings import StateSettings
+    from contracts.settings import StateSettings
 
     os.umask(0o077)
     home = StateSettings().home
@@ -106,19 +105,3 @@ def expected_line(error: BaseException) -> str | None:
             return f"setting {cause.title}.{'.'.join(map(str, first['loc']))}: {first['msg']}"
         cause = cause.__cause__
     return None
-
-
-def use_data(data: Path | None) -> None:
-    """Make a folder of real files the source of this process and those it starts, in a state of its own.
-
-    Real and simulated records never share a lake: without PETWELLNESS_HOME the
-    state goes to `.petwellness/real`.
-    """
-    if data is None:
-        return
-    if not data.is_dir():
-        from ingestion.extracts.model import MissingSourceError
-
-        raise MissingSourceError(f"data folder '{data}' does not exist; give the folder of the real files")
-    os.environ["PETWELLNESS_DATA"] = str(data.expanduser().absolute())
-    os.environ.setdefault("PETWELLNESS_HOME", str(Path(".petwellness/real").absolute()))

@@ -96,7 +96,7 @@ def replay(
     ] = False,
 ) -> None:
     """Publish real telemetry files with their original times of receipt."""
-    from petwellness_orchestration.cli import use_data
+    from petwellness_orchestration.cli.environment import use_data
     from petwellness_orchestration.cli.publish import publish_source
 
     use_data(data)
@@ -106,7 +106,7 @@ def replay(
 @app.command()
 def extract(data: DataOption = None) -> None:
     """Land the record extracts of the source and take the consent snapshot."""
-    from petwellness_orchestration.cli import use_data
+    from petwellness_orchestration.cli.environment import use_data
     from petwellness_orchestration.cli.steps import land_records
 
     use_data(data)
@@ -384,7 +384,7 @@ def decide(
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would happen.")] = False,
 ) -> None:
     """Decide whose a span is that several pets claim and one household wants gone. It cannot be taken back."""
-    from ingestion.lake.disputes import VERDICTS
+    from lake.disputes import VERDICTS
     from petwellness_orchestration.cli.erasure import decide_span
 
     if verdict not in VERDICTS:

@@ -11,9 +11,9 @@ from petwellness_orchestration.settings import load_settings
 
 def run_bridge() -> int:
     """Serve until SIGINT or SIGTERM, then say what was carried."""
+    from contracts.decoders import DECODERS
+    from contracts.telemetry import COLLAR_DECODER
     from ingestion.bridge.engine import Bridge
-    from ingestion.contracts.decoders import DECODERS
-    from ingestion.contracts.telemetry import COLLAR_DECODER
     from ingestion.settings import MqttSettings
 
     settings = load_settings()

@@ -11,8 +11,8 @@ from petwellness_orchestration.cli.console import mebibytes, thousands
 from petwellness_orchestration.settings import load_settings
 
 if TYPE_CHECKING:
-    from ingestion.account_usage.budgets import BudgetVerdict
-    from ingestion.account_usage.costs import CostReport, Total
+    from governance.account_usage.budgets import BudgetVerdict
+    from governance.account_usage.costs import CostReport, Total
 
 FORMATS = ("table", "json")
 # The dearest; JSON has them all.
@@ -21,12 +21,12 @@ ROWS_SHOWN = 15
 
 def show_costs(days: int, output: str) -> int:
     """Print the report on the last `days` UTC days, today included; exit code 1 when a day is over its budget."""
-    from ingestion.account_usage.budgets import BudgetLevel
-    from ingestion.account_usage.costs import as_json
-    from ingestion.lake.landing import utc_now
+    from governance.account_usage.budgets import BudgetLevel
+    from governance.account_usage.costs import as_json
+    from lake.landing import utc_now
     from petwellness_orchestration import names
+    from petwellness_orchestration.account import COMMAND
     from petwellness_orchestration.account_usage import budget_verdicts, operations_session, read_costs
-    from petwellness_orchestration.loading import COMMAND
 
     settings = load_settings()
     with operations_session(settings, names.COSTS.to_user_string(), COMMAND) as con:
@@ -38,7 +38,7 @@ def show_costs(days: int, output: str) -> int:
 
 def as_text(report: CostReport, verdicts: Sequence[BudgetVerdict]) -> str:
     """The report for people."""
-    from ingestion.account_usage.costs import asset_name, node_name, totals, warehouse_name
+    from governance.account_usage.costs import asset_name, node_name, totals, warehouse_name
 
     price = report.prices.credit
     parts = [

@@ -18,9 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ingestion.memory import peak_memory_bytes
-from petwellness_orchestration.cli import use_data
+from contracts.memory import peak_memory_bytes
 from petwellness_orchestration.cli.console import say, warn
+from petwellness_orchestration.cli.environment import use_data
 from petwellness_orchestration.lake import open_lake
 from petwellness_orchestration.settings import PROJECT_ROOT, PlatformSettings, load_settings
 
@@ -50,7 +50,7 @@ CHECK_STAGE = "quality checks"
 
 def run_demo(data: Path | None) -> int:
     """Run it; 0 when every blocking check passed and what the simulator planted was found."""
-    from petwellness_orchestration.planted import plant_superseded_features
+    from petwellness_orchestration.cli.planted import plant_superseded_features
 
     use_data(data)
     settings = load_settings()
@@ -158,8 +158,8 @@ def finish_publisher(process: subprocess.Popen[bytes]) -> bool:
 
 def build_summary(settings: PlatformSettings, outcome: Any, passed: bool, total_s: float) -> dict[str, Any]:
     """Every figure the demo prints, as plain values."""
-    from ingestion.lake.landing import list_manifests
-    from petwellness_orchestration import real_figures, summary
+    from lake.landing import list_manifests
+    from petwellness_orchestration.cli import real_figures, summary
 
     store = open_lake(settings)
     manifests = list_manifests(store)
@@ -188,7 +188,7 @@ def compared_with_planted(
     settings: PlatformSettings, summary: dict[str, Any], with_superseded: bool
 ) -> list[dict[str, Any]]:
     """What the simulator planted beside what was found, kind by kind."""
-    from petwellness_orchestration import planted
+    from petwellness_orchestration.cli import planted
 
     store = open_lake(settings)
     return planted.figures(settings, store, summary["lake"], summary.get("warehouse"), with_superseded)
@@ -258,7 +258,7 @@ def source_problems(settings: PlatformSettings) -> dict[str, int]:
 
 def published_version(settings: PlatformSettings) -> int | None:
     """Version of the published copy in force."""
-    from ingestion.loading.publish import read_catalogue
+    from warehouse.duckdb.publish import read_catalogue
 
     version: int | None = read_catalogue(settings.state.published_dir).get("version")
     return version
@@ -283,8 +283,8 @@ def previous_summary(settings: PlatformSettings) -> dict[str, Any] | None:
 
 def state_fingerprint(settings: PlatformSettings) -> dict[str, Any]:
     """What decides whether a run would change anything: input, code, lake, what is built and published."""
-    from ingestion.lake.catalogue import landed_fingerprint
-    from ingestion.loading.duckdb_raw import WAREHOUSE_MARK, build_mark, latest_load_seq, open_warehouse
+    from lake.catalogue import landed_fingerprint
+    from warehouse.duckdb.raw import WAREHOUSE_MARK, build_mark, latest_load_seq, open_warehouse
 
     store = open_lake(settings)
     state: dict[str, Any] = {
@@ -311,10 +311,24 @@ def input_fingerprint(settings: PlatformSettings) -> str:
     return digest.hexdigest()[:16]
 
 
+# The folders whose code and SQL make the tables.
+CODE = (
+    "contracts",
+    "lake",
+    "ingestion",
+    "simulation",
+    "warehouse",
+    "ml",
+    "governance",
+    "petwellness_orchestration",
+    "dbt_project",
+)
+
+
 def code_fingerprint() -> str:
     """Stands for the code and SQL that make the tables."""
     digest = hashlib.sha256()
-    for folder in ("ingestion", "ml", "petwellness_orchestration", "dbt_project"):
+    for folder in CODE:
         for path in sorted((PROJECT_ROOT / folder).rglob("*")):
             if path.suffix in (".py", ".sql", ".yml", ".csv") and "target" not in path.parts:
                 digest.update(path.read_bytes())

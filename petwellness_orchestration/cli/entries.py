@@ -1,4 +1,4 @@
-"""What people enter into the lake's ledgers for good: why, and who says so. The ledgers are `ingestion.lake`."""
+"""What people enter into the lake's ledgers for good: why, and who says so. The ledgers are `lake`."""
 
 from __future__ import annotations
 

@@ -73,3 +73,19 @@ def become_dbt(arguments: list[str]) -> NoReturn:
         [program, *arguments, *project_arguments(settings)],
         {**os.environ, **profile_variables(settings)},
     )
+
+
+def use_data(data: Path | None) -> None:
+    """Make a folder of real files the source of this process and those it starts, in a state of its own.
+
+    Real and simulated records never share a lake: without PETWELLNESS_HOME the
+    state goes to `.petwellness/real`.
+    """
+    if data is None:
+        return
+    if not data.is_dir():
+        from ingestion.extracts.model import MissingSourceError
+
+        raise MissingSourceError(f"data folder '{data}' does not exist; give the folder of the real files")
+    os.environ["PETWELLNESS_DATA"] = str(data.expanduser().absolute())
+    os.environ.setdefault("PETWELLNESS_HOME", str(Path(".petwellness/real").absolute()))

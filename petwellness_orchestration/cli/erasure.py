@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from ingestion.erasure.leftovers import Leftover
-    from ingestion.lake.disputes import Disputed
-    from ingestion.lake.redactions import Redaction, Redactions
-    from ingestion.lake.store import ObjectStore
+    from governance.erasure.leftovers import Leftover
+    from lake.disputes import Disputed
+    from lake.redactions import Redaction, Redactions
+    from lake.store import ObjectStore
 
 
 def erase_household(owner_id: str, reason: str, dry_run: bool) -> int:
     """Enter a household's erasure into the ledger, or say what it would cover."""
-    from ingestion.lake.redactions import Redactions
+    from lake.redactions import Redactions
 
     reason = checked_reason(reason)
     settings = load_settings()
@@ -62,8 +62,8 @@ def erase_household(owner_id: str, reason: str, dry_run: bool) -> int:
 def list_erasures() -> int:
     """Every entry of the ledger with its state, and disputed spans that wait; 1 when one of either is past its
     deadline and not through."""
-    from ingestion.lake.landing import utc_now
-    from ingestion.lake.redactions import load_redactions
+    from lake.landing import utc_now
+    from lake.redactions import load_redactions
 
     settings = load_settings()
     store = reach_lake(settings)
@@ -84,7 +84,7 @@ def _print_entries(
     settings: PlatformSettings, store: ObjectStore, redactions: Redactions, now: datetime
 ) -> int:
     """A line for each entry, and for what stays of it; returns how many are overdue."""
-    from ingestion.lake.redactions import Redactions
+    from lake.redactions import Redactions
 
     overdue = 0
     print(f"{'redaction':<36} {'kind':<13} {'requested':<16} {'deadline':<16} state")

@@ -1,6 +1,6 @@
 """`petwellness gaps` and `petwellness reload`: find what is missing from the broker to raw, and load again what differs.
 
-What a gap is and what closes it is in `ingestion.loading.gaps`; the way through an
+What a gap is and what closes it is in `warehouse.gaps`; the way through an
 incident is in docs/runbooks/telemetry-dropouts.md.
 """
 
@@ -20,8 +20,8 @@ from petwellness_orchestration.lake import open_lake
 from petwellness_orchestration.settings import PlatformSettings, load_settings
 
 if TYPE_CHECKING:
-    from ingestion.lake.landing import Claim
-    from ingestion.loading.gaps import Gap, LakeGaps
+    from lake.landing import Claim
+    from warehouse.gaps import Gap, LakeGaps
 
 # Gaps of a kind that are printed; JSON has all.
 SHOWN = 20
@@ -52,8 +52,8 @@ def show_gaps(output: str, close_dead: bool, dead_streams: Sequence[str] = ()) -
     not hold the data's present; `dead_streams` are declared so on the word of who calls.
     """
     from ingestion.collector.recovery import TOPIC_DELETED, close_claims
-    from ingestion.lake.landing import utc_now
-    from ingestion.lake.progress import declare_dead
+    from lake.landing import utc_now
+    from lake.progress import declare_dead
 
     settings = load_settings()
     store, seen = open_lake(settings), _look(settings)
@@ -76,8 +76,9 @@ def show_gaps(output: str, close_dead: bool, dead_streams: Sequence[str] = ()) -
 
 def reload_ranges(confirmed: bool) -> int:
     """Delete from raw the ranges that differ from the lake and load them again; without `confirmed` only say so."""
-    from ingestion.lake.landing import list_claims
-    from petwellness_orchestration.loading import COMMAND, forget
+    from lake.landing import list_claims
+    from petwellness_orchestration.account import COMMAND
+    from petwellness_orchestration.loading import forget
     from petwellness_orchestration.resources import PlatformResource
 
     settings = load_settings()
@@ -104,7 +105,7 @@ def reload_ranges(confirmed: bool) -> int:
 
 
 def _look(settings: PlatformSettings) -> Seen:
-    from ingestion.lake.landing import list_claims
+    from lake.landing import list_claims
 
     claims = list_claims(open_lake(settings))
     in_log, is_dead, unreachable = _log_gaps(settings, claims)
@@ -121,11 +122,11 @@ def _lake_gaps(
     """Gaps of lake and raw, and of the devices; on Snowflake, of pipes instead of devices."""
     if settings.environment.snowflake is not None:
         return _account_gaps(is_dead), []
-    from ingestion.lake.landing import list_manifests, utc_now
-    from ingestion.lake.quarantine import load_quarantine
-    from ingestion.loading.duckdb_raw import open_warehouse
-    from ingestion.loading.gaps import heartbeat_gaps, lake_gaps, read_orphans
-    from ingestion.loading.reconcile import LANDING_GRACE, read_raw_ranges
+    from lake.landing import list_manifests, utc_now
+    from lake.quarantine import load_quarantine
+    from warehouse.duckdb.raw import open_warehouse
+    from warehouse.gaps import heartbeat_gaps, lake_gaps, read_orphans
+    from warehouse.reconcile import LANDING_GRACE, read_raw_ranges
 
     settled_before = utc_now() - LANDING_GRACE if settings.collector.as_service else None
     store = open_lake(settings)
@@ -140,9 +141,10 @@ def _lake_gaps(
 
 
 def _account_gaps(is_dead: Callable[[str], bool]) -> LakeGaps:
-    from ingestion.loading.gaps import LakeGaps
-    from petwellness_orchestration.loading import COMMAND, reconcile_account
+    from petwellness_orchestration.account import COMMAND
+    from petwellness_orchestration.loading import reconcile_account
     from petwellness_orchestration.resources import PlatformResource
+    from warehouse.gaps import LakeGaps
 
     found = reconcile_account(PlatformResource(), COMMAND, is_dead)
     return LakeGaps(found.gaps, found.dead, found.to_reload, found.pending)
@@ -155,9 +157,9 @@ def _log_gaps(
 
     What nobody collects is no gap: topics beside the setting count only where something of them was claimed.
     """
+    from contracts.decoders import DECODERS
     from ingestion.broker.client import BrokerUnreachableError, connect
-    from ingestion.contracts.decoders import DECODERS
-    from ingestion.loading.gaps import deleted_topics, log_gaps
+    from warehouse.gaps import deleted_topics, log_gaps
 
     found: list[Gap] = []
     try:

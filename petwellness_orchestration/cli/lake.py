@@ -1,6 +1,6 @@
 """`petwellness catalogue`, `compact` and `clean`: upkeep of the lake's files.
 
-What is done is in `ingestion.lake`; runs are recorded like those of schedules.
+What is done is in `lake`; runs are recorded like those of schedules.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from petwellness_orchestration.settings import load_settings
 
 def show_catalogue() -> int:
     """Roll up closed hours, then a line for each feed and one for the compacted days."""
-    from ingestion.lake.landing import Manifest, list_manifests
+    from lake.landing import Manifest, list_manifests
 
     settings = load_settings()
     code = finish(run_job(settings, ROLL_UP))
@@ -39,7 +39,7 @@ def show_catalogue() -> int:
 
 def compact_days(day: date | None, even_if_open: bool, dry_run: bool) -> int:
     """Compact a day, or every closed one that waits; 1 when one of them failed."""
-    from ingestion.lake.landing import utc_now
+    from lake.landing import utc_now
 
     settings = load_settings()
     found = compacting.waiting(settings, utc_now(), since=date.min)

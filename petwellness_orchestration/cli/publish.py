@@ -1,7 +1,7 @@
 """`petwellness simulate` and `replay`: publish waves, or a live fleet, with the embedded broker if none is set.
 
 What is published comes from `sources`; flow control and the wave ledger are
-`ingestion.broker.publisher`.
+`simulation.publisher`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+from contracts.memory import release_memory
 from ingestion.broker.client import BrokerClient, connect
-from ingestion.memory import release_memory
 from petwellness_orchestration import sources
 from petwellness_orchestration.cli.console import say
 from petwellness_orchestration.cli.signals import stop_on_signals
@@ -46,7 +46,7 @@ def broker(settings: PlatformSettings, more_topics: Sequence[str] = ()) -> Itera
 
 def publish_source(serve: bool) -> None:
     """Publish every wave of the source that has not been seen landed; with `serve` stay up afterwards."""
-    from ingestion.broker.publisher import publish_waves
+    from simulation.publisher import publish_waves
 
     settings = load_settings()
     home = settings.state.home
@@ -67,7 +67,7 @@ def publish_source(serve: bool) -> None:
 
 def publish_live() -> None:
     """Publish the fleet's events as they fall due until SIGINT or SIGTERM."""
-    from ingestion.broker.publisher import LivePublisher
+    from simulation.publisher import LivePublisher
 
     settings = load_settings()
     stop = stop_on_signals()

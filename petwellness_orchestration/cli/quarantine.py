@@ -1,6 +1,6 @@
 """`petwellness quarantine` and `petwellness claims`: what landed and must not be used is entered, listed, released.
 
-Which rows a request names is `ingestion.quarantine`, which claim yields is
+Which rows a request names is `governance.quarantine`, which claim yields is
 `ingestion.collector.superseding`; here are options and how it is told.
 """
 
@@ -19,8 +19,8 @@ from petwellness_orchestration.lake import reach_lake
 from petwellness_orchestration.settings import load_settings
 
 if TYPE_CHECKING:
-    from ingestion.lake.quarantine import Quarantine, QuarantineEntry
-    from ingestion.quarantine.scope import Covered, FoundRow
+    from governance.quarantine.scope import Covered, FoundRow
+    from lake.quarantine import Quarantine, QuarantineEntry
 
 quarantine = typer.Typer(
     help="Keep landed rows out of the warehouse, although they stay in the lake.",
@@ -55,9 +55,9 @@ def find_command(
     ] = None,
 ) -> None:
     """Find landed telemetry by its time of receipt, and print the command that quarantines it."""
-    from ingestion.lake.landing import list_manifests
-    from ingestion.lake.replacements import load_replacements
-    from ingestion.quarantine.scope import received_outside
+    from governance.quarantine.scope import received_outside
+    from lake.landing import list_manifests
+    from lake.replacements import load_replacements
 
     if arrival_after is None and arrival_before is None:
         raise typer.BadParameter("give --arrival-after, --arrival-before or both")
@@ -82,10 +82,10 @@ def add_command(
     dry_run: DryRunOption = False,
 ) -> None:
     """Quarantine rows of a partition, one by one or as a range. Their originals stay in the lake."""
-    from ingestion.lake.landing import list_manifests, utc_now
-    from ingestion.lake.quarantine import load_quarantine, put_entry, quarantine_entry
-    from ingestion.lake.replacements import load_replacements
-    from ingestion.quarantine.scope import beyond, checked_rows, covered, requested_spans, rows_in
+    from governance.quarantine.scope import beyond, checked_rows, covered, requested_spans, rows_in
+    from lake.landing import list_manifests, utc_now
+    from lake.quarantine import load_quarantine, put_entry, quarantine_entry
+    from lake.replacements import load_replacements
 
     asked = _asked(offset, start, end)
     reason, person = checked_reason(reason, "an entry of the quarantine"), checked_person(by)
@@ -114,10 +114,10 @@ def add_command(
 @quarantine.command("list")
 def list_command() -> None:
     """Every entry with what it covers, who entered it, when and why, and whether it was released."""
-    from ingestion.lake.landing import list_manifests
-    from ingestion.lake.quarantine import load_quarantine
-    from ingestion.lake.replacements import load_replacements
-    from ingestion.quarantine.scope import covered, rows_in
+    from governance.quarantine.scope import covered, rows_in
+    from lake.landing import list_manifests
+    from lake.quarantine import load_quarantine
+    from lake.replacements import load_replacements
 
     store = reach_lake(load_settings())
     ledger = load_quarantine(store)
@@ -138,10 +138,10 @@ def release_command(
     dry_run: DryRunOption = False,
 ) -> None:
     """End an entry: its rows are loaded again. The entry and its release stay in the ledger."""
-    from ingestion.lake.landing import list_manifests, utc_now
-    from ingestion.lake.quarantine import load_quarantine, put_entry, quarantine_entry
-    from ingestion.lake.replacements import load_replacements
-    from ingestion.quarantine.scope import covered, entry_to_release, rows_in
+    from governance.quarantine.scope import covered, entry_to_release, rows_in
+    from lake.landing import list_manifests, utc_now
+    from lake.quarantine import load_quarantine, put_entry, quarantine_entry
+    from lake.replacements import load_replacements
 
     reason, person = checked_reason(reason, "a release"), checked_person(by)
     store = reach_lake(load_settings())
@@ -170,7 +170,7 @@ def supersede_command(
     set aside. Run it with no collector at work.
     """
     from ingestion.collector.superseding import mend_chains, plan_mend
-    from ingestion.lake.landing import utc_now
+    from lake.landing import utc_now
 
     reason, person = checked_reason(reason, "an entry of the quarantine"), checked_person(by)
     store, now = reach_lake(load_settings()), utc_now()
@@ -215,7 +215,7 @@ def entry_lines(entry: QuarantineEntry, covers: str, ledger: Quarantine) -> list
 
 def found_lines(found: Sequence[FoundRow]) -> list[str]:
     """Rows for people, and the commands that quarantine them."""
-    from ingestion.lake.redactions import merged
+    from lake.redactions import merged
 
     if not found:
         return ["no landed row was received then"]

@@ -28,7 +28,7 @@ def run_query(
     """Run `sql`, or the analysis `saved` as of a moment, on the published copy, read only; print the result."""
     import duckdb
 
-    from ingestion.loading.publish import DATABASE_NAME
+    from warehouse.duckdb.publish import DATABASE_NAME
 
     if output not in FORMATS:
         raise QueryFailedError(f"unknown format '{output}'; choose one of: {', '.join(FORMATS)}")

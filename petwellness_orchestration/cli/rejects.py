@@ -56,8 +56,8 @@ def list_command(
     output: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
 ) -> None:
     """Count rejected messages per reason, with examples; payloads only with --payload."""
-    from ingestion.lake.landing import list_manifests
     from ingestion.rejects.reading import list_rejects
+    from lake.landing import list_manifests
     from petwellness_orchestration.cli.query import QueryFailedError
     from petwellness_orchestration.settings import load_settings
 

@@ -1,6 +1,6 @@
 """`petwellness retain` and `restore`: days of tables to cold storage and back.
 
-What is done is in `ingestion.tiers`; moves are recorded as runs, like those of the schedule.
+What is done is in `governance.archive`; moves are recorded as runs, like those of the schedule.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from petwellness_orchestration.lake import reach_lake
 from petwellness_orchestration.settings import load_settings
 
 if TYPE_CHECKING:
-    from ingestion.tiers.moving import DueDay
-    from ingestion.tiers.policy import TieredTable
+    from governance.archive.archive import DueDay
+    from governance.archive.policy import TieredTable
 
 
 class UnknownTableError(ValueError):

@@ -59,7 +59,7 @@ def load_raw() -> int:
 
 def show_arrivals(settings: PlatformSettings) -> bool:
     """Print rejects by source and what devices nobody registered; whether that holds up the build."""
-    from ingestion.lake.landing import list_manifests
+    from lake.landing import list_manifests
     from petwellness_orchestration.arrivals import arrival_lines, look_at_devices, look_at_sources
 
     store = open_lake(settings)
@@ -97,9 +97,10 @@ def publish_tables() -> int:
 
 def forget_builds() -> None:
     """Make every day and every model of records count as dirty for the next build."""
-    from ingestion.loading.ledger import WAREHOUSE_MARK
-    from petwellness_orchestration.loading import COMMAND, open_raw
+    from petwellness_orchestration.account import COMMAND
+    from petwellness_orchestration.loading import open_raw
     from petwellness_orchestration.resources import PlatformResource
+    from warehouse.ledger import WAREHOUSE_MARK
 
     with open_raw(PlatformResource(), COMMAND) as (con, raw):
         raw.set_build_mark(con, WAREHOUSE_MARK, 0)
@@ -115,7 +116,7 @@ def rebuild_warehouse(confirmed: bool, compare: bool = False) -> int:
 
     import duckdb
 
-    from ingestion.observability.sessions import carry_over
+    from warehouse.builds.sessions import carry_over
 
     settings = load_settings()
     path = settings.warehouse_path
@@ -178,9 +179,9 @@ def finish_comparison(before: Path, after: Path) -> int:
 
 def _rebuilt_tables(con: duckdb.DuckDBPyConnection) -> list[str]:
     """What the lake gives again: records, telemetry and all that dbt builds. Scores are the model's."""
-    from ingestion.contracts.feeds import FEEDS
-    from ingestion.environments import LAYERS
+    from contracts.registry import FEEDS
     from ml.scoring import SCORES_TABLE
+    from warehouse.environments import LAYERS
 
     found = con.execute(
         "select table_schema || '.' || table_name from information_schema.tables"
@@ -193,7 +194,7 @@ def _rebuilt_tables(con: duckdb.DuckDBPyConnection) -> list[str]:
 
 def _difference(old: duckdb.DuckDBPyConnection, new: duckdb.DuckDBPyConnection, table: str) -> str:
     """Where a table differs; empty where it does not."""
-    from ingestion.loading.compare import ComparisonError, compare_tables
+    from warehouse.compare import ComparisonError, compare_tables
 
     if not all(table in _rebuilt_tables(con) for con in (old, new)):
         return "being there"
@@ -206,10 +207,10 @@ def _difference(old: duckdb.DuckDBPyConnection, new: duckdb.DuckDBPyConnection, 
 
 def show_status() -> int:
     """What has landed, been loaded, built and published."""
-    from ingestion.lake.landing import list_manifests
-    from ingestion.lake.quarantine import load_quarantine
-    from ingestion.loading.ledger import WAREHOUSE_MARK
-    from ingestion.loading.publish import read_catalogue
+    from lake.landing import list_manifests
+    from lake.quarantine import load_quarantine
+    from warehouse.duckdb.publish import read_catalogue
+    from warehouse.ledger import WAREHOUSE_MARK
 
     settings = load_settings()
     store = open_lake(settings)
@@ -246,9 +247,10 @@ def show_status() -> int:
 @contextmanager
 def _raw_to_read(settings: PlatformSettings) -> Iterator[tuple[Any, ModuleType]]:
     """As `open_raw`; of DuckDB read only, which several may at once."""
-    from ingestion.loading import duckdb_raw
-    from petwellness_orchestration.loading import COMMAND, open_raw
+    from petwellness_orchestration.account import COMMAND
+    from petwellness_orchestration.loading import open_raw
     from petwellness_orchestration.resources import PlatformResource
+    from warehouse.duckdb import raw as duckdb_raw
 
     if settings.environment.snowflake is not None:
         with open_raw(PlatformResource(), COMMAND) as found:

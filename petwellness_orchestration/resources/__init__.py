@@ -1,4 +1,4 @@
-"""Thin Dagster resources over `ingestion` and `ml`: each opens what an asset needs and nothing more.
+"""Thin Dagster resources over lake and warehouse: each opens what an asset needs and nothing more.
 
 Settings are read when a run uses a resource, never when definitions load.
 """
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from ingestion.memory import release_memory
+from contracts.memory import release_memory
 from petwellness_orchestration.lake import reach_lake
 from petwellness_orchestration.settings import PlatformSettings, load_settings
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
 
     from ingestion.extracts.model import Problem, RecordExtract
-    from ingestion.lake.store import ObjectStore
-    from ingestion.loading.snowflake_pipes import Pipes
+    from lake.store import ObjectStore
+    from warehouse.snowflake.pipes import Pipes
 
 
 class PlatformResource(dg.ConfigurableResource):
@@ -39,7 +39,7 @@ class PlatformResource(dg.ConfigurableResource):
 
         Raises NotOnThisWarehouseError in an environment on Snowflake.
         """
-        from ingestion.loading.duckdb_raw import open_warehouse
+        from warehouse.duckdb.raw import open_warehouse
 
         with open_warehouse(self.settings().warehouse_path, store) as con:
             yield con
@@ -47,7 +47,7 @@ class PlatformResource(dg.ConfigurableResource):
 
     def pipes(self, con: "SnowflakeConnection") -> "Pipes":
         """The account's pipes, asked in a session of the loader's."""
-        from ingestion.loading.snowflake_pipes import SnowflakePipes
+        from warehouse.snowflake.pipes import SnowflakePipes
 
         return SnowflakePipes(con)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ingestion.lake.store import S3Store
+from lake.store import S3Store
 
 HEAP_MB = 256
 
@@ -83,7 +83,9 @@ def snowflake_problems() -> Callable[[str], list[str]]:
     linter = Linter(config=FluffConfig(overrides=settings))
     known = {
         line
-        for line in (Path(__file__).parent / "warehouse" / "snowflake_functions.txt").read_text().splitlines()
+        for line in (Path(__file__).parent / "dbt_project" / "snowflake_functions.txt")
+        .read_text()
+        .splitlines()
         if not line.startswith("#")
     }
 

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -300,34 +299,3 @@ def test_loading_imports_nothing_heavy_and_writes_nothing(manifest: Path, tmp_pa
     assert set(HEAVY_MODULES) & set(found["modules"]) == set()
     assert found["statuses"] == ["RUNNING"]
     assert found["files"] == []
-
-
-def imported(paths: Iterable[Path]) -> dict[str, set[str]]:
-    """Top-level packages that each file imports anywhere, functions included."""
-    import ast
-
-    found: dict[str, set[str]] = {}
-    for path in paths:
-        for node in ast.walk(ast.parse(path.read_text())):
-            modules = []
-            if isinstance(node, ast.Import):
-                modules = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-                modules = [node.module]
-            for module in modules:
-                found.setdefault(module.split(".")[0], set()).add(str(path))
-    return found
-
-
-@pytest.mark.parametrize(
-    ("package", "forbidden"),
-    [
-        ("ingestion", {"dagster", "dagster_dbt", "petwellness_orchestration", "ml"}),
-        ("ml", {"dagster", "dagster_dbt", "petwellness_orchestration", "ingestion"}),
-    ],
-)
-def test_libraries_do_not_know_what_uses_them(package: str, forbidden: set[str], repository: Path) -> None:
-    files = sorted((repository / package).rglob("*.py"))
-    assert files
-    found = imported(files)
-    assert {name: found[name] for name in forbidden & found.keys()} == {}

@@ -13,8 +13,8 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from ingestion.lake.extract import land_extract
-from ingestion.lake.store import LocalStore, StoreUnreachableError
+from lake.extract import land_extract
+from lake.store import LocalStore, StoreUnreachableError
 
 pytestmark = pytest.mark.usefixtures("manifest")
 
@@ -40,8 +40,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def land(home: Path, extract_id: str) -> None:
     """Land an extract without rows."""
-    from ingestion.contracts.columns import record_schema
-    from ingestion.lake.landing import FILLED_BY_CLAIM
+    from contracts.columns import record_schema
+    from lake.landing import FILLED_BY_CLAIM
 
     own = {*FILLED_BY_CLAIM, "kafka_offset", "arrival_ts", "extracted_at"}
     columns = [column for column in record_schema("clinics") if column.name not in own]

@@ -11,8 +11,8 @@ import dagster as dg
 import duckdb
 import pytest
 
-from ingestion.lake.snapshots import latest_snapshot
-from ingestion.lake.store import LocalStore
+from lake.snapshots import latest_snapshot
+from lake.store import LocalStore
 
 Petwellness = Callable[..., Any]
 

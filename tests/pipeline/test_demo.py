@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from rebuilt import as_rebuilt
 
-from ingestion.contracts.consent import AnalyticsDefault
-from ingestion.loading.compare import compare_tables
-from petwellness_orchestration.planted import KINDS, compare
+from contracts.consent import AnalyticsDefault
+from petwellness_orchestration.cli.planted import KINDS, compare
+from warehouse.compare import compare_tables
 
 Petwellness = Callable[..., Any]
 

@@ -28,8 +28,8 @@ import os, signal, sys
 from pathlib import Path
 from ingestion.broker.client import connect
 from ingestion.collector.engine import Collector
-from ingestion.lake import layout
-from ingestion.lake.store import LocalStore
+from lake import layout
+from lake.store import LocalStore
 from ingestion.settings import BrokerSettings, CollectorSettings
 
 class Killing(LocalStore):

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ingestion.environments import ENVIRONMENTS, EnvironmentName, WarehouseKind
 from petwellness_orchestration.defs.warehouse.manifest import parsed_dir
+from warehouse.environments import ENVIRONMENTS, EnvironmentName, WarehouseKind
 
 PRODUCTION = {
     "PETWELLNESS_PRODUCTION": "yes",
@@ -216,11 +216,11 @@ def test_a_developers_schema_changes_no_key_of_the_graph() -> None:
 
 
 def test_what_opens_duckdb_says_so_on_snowflake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from ingestion.environments import NotOnThisWarehouseError
     from petwellness_orchestration.cli.privacy import look_for_personal_data
     from petwellness_orchestration.cli.steps import rebuild_warehouse
     from petwellness_orchestration.resources import PlatformResource
     from petwellness_orchestration.retaining import plan
+    from warehouse.environments import NotOnThisWarehouseError
 
     monkeypatch.setenv("PETWELLNESS_ENVIRONMENT", "dev")
     monkeypatch.setenv("PETWELLNESS_HOME", str(tmp_path))

@@ -12,7 +12,7 @@ import duckdb
 import pytest
 from rebuilt import as_rebuilt
 
-from ingestion.loading.compare import compare_tables
+from warehouse.compare import compare_tables
 
 Petwellness = Callable[..., Any]
 Environment = Callable[..., dict[str, str]]

@@ -11,7 +11,7 @@ import duckdb
 import pytest
 from waiting import until
 
-from ingestion.loading.compare import compare_tables
+from warehouse.compare import compare_tables
 
 # Why these cannot be equal is in docs/decisions/016-equality-after-a-crash.md.
 CLAIMED = {"ingested_at", "created_at"}
@@ -145,8 +145,8 @@ def test_no_killed_run_is_left_under_way(killed_home: Path) -> None:
 
 
 def test_every_claim_was_finished(killed_home: Path) -> None:
-    from ingestion.lake.landing import list_claims, list_manifests, verify_chain, verify_law
-    from ingestion.lake.store import LocalStore
+    from lake.landing import list_claims, list_manifests, verify_chain, verify_law
+    from lake.store import LocalStore
 
     store = LocalStore(killed_home / "lake")
     claims, manifests = list_claims(store), list_manifests(store)

@@ -21,7 +21,7 @@ import dagster as dg
 import duckdb
 import pytest
 
-from ingestion.loading.ledger import WAREHOUSE_MARK
+from warehouse.ledger import WAREHOUSE_MARK
 
 REPOSITORY = {"repositoryLocationName": "petwellness", "repositoryName": "__repository__"}
 ONE_DAY = {"dagster/partition": "2026-06-02"}

@@ -8,10 +8,10 @@ from typing import Any
 import duckdb
 import pytest
 
-from ingestion.lake.store import LocalStore
-from ingestion.loading.compare import compare_tables
-from ingestion.loading.duckdb_raw import open_warehouse
-from ingestion.tiers.cold import load_cold_days
+from governance.archive.cold import load_cold_days
+from lake.store import LocalStore
+from warehouse.compare import compare_tables
+from warehouse.duckdb.raw import open_warehouse
 
 Petwellness = Callable[..., Any]
 

@@ -1,6 +1,6 @@
 {# What account usage says of a statement: every statement of a node carries, as
    JSON, the run it belongs to, the asset and node it was for, and dbt's target.
-   `ingestion.account_usage.costs` adds credits up by them. Names only: a tag is kept for a year. #}
+   `governance.account_usage.costs` adds credits up by them. Names only: a tag is kept for a year. #}
 
 {% macro query_tag() -%}
     {%- set built = graph.nodes.get(model.get('attached_node') or '') or model -%}

@@ -1,5 +1,5 @@
 {# The typed columns of every record feed, in the order of
-   ingestion/contracts/columns.py: [column, kind, SQL type]. One list for
+   contracts/columns.py: [column, kind, SQL type]. One list for
    staging, change detection and histories. #}
 
 {% macro record_feeds() -%}

@@ -1,10 +1,10 @@
-"""Assets of the lake: what the sources offer, landed by the protocol. The protocol itself is `ingestion.lake`."""
+"""Assets of the lake: what the sources offer, landed by the protocol. The protocol itself is `lake`."""
 
 from collections.abc import Iterator
 
 import dagster as dg
 
-from ingestion.contracts.feeds import RECORD_FEED_NAMES, TELEMETRY_FEED
+from contracts.registry import RECORD_FEED_NAMES, TELEMETRY_FEED
 from petwellness_orchestration import names
 from petwellness_orchestration.resources import PlatformResource, RecordSourceResource
 
@@ -43,7 +43,7 @@ def record_extracts(
     context: dg.AssetExecutionContext, platform: PlatformResource, record_source: RecordSourceResource
 ) -> Iterator[dg.MaterializeResult]:
     """Land what the record sources offer; an extract landed before is left as it is."""
-    from ingestion.lake.extract import land_extract
+    from lake.extract import land_extract
     from petwellness_orchestration.sources import write_problems
 
     settings = platform.settings()

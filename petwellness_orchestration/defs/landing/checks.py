@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import dagster as dg
 
-from ingestion.contracts.feeds import TELEMETRY_FEED
+from contracts.registry import TELEMETRY_FEED
 from petwellness_orchestration import names
 from petwellness_orchestration.resources import PlatformResource
 
@@ -19,8 +19,8 @@ EXAMPLES = 20
 )
 def no_message_lost(platform: PlatformResource) -> dg.AssetCheckResult:
     """Ranges with offsets that the log had lost are named; they warn and do not stop the run."""
-    from ingestion.lake.landing import list_manifests, utc_now
-    from ingestion.loading.gaps import lost_ranges
+    from lake.landing import list_manifests, utc_now
+    from warehouse.gaps import lost_ranges
 
     lost = lost_ranges(list_manifests(platform.store()))
     since = utc_now() - NAMED_FOR

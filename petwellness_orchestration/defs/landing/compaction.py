@@ -1,8 +1,8 @@
-"""The lake's catalogue and the compacted copy of telemetry, by arrival day. The work is `ingestion.lake`."""
+"""The lake's catalogue and the compacted copy of telemetry, by arrival day. The work is `lake`."""
 
 import dagster as dg
 
-from ingestion.contracts.feeds import FEEDS, TELEMETRY_FEED
+from contracts.registry import FEEDS, TELEMETRY_FEED
 from petwellness_orchestration import names
 from petwellness_orchestration.defs.landing.partitions import ARRIVAL_DAYS
 from petwellness_orchestration.named_days import named_day
@@ -25,8 +25,8 @@ _INSTEAD = "run `petwellness compact`, which takes every closed arrival day that
 )
 def catalogue(platform: PlatformResource) -> dg.MaterializeResult:
     """Roll up what can be."""
-    from ingestion.lake.catalogue import roll_up
-    from ingestion.lake.landing import utc_now
+    from lake.catalogue import roll_up
+    from lake.landing import utc_now
 
     generation = roll_up(platform.store(), utc_now())
     if generation is None:

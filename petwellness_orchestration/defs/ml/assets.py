@@ -175,8 +175,8 @@ def visit_risk_scores(context: dg.AssetExecutionContext, platform: PlatformResou
 )
 def published_visit_risk_scores(platform: PlatformResource) -> dg.MaterializeResult:
     """Add the scores to what readers see."""
-    from ingestion.loading.publish import PublishedTable, publish
     from ml.scoring import SCORES_SCHEMA
+    from warehouse.duckdb.publish import PublishedTable, publish
 
     table = PublishedTable("anl", "visit_risk_scores", tuple(SCORES_SCHEMA.names), day_column="event_date")
     with platform.warehouse() as con:

@@ -1,6 +1,6 @@
 """What Snowflake cost and who read personal data, as assets: where the environment has an account, and nowhere else.
 
-What they read and write is `ingestion.account_usage`.
+What they read and write is `governance.account_usage`.
 """
 
 import dagster as dg
@@ -15,7 +15,7 @@ _SETTINGS = load_settings()
 # Yesterday's last hours and today: account usage lags by hours, and a day that runs away is told on the same day.
 DAYS_REPORTED = 2
 COSTS_CRON = "20 * * * *"
-# An hour after the day before is whole in account usage (ingestion.account_usage.access_audit.LATEST).
+# An hour after the day before is whole in account usage (governance.account_usage.access_audit.LATEST).
 AUDIT_CRON = "0 4 * * *"
 
 ACCESS_DAYS = dg.DailyPartitionsDefinition(start_date=_SETTINGS.operations.first_arrival_date.isoformat())
@@ -30,9 +30,9 @@ ACCESS_DAYS = dg.DailyPartitionsDefinition(start_date=_SETTINGS.operations.first
 )
 def costs(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
     """Report, and tell of a day that comes near its budget or exceeds it, each level once."""
-    from ingestion.account_usage.budgets import untold
-    from ingestion.account_usage.costs import asset_name, totals
-    from ingestion.lake.landing import utc_now
+    from governance.account_usage.budgets import untold
+    from governance.account_usage.costs import asset_name, totals
+    from lake.landing import utc_now
     from petwellness_orchestration.account_usage import (
         budget_verdicts,
         operations_session,
@@ -82,7 +82,7 @@ def access_audit(context: dg.AssetExecutionContext, platform: PlatformResource) 
     """Write one day of the audit anew."""
     from datetime import date
 
-    from ingestion.lake.landing import utc_now
+    from lake.landing import utc_now
     from petwellness_orchestration.account_usage import operations_session, write_audit
     from petwellness_orchestration.defs.warehouse.manifest import read_manifest
 
@@ -127,7 +127,7 @@ def nightly_access_audit(context: dg.ScheduleEvaluationContext) -> dg.RunRequest
     """One run for the last whole day."""
     from datetime import UTC
 
-    from ingestion.account_usage.access_audit import last_whole_day
+    from governance.account_usage.access_audit import last_whole_day
 
     now = context.scheduled_execution_time.astimezone(UTC).replace(tzinfo=None)
     day = last_whole_day(now).isoformat()

@@ -196,9 +196,9 @@ def landing_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Sk
     """
     from datetime import UTC, datetime, timedelta
 
-    from ingestion.lake.catalogue import landed_fingerprint
-    from ingestion.lake.quarantine import count_quarantine
-    from ingestion.lake.redactions import count_redactions
+    from lake.catalogue import landed_fingerprint
+    from lake.quarantine import count_quarantine
+    from lake.redactions import count_redactions
 
     settings = load_settings()
     store = open_lake(settings)

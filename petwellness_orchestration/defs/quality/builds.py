@@ -18,8 +18,8 @@ from petwellness_orchestration.settings import load_settings
 )
 def builds(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
     """What is kept of the newest build, which wrote it itself; what is out of the ordinary in it, the checks say."""
-    from ingestion.observability.history import kept_build
     from petwellness_orchestration.observing import open_ops
+    from warehouse.builds.history import kept_build
 
     with open_ops(platform, names.BUILDS.to_user_string(), context.run_id) as session:
         newest = kept_build(session)

@@ -84,7 +84,7 @@ def clinic_heartbeat(
 
 def _days_judged(context: dg.AssetCheckExecutionContext, con: "DuckDBPyConnection", table: str) -> str:
     """SQL: the event dates of a table that a check in this run looks at."""
-    from ingestion.loading.rebuilt import in_days, rebuilt_last
+    from warehouse.duckdb.rebuilt import in_days, rebuilt_last
 
     every_day = looks_at_every_day(context.run)
     return in_days("event_date", None if every_day else rebuilt_last(con, table))
@@ -128,7 +128,7 @@ def _heartbeat(
 )
 def reviews_keep_up(platform: PlatformResource) -> dg.AssetCheckResult:
     """A queue is ordinary, a backlog is not: what waits longer than allowed warns, by the data's present."""
-    from ingestion.loading.duckdb_raw import data_time
+    from warehouse.duckdb.raw import data_time
 
     allowed = timedelta(days=platform.settings().operations.document_review_days)
     with platform.warehouse() as con:
@@ -220,7 +220,7 @@ def _alerts_table(rows: Sequence[tuple[str, str, int, datetime]]) -> str:
 )
 def layers_add_up(platform: PlatformResource) -> dg.AssetCheckResult:
     """Nothing appears or vanishes between layers unexplained."""
-    from ingestion.loading.counts import layer_steps
+    from warehouse.counts import layer_steps
 
     with platform.warehouse() as con:
         steps = layer_steps(con)

@@ -1,10 +1,10 @@
-"""Raw tables by ledger and their reconciliation with the lake. Loading itself is `ingestion.loading`."""
+"""Raw tables by ledger and their reconciliation with the lake. Loading itself is `warehouse`."""
 
 from collections.abc import Iterator
 
 import dagster as dg
 
-from ingestion.contracts.feeds import FEEDS, RECORD_FEED_NAMES
+from contracts.registry import FEEDS, RECORD_FEED_NAMES
 from petwellness_orchestration import names
 from petwellness_orchestration.resources import PlatformResource
 
@@ -83,7 +83,7 @@ def raw_loads(
 )
 def lake_files(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:
     """Bring the table of files up to the lake."""
-    from ingestion.loading.lake_files import refresh_lake_files
+    from warehouse.duckdb.lake_files import refresh_lake_files
 
     store = platform.store()
     with platform.warehouse() as con:
@@ -160,7 +160,7 @@ def nothing_quarantined_is_used(
 )
 def rejects_are_few(platform: PlatformResource) -> dg.AssetCheckResult:
     """Everything has landed and stays; nothing is built on what may be a misread half of a vendor."""
-    from ingestion.lake.landing import list_manifests
+    from lake.landing import list_manifests
     from petwellness_orchestration.arrivals import look_at_sources
 
     store = platform.store()
@@ -192,7 +192,7 @@ def rejects_are_few(platform: PlatformResource) -> dg.AssetCheckResult:
 )
 def devices_are_registered(platform: PlatformResource) -> dg.AssetCheckResult:
     """Such events have no pet and no household; their devices are named, and the run goes on."""
-    from ingestion.lake.landing import list_manifests
+    from lake.landing import list_manifests
     from petwellness_orchestration.arrivals import device_text, look_at_devices
 
     store = platform.store()

@@ -1,4 +1,4 @@
-"""Pipes and the whole reconciliation, where raw is on Snowflake, and nowhere else. What they find is `ingestion.loading`."""
+"""Pipes and the whole reconciliation, where raw is on Snowflake, and nowhere else. What they find is `warehouse`."""
 
 import dagster as dg
 
@@ -25,10 +25,10 @@ FINDINGS_SHOWN = 20
 )
 def pipes_run(context: dg.AssetCheckExecutionContext, platform: PlatformResource) -> dg.AssetCheckResult:
     """A pipe that is stopped or paused is a warning, as loads copy what it does not bring."""
-    from ingestion.lake.landing import utc_now
-    from ingestion.loading.snowflake_pipes import PIPE_MISSING, pipe_gaps
-    from ingestion.loading.snowflake_reconcile import pipe_statuses
+    from lake.landing import utc_now
     from petwellness_orchestration.loading import loading_session
+    from warehouse.snowflake.pipes import PIPE_MISSING, pipe_gaps
+    from warehouse.snowflake.reconcile import pipe_statuses
 
     with loading_session(platform, context.run.run_id) as con:
         statuses = pipe_statuses(platform.pipes(con))
@@ -95,7 +95,7 @@ def waiting_ranges_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest 
     """Ask the last load what it left; Snowflake is not asked, so that no warehouse resumes for it."""
     from datetime import UTC, datetime
 
-    from ingestion.settings import SnowflakeSettings
+    from warehouse.snowflake.settings import SnowflakeSettings
 
     event = context.instance.get_latest_materialization_event(names.LOAD_HISTORY)
     materialization = event.asset_materialization if event else None

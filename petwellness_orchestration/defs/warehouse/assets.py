@@ -55,7 +55,7 @@ def warehouse(context: dg.AssetExecutionContext, platform: PlatformResource) -> 
 
 
 def _build(context: dg.AssetExecutionContext, platform: PlatformResource) -> Iterator[Any]:
-    from ingestion.lake.landing import utc_now
+    from lake.landing import utc_now
 
     settings = platform.settings()
     selected = _selected(context)
@@ -200,11 +200,11 @@ def published_warehouse_tables(
     context: dg.AssetExecutionContext, platform: PlatformResource
 ) -> dg.MaterializeResult:
     """Write the days whose content changed since the last publication and switch readers to them."""
-    from ingestion.loading.duckdb_raw import set_build_mark
-    from ingestion.loading.publish import publish
-    from ingestion.loading.rebuilt import PUBLISHED_MARK, latest_build_seq, rebuilt_since_publication
     from petwellness_orchestration.erasing import scores_to_republish
     from petwellness_orchestration.published import published_tables
+    from warehouse.duckdb.publish import publish
+    from warehouse.duckdb.raw import set_build_mark
+    from warehouse.duckdb.rebuilt import PUBLISHED_MARK, latest_build_seq, rebuilt_since_publication
 
     folder = platform.settings().state.published_dir
     with platform.warehouse() as con:

@@ -18,8 +18,8 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from ingestion.environments import LAYERS
 from petwellness_orchestration.settings import DBT_PROJECT_DIR, PlatformSettings
+from warehouse.environments import LAYERS
 
 RESULT_EVENTS = frozenset({"LogSeedResult", "LogModelResult", "LogSnapshotResult", "LogTestResult"})
 

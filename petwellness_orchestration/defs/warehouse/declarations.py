@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ingestion.loading.publish import PUBLISHED_SCHEMAS
 from petwellness_orchestration.published import PII_META, column_meta, layer
+from warehouse.duckdb.publish import PUBLISHED_SCHEMAS
 
 ALERT_RULES = "anl_alert_rules"
 _JUDGES = re.compile(r"\bjudges\(\s*'(\w+)'\s*\)")

@@ -1,4 +1,4 @@
-"""Days of tables in cold storage, by event day, as assets. The work is `ingestion.tiers`."""
+"""Days of tables in cold storage, by event day, as assets. The work is `governance.archive`."""
 
 from collections.abc import Iterator
 

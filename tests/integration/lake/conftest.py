@@ -14,9 +14,9 @@ import pyarrow as pa
 import pytest
 from moto.server import ThreadedMotoServer
 
-from ingestion.contracts.columns import TELEMETRY_SCHEMA
-from ingestion.lake.landing import FILLED_BY_CLAIM, Claim, Manifest, claim_range, land_range
-from ingestion.lake.store import LocalStore, ObjectExistsError, ObjectInfo, ObjectStore, S3Store
+from contracts.columns import TELEMETRY_SCHEMA
+from lake.landing import FILLED_BY_CLAIM, Claim, Manifest, claim_range, land_range
+from lake.store import LocalStore, ObjectExistsError, ObjectInfo, ObjectStore, S3Store
 
 STREAM = "cluster.telemetry.topic1"
 NOON = datetime(2026, 6, 1, 12)

@@ -9,16 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ingestion.lake import catalogue, layout
-from ingestion.lake.catalogue import (
-    CatalogueDamagedError,
-    fingerprint,
-    landed_fingerprint,
-    newest_generation,
-    roll_up,
-)
-from ingestion.lake.extract import land_extract
-from ingestion.lake.landing import (
+from lake import catalogue, layout
+from lake.catalogue import CatalogueDamagedError, fingerprint, landed_fingerprint, newest_generation, roll_up
+from lake.extract import land_extract
+from lake.landing import (
     chain_end,
     day_manifests,
     landed_end,
@@ -28,8 +22,8 @@ from ingestion.lake.landing import (
     open_claims_of_streams,
     verify_chain,
 )
-from ingestion.lake.store import LocalStore, ObjectStore
-from ingestion.settings import CompactionSettings
+from lake.settings import CompactionSettings
+from lake.store import LocalStore, ObjectStore
 
 STREAM = "cluster.telemetry.topic1"
 START = datetime(2026, 6, 1, 0, 30)
@@ -210,7 +204,7 @@ def _fresh_lake(name: str, folder: Any, request: pytest.FixtureRequest) -> Objec
         return LocalStore(folder)
     import boto3
 
-    from ingestion.lake.store import S3Store
+    from lake.store import S3Store
 
     endpoint = request.getfixturevalue("s3_endpoint")
     keys = {"aws_access_key_id": "k", "aws_secret_access_key": "s", "region_name": "us-east-1"}
@@ -271,7 +265,7 @@ def test_a_damaged_segment_is_named_and_can_be_written_again(lake: ObjectStore, 
 
 
 def test_superseded_files_of_the_catalogue_are_removed_with_age(lake: ObjectStore, history: Any) -> None:
-    from ingestion.lake.upkeep import clean
+    from lake.upkeep import clean
 
     for hour in range(10):
         history(lake, hour, hour + 1)

@@ -15,23 +15,23 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from ingestion.contracts.columns import TELEMETRY_SCHEMA
-from ingestion.lake import compaction, layout
-from ingestion.lake.compaction import (
+from contracts.columns import TELEMETRY_SCHEMA
+from lake import compaction, layout
+from lake.compaction import (
     CompactionResourceError,
     CompactionTooOldError,
     DamagedObjectError,
     DayOpenError,
     compact_day,
 )
-from ingestion.lake.landing import FILLED_BY_CLAIM, Manifest
-from ingestion.lake.proof import RowsDifferError, prove_same_rows
-from ingestion.lake.quarantine import QuarantinedOffsets, Span
-from ingestion.lake.redactions import DeviceArrivals
-from ingestion.lake.snapshots import LandedObject, as_landed, day_files, device_rows, latest_snapshot
-from ingestion.lake.store import LocalStore, ObjectStore
-from ingestion.lake.upkeep import clean, prove_day, ranges_by_day, waiting_days
-from ingestion.settings import CompactionSettings
+from lake.landing import FILLED_BY_CLAIM, Manifest
+from lake.proof import RowsDifferError, prove_same_rows
+from lake.quarantine import QuarantinedOffsets, Span
+from lake.redactions import DeviceArrivals
+from lake.settings import CompactionSettings
+from lake.snapshots import LandedObject, as_landed, day_files, device_rows, latest_snapshot
+from lake.store import LocalStore, ObjectStore
+from lake.upkeep import clean, prove_day, ranges_by_day, waiting_days
 
 DAY = date(2026, 6, 3)
 CLAIMED = datetime(2026, 6, 3, 10)
@@ -203,7 +203,7 @@ def test_a_day_without_ranges_has_no_snapshot(lake: ObjectStore, scratch: Path) 
 
 @pytest.mark.also_on_s3
 def test_ranges_without_rows_are_covered(lake: ObjectStore, claim_telemetry: Make, scratch: Path) -> None:
-    from ingestion.lake.landing import land_range
+    from lake.landing import land_range
 
     claim = claim_telemetry(lake, 0, 5, CLAIMED)
     fields = [f for f in TELEMETRY_SCHEMA if f.name not in FILLED_BY_CLAIM]
@@ -217,8 +217,8 @@ def test_ranges_without_rows_are_covered(lake: ObjectStore, claim_telemetry: Mak
 def test_a_range_of_a_newer_release_is_refused(
     lake: ObjectStore, land: Make, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ingestion.lake import landing
-    from ingestion.lake.reading import NewerSchemaError
+    from lake import landing
+    from lake.reading import NewerSchemaError
 
     monkeypatch.setattr(landing, "SCHEMA_VERSION", landing.SCHEMA_VERSION + 1)
     manifest = land(lake, 0)
@@ -362,7 +362,7 @@ def test_a_replaced_landing_file_is_read_in_its_place(lake: ObjectStore, land: M
     """As after a purge: the original is deleted, another object holds its rows but for the redacted ones."""
     import hashlib
 
-    from ingestion.lake.landing import parquet_bytes
+    from lake.landing import parquet_bytes
 
     manifests = [land(lake, 0, 100), land(lake, 100, 100)]
     table = rows_of(lake, [manifests[0].source_file])
@@ -545,7 +545,7 @@ def test_files_of_superseded_snapshots_go_after_the_age(lake: ObjectStore, land:
 
 
 def test_left_overs_of_a_killed_process_are_cleared_and_those_of_a_live_one_stay(scratch: Path) -> None:
-    from ingestion.lake.scratch import scratch_folder
+    from lake.scratch import scratch_folder
 
     dead = scratch / "compaction-dead"
     dead.mkdir(parents=True)
@@ -594,7 +594,7 @@ def test_the_proof_finds_what_counts_do_not(tmp_path: Path, land: Make) -> None:
 
 
 def test_files_of_an_older_contract_are_read_beside_new_ones(tmp_path: Path, land: Make) -> None:
-    from ingestion.lake.sql import UnknownColumnsError, connect, telemetry_sql
+    from lake.sql import UnknownColumnsError, connect, telemetry_sql
 
     store = LocalStore(tmp_path / "lake")
     table = rows_of(store, [land(store, 0).source_file])
@@ -618,7 +618,7 @@ def test_files_of_an_older_contract_are_read_beside_new_ones(tmp_path: Path, lan
 def test_days_are_counted_with_and_without_the_catalogue(
     lake: ObjectStore, land: Make, claim_telemetry: Make, finish: Make
 ) -> None:
-    from ingestion.lake.catalogue import roll_up
+    from lake.catalogue import roll_up
 
     land(lake, 0)
     land(lake, 40)
@@ -656,7 +656,7 @@ steps = st.lists(
 def test_readers_always_see_the_landed_rows_once(
     steps: list[Any], tmp_path_factory: Any, claim_telemetry: Make, finish: Make, watched: Make
 ) -> None:
-    from ingestion.lake.catalogue import roll_up
+    from lake.catalogue import roll_up
 
     folder = tmp_path_factory.mktemp("lake")
     lake, scratch = LocalStore(folder / "lake"), folder / "scratch"

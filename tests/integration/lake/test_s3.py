@@ -14,10 +14,11 @@ import pytest
 from moto.server import ThreadedMotoServer
 from waiting import IN_TIME_S
 
-from ingestion.lake import store as store_module
-from ingestion.lake.extract import land_extract
-from ingestion.lake.landing import list_manifests
-from ingestion.lake.store import (
+from lake import store as store_module
+from lake.extract import land_extract
+from lake.landing import list_manifests
+from lake.settings import LakeSettings
+from lake.store import (
     ObjectExistsError,
     ObjectInfo,
     ObjectMissingError,
@@ -27,7 +28,6 @@ from ingestion.lake.store import (
     StoreUnreachableError,
     open_store,
 )
-from ingestion.settings import LakeSettings
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from ingestion.contracts.consent import (
+from contracts.consent import (
     ANALYTICS,
     FLAGS,
     AnalyticsDefault,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingestion.contracts.decoders import DECODERS
-from ingestion.contracts.telemetry import TYPES, RejectError, parse_event
+from contracts.decoders import DECODERS
+from contracts.telemetry import TYPES, RejectError, parse_event
 
 CAMPUSIOT = DECODERS["campusiot-v1"].decode
 MOVEBANK = DECODERS["movebank-v1"].decode

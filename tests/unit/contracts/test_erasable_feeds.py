@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from ingestion.contracts.columns import (
+from contracts.columns import (
     HOUSEHOLD_COLUMNS,
     RECORD_FEEDS,
     RECORD_REFERENCES,

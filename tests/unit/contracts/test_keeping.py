@@ -5,8 +5,7 @@ from datetime import datetime
 import pyarrow as pa
 import pytest
 
-from ingestion.contracts.feeds import RECORD_FEED_NAMES
-from ingestion.contracts.keeping import (
+from contracts.keeping import (
     KEPT_FEEDS,
     TERMS,
     Begin,
@@ -17,7 +16,8 @@ from ingestion.contracts.keeping import (
     has_to_stay,
     kept_until,
 )
-from ingestion.lake.landing import feed_schema
+from contracts.registry import RECORD_FEED_NAMES
+from lake.landing import feed_schema
 
 VISIT = datetime(2024, 2, 29, 17, 30)
 

@@ -10,14 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingestion.contracts.columns import RECORD_FEEDS, record_schema
-from ingestion.contracts.records import (
-    RECORD_KEYS,
-    RECORD_MODELS,
-    canonical_json,
-    records_table,
-    validate_records,
-)
+from contracts.columns import RECORD_FEEDS, record_schema
+from contracts.records import RECORD_KEYS, RECORD_MODELS, canonical_json, records_table, validate_records
 
 AT = datetime(2026, 6, 1, 8, 0, 0, 1)
 ENVELOPE_FIELDS = {"business_key", "op", "changed_at", "arrival_ts", "payload"}

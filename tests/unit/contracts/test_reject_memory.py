@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 
-from ingestion.contracts.telemetry import RejectError, parse_event
+from contracts.telemetry import RejectError, parse_event
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import yaml
 
 from ingestion.collector.metrics import PREFIX, CollectorMetrics
 from ingestion.collector.report import DrainReport
-from ingestion.lake.landing import utc_now
+from lake.landing import utc_now
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "operations.md").read_text()

@@ -26,7 +26,7 @@ OTHER_VARIABLES = {
 
 def picture() -> tuple[dict[str, set[str]], set[tuple[str, str]]]:
     """The assets of each box of the graph's picture, and its arrows."""
-    from ingestion.contracts.feeds import RECORD_FEED_NAMES
+    from contracts.registry import RECORD_FEED_NAMES
 
     text = GRAPH.split("```mermaid")[1].split("```")[0]
     boxes: dict[str, set[str]] = {}
@@ -60,15 +60,23 @@ def test_the_picture_shows_every_asset_once_and_every_dependency() -> None:
 
 
 def test_every_setting_that_is_named_exists() -> None:
+    import contracts.settings
+    import governance.settings
     import infrastructure.snowflake.account
     import ingestion.settings
+    import lake.settings
     import ml.settings
     import petwellness_orchestration.settings
+    import warehouse.snowflake.settings
 
     known = set(OTHER_VARIABLES)
     modules = (
+        contracts.settings,
+        lake.settings,
         ingestion.settings,
+        warehouse.snowflake.settings,
         ml.settings,
+        governance.settings,
         petwellness_orchestration.settings,
         infrastructure.snowflake.account,
     )

@@ -5,6 +5,8 @@ import re
 import pytest
 import yaml
 
+from contracts.ledgers import LEDGERS
+from contracts.registry import FEEDS
 from infrastructure.snowflake.account import (
     ENVIRONMENTS,
     FOLDER,
@@ -23,11 +25,9 @@ from infrastructure.snowflake.planning import (
     reviewed_text,
 )
 from infrastructure.snowflake.rights import READING, WRITING, reach, schemas_with
-from ingestion.contracts.feeds import FEEDS
-from ingestion.contracts.ledgers import LEDGERS
-from ingestion.environments import ProductionRefusedError, UnknownEnvironmentError
-from ingestion.lake.landing import feed_schema
-from ingestion.loading.snowflake_sql import FILE_FORMAT, LANDING_STAGE, STAGES
+from lake.landing import feed_schema
+from warehouse.environments import ProductionRefusedError, UnknownEnvironmentError
+from warehouse.snowflake.sql import FILE_FORMAT, LANDING_STAGE, STAGES
 
 
 @pytest.fixture(params=ENVIRONMENTS.values(), ids=lambda one: one.name)
@@ -109,7 +109,7 @@ def test_roles_reach_what_they_are_for_and_nothing_else(plan: list[str]) -> None
         "ingestion": {"raw"},
         "transformer": {"raw", "stg", "cur", "anl", "ml", "clinic", "governance"},
         "analytics": {"anl"},
-        # Nothing but views over tables with a row filter: tests/integration/warehouse/test_snowflake_sql.py.
+        # Nothing but views over tables with a row filter: tests/integration/dbt_project/test_snowflake_sql.py.
         "clinic_bi": {"clinic"},
         "ml": {"anl", "ml"},
         "operations": {"raw", "ops"},
@@ -145,11 +145,11 @@ def test_services_sign_in_with_keys_alone(plan: list[str]) -> None:
 def test_the_platforms_user_has_every_role_that_a_run_takes_and_these_their_warehouses(
     environment: Environment, plan: list[str]
 ) -> None:
-    from petwellness_orchestration import account_usage, learning, loading
+    from petwellness_orchestration import account, account_usage, learning, loading
 
     taken = {
         (loading.ROLE, loading.WAREHOUSE),
-        (loading.OWNING_ROLE, loading.OWNING_WAREHOUSE),
+        (account.OWNING_ROLE, account.OWNING_WAREHOUSE),
         (learning.ROLE, learning.WAREHOUSE),
         (account_usage.ROLE, account_usage.WAREHOUSE),
     }

@@ -97,7 +97,9 @@ def test_the_jobs_there_have_to_be_are_there() -> None:
 
 
 def test_the_settings_they_set_exist(workflow: Path) -> None:
-    from ingestion.settings import BrokerSettings, ConsentSettings, LakeSettings, RetentionSettings
+    from governance.settings import RetentionSettings
+    from ingestion.settings import BrokerSettings, ConsentSettings
+    from lake.settings import LakeSettings
     from petwellness_orchestration.settings import OperationsSettings, SourceSettings
 
     profile = (ROOT / "dbt_project" / "profiles.yml").read_text()

@@ -9,9 +9,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingestion.lake.changes import Extract, Row, change_log
+from lake.changes import Extract, Row, change_log
 
-REFERENCE = Path(__file__).resolve().parents[2] / "integration/warehouse/history_reference.py"
+REFERENCE = Path(__file__).resolve().parents[2] / "integration/dbt_project/history_reference.py"
 START = datetime(2026, 6, 1)
 HOUR = timedelta(hours=1)
 HOURS = 9

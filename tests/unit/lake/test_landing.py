@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ingestion.contracts.columns import REJECT_SCHEMA, TELEMETRY_SCHEMA
-from ingestion.lake import layout
-from ingestion.lake.extract import ExtractChangedError, land_extract
-from ingestion.lake.landing import (
+from contracts.columns import REJECT_SCHEMA, TELEMETRY_SCHEMA
+from lake import layout
+from lake.extract import ExtractChangedError, land_extract
+from lake.landing import (
     Claim,
     ClaimChainError,
     LandingError,
@@ -33,7 +33,7 @@ from ingestion.lake.landing import (
     verify_chain,
     verify_law,
 )
-from ingestion.lake.store import LocalStore, ObjectStore
+from lake.store import LocalStore, ObjectStore
 
 CLAIMED_AT = datetime(2026, 6, 3, 12, 30, 0, 5)
 NOON = datetime(2026, 6, 1, 12)

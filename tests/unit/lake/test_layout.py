@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestion.lake import layout
-from ingestion.lake.layout import LayoutError
+from lake import layout
+from lake.layout import LayoutError
 
 streams = st.from_regex(r"[A-Za-z0-9_=-][A-Za-z0-9._=-]{0,20}", fullmatch=True)
 offsets = st.integers(0, 2**63 - 1)

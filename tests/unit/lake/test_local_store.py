@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ingestion.lake.store import (
+from lake.settings import LakeSettings
+from lake.store import (
     LocalStore,
     ObjectExistsError,
     ObjectInfo,
@@ -14,7 +15,6 @@ from ingestion.lake.store import (
     StoreUnreachableError,
     open_store,
 )
-from ingestion.settings import LakeSettings
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ingestion.lake import layout, upkeep
-from ingestion.lake.layout import LayoutError
-from ingestion.lake.progress import (
+from lake import layout, upkeep
+from lake.layout import LayoutError
+from lake.progress import (
     DeadStream,
     PartitionSeen,
     ProgressMark,
@@ -17,8 +17,8 @@ from ingestion.lake.progress import (
     put_progress,
     read_progress,
 )
-from ingestion.lake.store import LocalStore
-from ingestion.settings import CompactionSettings
+from lake.settings import CompactionSettings
+from lake.store import LocalStore
 
 START = datetime(2026, 6, 1)
 MINUTE = timedelta(minutes=1)

@@ -9,16 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from landed import STREAM, claim
 
-from ingestion.lake.landing import ClaimChainError, verify_chain
-from ingestion.lake.quarantine import (
-    Quarantine,
-    Span,
-    count_quarantine,
-    load_quarantine,
-    put_entry,
-    quarantine_entry,
-)
-from ingestion.lake.store import LocalStore
+from lake.landing import ClaimChainError, verify_chain
+from lake.quarantine import Quarantine, Span, count_quarantine, load_quarantine, put_entry, quarantine_entry
+from lake.store import LocalStore
 
 T0 = datetime(2026, 6, 1)
 

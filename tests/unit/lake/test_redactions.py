@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestion.contracts.columns import TELEMETRY_SCHEMA, record_schema
-from ingestion.lake.redactions import (
+from contracts.columns import TELEMETRY_SCHEMA, record_schema
+from lake.redactions import (
     ERASURE,
     Arrivals,
     Redaction,
@@ -26,8 +26,8 @@ from ingestion.lake.redactions import (
     rows_received_in,
     without,
 )
-from ingestion.lake.store import LocalStore
-from ingestion.loading.redacting import redacted, register_redactions
+from lake.store import LocalStore
+from warehouse.duckdb.redactions import redacted, register_redactions
 
 T0 = datetime(2026, 6, 1)
 DEVICES = ["a", "b", "c"]

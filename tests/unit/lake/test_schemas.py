@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from ingestion.contracts.feeds import FEEDS
-from ingestion.lake import landing
-from ingestion.lake.landing import feed_schema
+from contracts.registry import FEEDS
+from lake import landing
+from lake.landing import feed_schema
 
 
 def test_columns_of_a_schema_version_never_change() -> None:

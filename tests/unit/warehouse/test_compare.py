@@ -3,7 +3,7 @@
 import duckdb
 import pytest
 
-from ingestion.loading.compare import ComparisonError, compare_tables, compare_whole_tables
+from warehouse.compare import ComparisonError, compare_tables, compare_whole_tables
 
 
 @pytest.fixture

@@ -1,6 +1,0 @@
-"""Retention tiers: days of warehouse tables that are past their limit move to cold storage in the lake.
-
-`cold` says what cold storage holds, `policy` what is kept how long, `moving` moves
-days out of the warehouse, `restoring` brings one back. Which tables have a limit is
-said by the dbt models and read by the caller.
-"""

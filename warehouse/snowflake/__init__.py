@@ -1,0 +1,1 @@
+"""Snowflake: sessions, loads beside its pipes, and what differs between lake and raw."""
