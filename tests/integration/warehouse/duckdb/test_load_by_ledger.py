@@ -206,7 +206,7 @@ import os, signal, sys
 from pathlib import Path
 from lake.landing import list_manifests
 from lake.store import LocalStore
-from warehouse import duckdb_raw
+from warehouse.duckdb import raw as duckdb_raw
 
 warehouse, lake, moment = sys.argv[1:]
 store = LocalStore(Path(lake))
