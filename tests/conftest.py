@@ -14,7 +14,9 @@ from hypothesis import settings
 
 # How long an example takes is the machine's business. A property whose examples are dear says how many of them it wants
 # as a part of `settings.default.max_examples`, so that the full size has five times as many of every kind.
-settings.register_profile("patient", deadline=None, max_examples=100)
+# The default size draws the same examples each time, so that a change is judged by what it changes; the full size draws
+# new ones each night.
+settings.register_profile("patient", deadline=None, max_examples=100, derandomize=True)
 settings.register_profile("full", deadline=None, max_examples=500)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
