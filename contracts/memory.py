@@ -23,7 +23,7 @@ def collect_garbage() -> None:
 
 
 def release_memory() -> None:
-    """Collect garbage and return unused heap; what is in use stays. Takes some 50 ms."""
+    """Collect garbage and return unused heap; what is in use stays."""
     import pyarrow as pa
 
     collect_garbage()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import pyarrow as pa
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model
@@ -269,7 +269,7 @@ def parse_event(payload: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> dict[str,
     `schema_version` selects the form. Numbers are taken from their text, exactly.
     Unknown fields are allowed and ignored.
     """
-    parsed = _parse_object(payload, max_bytes)
+    parsed = parse_object(payload, _Object, _Object, max_bytes)
     _check_once(parsed.pairs, PLAIN_FORM.names)
     event = dict(parsed.pairs)
     form = _form_of(event)
@@ -285,9 +285,19 @@ def _check_once(pairs: list[tuple[str, Any]], names: frozenset[str]) -> None:
         raise RejectError("malformed", f"{repeated} appears more than once")
 
 
-def _parse_object(payload: bytes, max_bytes: int) -> "_Object":
-    """The JSON object that a message is, numbers exact. Raises RejectError."""
+Parsed = TypeVar("Parsed")
+
+
+def parse_object(
+    payload: bytes,
+    of_members: Callable[[list[tuple[str, Any]]], Parsed],
+    kind: type[Parsed],
+    max_bytes: int = MAX_MESSAGE_BYTES,
+) -> Parsed:
+    """The JSON object that a message is, numbers exact; `of_members` makes a `kind` of each object's members, in
+    order and with repeats. Raises RejectError."""
     text = check_text(payload, max_bytes)
+    # Bounds the nesting before the parser recurses into it.
     if text.count("{") + text.count("[") > MAX_BRACKETS:
         raise RejectError("malformed", f"more than {MAX_BRACKETS} objects and lists")
     try:
@@ -296,12 +306,12 @@ def _parse_object(payload: bytes, max_bytes: int) -> "_Object":
             parse_float=exact_decimal,
             parse_int=exact_integer,
             parse_constant=_reject_constant,
-            object_pairs_hook=_Object,
+            object_pairs_hook=of_members,
         )
     except ValueError:
         raise RejectError("malformed", "not one JSON document") from None
     check_escapes(text)
-    if not isinstance(parsed, _Object):
+    if not isinstance(parsed, kind):
         raise RejectError("malformed", "not a JSON object")
     return parsed
 

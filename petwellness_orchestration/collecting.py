@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from contracts.memory import release_memory
 from petwellness_orchestration import sources
-from petwellness_orchestration.lake import open_lake
+from petwellness_orchestration.lake_access import open_lake
 from petwellness_orchestration.settings import TOPICS_SETTING, PlatformSettings
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
-from petwellness_orchestration.lake import open_lake
+from petwellness_orchestration.lake_access import open_lake
 from petwellness_orchestration.settings import PlatformSettings
 
 if TYPE_CHECKING:

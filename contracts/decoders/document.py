@@ -7,16 +7,9 @@ The contract's own rules (bounds, precision, required fields) are in
 import hashlib
 import json
 from datetime import datetime, timedelta
-from typing import Any, NoReturn
+from typing import Any
 
-from contracts.telemetry import (
-    MAX_BRACKETS,
-    RejectError,
-    check_escapes,
-    check_text,
-    exact_decimal,
-    exact_integer,
-)
+from contracts.telemetry import RejectError, parse_object
 
 _EPOCH = datetime(1970, 1, 1)
 Document = dict[str, Any]
@@ -27,28 +20,7 @@ def parse_document(payload: bytes) -> Document:
 
     A name that one object repeats is `malformed`: which of the two counts would be a guess.
     """
-    text = check_text(payload)
-    # Bounds the nesting before the parser recurses into it.
-    if text.count("{") + text.count("[") > MAX_BRACKETS:
-        raise RejectError("malformed", f"more than {MAX_BRACKETS} objects and lists")
-    try:
-        parsed = json.loads(
-            text,
-            parse_float=exact_decimal,
-            parse_int=exact_integer,
-            parse_constant=_no_constant,
-            object_pairs_hook=_unique_names,
-        )
-    except ValueError:
-        raise RejectError("malformed", "not one JSON document") from None
-    check_escapes(text)
-    if not isinstance(parsed, dict):
-        raise RejectError("malformed", "not a JSON object")
-    return parsed
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise RejectError("malformed", "NaN and Infinity are no JSON numbers")
+    return parse_object(payload, _unique_names, dict)
 
 
 def _unique_names(pairs: list[tuple[str, Any]]) -> Document:

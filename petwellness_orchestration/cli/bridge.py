@@ -5,7 +5,7 @@ from __future__ import annotations
 from petwellness_orchestration.cli.console import say
 from petwellness_orchestration.cli.publish import broker
 from petwellness_orchestration.cli.signals import stop_on_signals
-from petwellness_orchestration.lake import open_lake
+from petwellness_orchestration.lake_access import open_lake
 from petwellness_orchestration.settings import load_settings
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from contracts.memory import peak_memory_bytes
 from petwellness_orchestration.cli.console import say, warn
 from petwellness_orchestration.cli.environment import use_data
-from petwellness_orchestration.lake import open_lake
+from petwellness_orchestration.lake_access import open_lake
 from petwellness_orchestration.settings import PROJECT_ROOT, PlatformSettings, load_settings
 
 SUMMARY_NAME = "demo_summary.json"

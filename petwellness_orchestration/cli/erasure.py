@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from petwellness_orchestration import erasing
 from petwellness_orchestration.cli.console import say, thousands
 from petwellness_orchestration.cli.entries import checked_person, checked_reason
-from petwellness_orchestration.lake import reach_lake
+from petwellness_orchestration.lake_access import reach_lake
 from petwellness_orchestration.settings import PlatformSettings, load_settings
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from petwellness_orchestration.cli.console import say, thousands, warn
 from petwellness_orchestration.cli.runs import EVERYTHING, run_job
 from petwellness_orchestration.cli.steps import finish
-from petwellness_orchestration.lake import open_lake
+from petwellness_orchestration.lake_access import open_lake
 from petwellness_orchestration.settings import PlatformSettings, load_settings
 
 if TYPE_CHECKING:

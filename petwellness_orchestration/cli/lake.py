@@ -12,7 +12,7 @@ from petwellness_orchestration import compacting
 from petwellness_orchestration.cli.console import mebibytes, say, thousands
 from petwellness_orchestration.cli.runs import COMPACT, ROLL_UP, run_job
 from petwellness_orchestration.cli.steps import finish
-from petwellness_orchestration.lake import open_lake
+from petwellness_orchestration.lake_access import open_lake
 from petwellness_orchestration.settings import load_settings
 
 

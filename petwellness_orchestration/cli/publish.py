@@ -16,7 +16,7 @@ from ingestion.broker.client import BrokerClient, connect
 from petwellness_orchestration import sources
 from petwellness_orchestration.cli.console import say
 from petwellness_orchestration.cli.signals import stop_on_signals
-from petwellness_orchestration.lake import reach_lake
+from petwellness_orchestration.lake_access import reach_lake
 from petwellness_orchestration.settings import PlatformSettings, load_settings
 
 # 16 partitions of 4 MB each are in flight at most; enough that producer and

@@ -15,7 +15,7 @@ import typer
 
 from petwellness_orchestration.cli.console import say, thousands, warn
 from petwellness_orchestration.cli.entries import checked_person, checked_reason
-from petwellness_orchestration.lake import reach_lake
+from petwellness_orchestration.lake_access import reach_lake
 from petwellness_orchestration.settings import load_settings
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from petwellness_orchestration.cli.console import say, thousands, warn
-from petwellness_orchestration.lake import open_lake, reach_lake
+from petwellness_orchestration.lake_access import open_lake, reach_lake
 
 if TYPE_CHECKING:
     from ingestion.rejects.reading import RejectCount, RejectFilter, RejectList

@@ -14,7 +14,7 @@ from petwellness_orchestration import retaining
 from petwellness_orchestration.cli.console import mebibytes, say, thousands
 from petwellness_orchestration.cli.runs import RETAIN, run_job
 from petwellness_orchestration.cli.steps import finish
-from petwellness_orchestration.lake import reach_lake
+from petwellness_orchestration.lake_access import reach_lake
 from petwellness_orchestration.settings import load_settings
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from petwellness_orchestration.cli.console import mebibytes, say, thousands, warn
 from petwellness_orchestration.cli.runs import CHECK_EVERYTHING, EVERYTHING, REFRESH, RunOutcome, run_job
-from petwellness_orchestration.lake import open_lake
+from petwellness_orchestration.lake_access import open_lake
 from petwellness_orchestration.settings import PlatformSettings, load_settings
 
 if TYPE_CHECKING:

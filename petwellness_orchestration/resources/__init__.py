@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from contracts.memory import release_memory
-from petwellness_orchestration.lake import reach_lake
+from petwellness_orchestration.lake_access import reach_lake
 from petwellness_orchestration.settings import PlatformSettings, load_settings
 
 if TYPE_CHECKING:

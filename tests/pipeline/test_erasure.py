@@ -42,8 +42,8 @@ def damage(home: Path, erased_owner: str) -> None:
         con.execute("delete from raw.telemetry_events where event_ts < timestamp '2026-06-02'")
 
 
-# That the days of an erasure are built again, and only those, is also in tests/integration: erasure/test_redactions.py
-# has the loader's side, warehouse/test_redactions.py the models'.
+# That the days of an erasure are built again, and only those, is also in tests/integration: the loader's side in
+# governance/erasure/test_redactions.py, the models' in dbt_project/test_redactions.py.
 @pytest.fixture(scope="module", params=["damaged", pytest.param("undamaged", marks=pytest.mark.full)])
 def erased_home(
     request: pytest.FixtureRequest,

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from realdata_head import write_head
+from realdata_sample import write_sample
 
 Petwellness = Callable[..., Any]
 
 
-@pytest.fixture(scope="module", params=["part", pytest.param("whole", marks=pytest.mark.full)])
+@pytest.fixture(scope="module", params=["sample", pytest.param("whole", marks=pytest.mark.full)])
 def files(request: pytest.FixtureRequest, real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real files, or a part of them that has some of everything."""
+    """The real files, or a sample of them that has some of everything."""
     if request.param == "whole":
         return real_data
-    part = tmp_path_factory.mktemp("part") / "data"
-    write_head(real_data, part)
-    return part
+    sample = tmp_path_factory.mktemp("sample") / "data"
+    write_sample(real_data, sample)
+    return sample
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from petwellness_orchestration.automation import SCHEDULE_STATUS, SENSOR_STATUS
 from petwellness_orchestration.defs.landing.partitions import ARRIVAL_DAYS
 from petwellness_orchestration.defs.warehouse.partitions import ALL_TAGS, DIRTY_TAGS, EVENT_DAYS
 from petwellness_orchestration.embedded_only import present
-from petwellness_orchestration.lake import open_lake
+from petwellness_orchestration.lake_access import open_lake
 from petwellness_orchestration.settings import load_settings
 
 _SETTINGS = load_settings()

@@ -53,7 +53,7 @@ failed_nodes = _load_beside("dbt_results").failed_nodes
 
 class DbtProject:
     """Runs dbt on one database file at a time, with a manifest parsed once; `schema` as in the profile,
-    `analytics_default` as in the settings."""
+    `analytics_default` as in the settings, `parsed_before` a project that differs in little."""
 
     analytics_default = "allow"
 
@@ -79,7 +79,7 @@ class DbtProject:
 
         given = ["--vars", json.dumps(variables)] if variables else []
         if self._manifest is None:
-            self._manifest = self._parsed(self._settings())
+            self._manifest = self._parsed()
         command, *rest = args
         with environment_set(
             {
@@ -111,7 +111,7 @@ class DbtProject:
         for node_id in [name for name, node in nodes.items() if node.resource_type == "sql_operation"]:
             del nodes[node_id]
 
-    def _parsed(self, settings: Sequence[str]) -> Any:
+    def _parsed(self) -> Any:
         """The platform's own parse; of another project or for another schema one of its own, in which dbt parses
         only what differs from `parsed_before`."""
         from dbt.cli.main import dbtRunner
@@ -119,9 +119,8 @@ class DbtProject:
         if (self.project, self.schema) == (DBT_PROJECT, LAYERS[0]):
             return parsed_project()
         if self.parsed_before is not None:
-            parsed_before = self.parsed_before.parsed_path
-            self._parsed_path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(parsed_before, self._parsed_path)
+            self._parsed_path.parent.mkdir(parents=True)
+            shutil.copyfile(self.parsed_before.own_parse(), self._parsed_path)
         # One path for all, since dbt takes up no parse for another; it is the name that the manifest holds. Without
         # variables, as the platform parses: which models one refers to depends on them.
         profile = {
@@ -130,15 +129,14 @@ class DbtProject:
             "PETWELLNESS_CONSENT_ANALYTICS_DEFAULT": self.analytics_default,
         }
         with environment_set(profile):
-            parsed = dbtRunner().invoke(["parse", *settings])
+            parsed = dbtRunner().invoke(["parse", *self._settings()])
         assert parsed.success, parsed.exception
         return parsed.result
 
-    @property
-    def parsed_path(self) -> Path:
-        """The parse of a project of its own, as dbt reads it."""
-        if not self._parsed_path.exists():
-            self._manifest = self._parsed(self._settings())
+    def own_parse(self) -> Path:
+        """File with the parse of this project, which is not the platform's; made if nobody has asked for it."""
+        if self._manifest is None:
+            self._manifest = self._parsed()
         return self._parsed_path
 
 

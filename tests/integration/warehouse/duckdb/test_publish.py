@@ -226,7 +226,7 @@ def kept_together(folder: Path) -> dict[frozenset[tuple[str, str]], tuple[str, .
 DAYS = st.dates(date(2026, 5, 28), date(2026, 6, 12))
 
 
-@settings(max_examples=settings.default.max_examples // 10)
+@settings(max_examples=settings.default.max_examples // 3)
 @given(
     builds=st.lists(st.dictionaries(DAYS, st.integers(0, 4), min_size=1, max_size=9), min_size=1, max_size=5),
     sorted_rows=st.integers(1, 9),

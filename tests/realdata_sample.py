@@ -1,4 +1,4 @@
-"""A part of the real files that has some of everything that is counted in them. The figures of it are computed as
+"""A sample of the real files that has some of everything that is counted in them. The figures of it are computed as
 those of the whole files are, by `realdata_reference`."""
 
 import csv
@@ -23,25 +23,25 @@ CATS, CATS_REFERENCE = "telemetry/cats_uk.csv", "telemetry/cats_uk_reference.csv
 SHELTER = "visits/longbeach_animal_shelter.parquet"
 
 
-def write_head(whole: Path, head: Path) -> None:
-    """Write the part of the files in `whole` to the new folder `head`; files that are small are links."""
+def write_sample(whole: Path, sample: Path) -> None:
+    """Write the sample of the files in `whole` to the new folder `sample`; files that are small are links."""
     for path in whole.rglob("*"):
-        target = head / path.relative_to(whole)
+        target = sample / path.relative_to(whole)
         if path.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(path)
     for path in whole.glob(REGISTRY):
-        cut_csv(head / path.relative_to(whole), lambda row: is_in_sample(row["HALTER_ID"]))
+        cut_csv(sample / path.relative_to(whole), lambda row: is_in_sample(row["HALTER_ID"]))
     with (whole / CATS_REFERENCE).open(encoding="utf-8-sig", newline="") as file:
         tags = {row["tag_id"] for row in [*csv.DictReader(file)][:TAGS]}
     for name in (CATS, CATS_REFERENCE):
-        cut_csv(head / name, lambda row: row["tag_id"] in tags)
+        cut_csv(sample / name, lambda row: row["tag_id"] in tags)
     with gzip.open(whole / TRACKER, "rb") as lines:
         frames = b"".join(lines.readlines()[:FRAMES])
-    own(head / TRACKER).write_bytes(gzip.compress(frames))
+    own(sample / TRACKER).write_bytes(gzip.compress(frames))
     stays = pq.read_table(whole / SHELTER)
     kept = [is_in_sample(animal_id) for animal_id in stays["animal_id"].to_pylist()]
-    pq.write_table(stays.filter(pa.array(kept)), own(head / SHELTER))
+    pq.write_table(stays.filter(pa.array(kept)), own(sample / SHELTER))
 
 
 def is_in_sample(identifier: str) -> bool:
