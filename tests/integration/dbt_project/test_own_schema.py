@@ -92,7 +92,7 @@ def test_every_layer_is_built_again_beside_the_layers_and_leaves_them_as_they_ar
         with pull_request.connect() as con:
             for table in sorted({*layers} - BOOKKEEPING):
                 assert compare_tables(con, table, con, f"{SCHEMA}.{table.replace('.', '_', 1)}") == []
-            con.execute(f"delete from {SCHEMA}.anl_daily_activity")
+            con.execute(f"delete from {SCHEMA}.stg_telemetry_events")
     assert shared_tables(pull_request) == before
     assert before["raw.build_marks"]
     assert before["cur.applied_inputs"]
